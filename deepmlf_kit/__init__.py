@@ -1,0 +1,28 @@
+"""DeepMLF kit: multimodal sentiment analysis with fusion tokens in a frozen language model.
+
+The names below are the public ones. They are imported on first use, so that `import deepmlf_kit` stays
+fast and a machine without, say, MediaPipe can still train.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "DeepMLFConfig": "config",
+    "DeepMLFModel": "model",
+    "DeepMLFOutput": "model",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
