@@ -1,0 +1,163 @@
+"""The field's metrics: what papers on MOSI, MOSEI and CH-SIMS report, by the names they use.
+
+Stands after the model: `score` takes predicted and true sentiment and returns one flat dict. Training calls it on
+the validation split after every epoch, `evaluate` on the test split of the best checkpoint.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import DeepMLFError
+
+#: Datasets by the rules they are scored with; the sample set is scored as MOSI.
+SCALES = {"mosi": (-3.0, 3.0), "mosei": (-3.0, 3.0), "sims": (-1.0, 1.0)}
+
+#: Metrics in the order of the tables, with the name a table's head shows and whether more is better.
+HEADINGS: dict[str, tuple[str, bool]] = {
+    "MAE": ("MAE", False),
+    "Corr": ("Corr", True),
+    "Has0_acc_2": ("Acc-2 (neg/non-neg)", True),
+    "Has0_F1_score": ("F1 (neg/non-neg)", True),
+    "Non0_acc_2": ("Acc-2 (neg/pos)", True),
+    "Non0_F1_score": ("F1 (neg/pos)", True),
+    "Mult_acc_2": ("Acc-2", True),
+    "Mult_acc_3": ("Acc-3", True),
+    "Mult_acc_5": ("Acc-5", True),
+    "Mult_acc_7": ("Acc-7", True),
+    "F1_score": ("F1", True),
+}
+
+_SIMS_EDGES = {
+    "Mult_acc_2": (-1.01, 0.0, 1.01),
+    "Mult_acc_3": (-1.01, -0.1, 0.1, 1.01),
+    "Mult_acc_5": (-1.01, -0.7, -0.1, 0.1, 0.7, 1.01),
+}
+
+
+def score(predictions: Any, labels: Any, dataset: str = "mosi") -> dict[str, float]:
+    """Score predictions as the field does.
+
+    MOSI and MOSEI: Acc-7 and Acc-5 clip to [-3, 3] and [-2, 2] and round half to even; `Has0_*` sets negative
+    against non-negative, `Non0_*` negative against positive without the utterances labelled exactly 0; MAE and
+    Corr take the values as they are. CH-SIMS: everything is computed on values clipped to [-1, 1], classes are
+    left-open, right-closed intervals. F1 is weighted by the support of the true classes.
+
+    Args:
+        predictions: [N] predicted sentiment, array, tensor or list, on the dataset's scale.
+        labels: [N] true sentiment; utterances whose label is NaN (unknown) are left out.
+        dataset: `mosi`, `mosei` or `sims`: which rules apply.
+
+    Returns:
+        MOSI/MOSEI: `Has0_acc_2`, `Has0_F1_score`, `Non0_acc_2`, `Non0_F1_score`, `Mult_acc_5`, `Mult_acc_7`,
+        `MAE`, `Corr`. SIMS: `Mult_acc_2`, `Mult_acc_3`, `Mult_acc_5`, `F1_score`, `MAE`, `Corr`. Accuracies, F1 and
+        Corr are shares (0.85, not 85 %). A value that is not defined (Corr of a constant, `Non0_*` where every
+        label is 0) is NaN.
+
+    Raises:
+        DeepMLFError: unknown dataset, lengths that differ, nothing labelled, or a prediction that is not finite.
+    """
+    predicted, true = _vectors(predictions, labels)
+    if dataset in ("mosi", "mosei"):
+        return _score_mosi(predicted, true)
+    if dataset == "sims":
+        return _score_sims(predicted, true)
+    raise DeepMLFError(f"Metrics for dataset {dataset!r} are not known; choose one of {', '.join(SCALES)}.")
+
+
+def mean_and_deviation(scores: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of each metric over several seeds.
+
+    The deviation is the sample's (n - 1); with one seed it is NaN, since one run says nothing about spread.
+    """
+    if not scores:
+        raise DeepMLFError("There are no scores to average: give at least one run.")
+    table = {}
+    for name in scores[0]:
+        values = np.array([s[name] for s in scores], dtype=np.float64)
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+        table[name] = (float(values.mean()), deviation)
+    return table
+
+
+def _vectors(predictions: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float32 [N]: the precision in which the published rules compare with the class edges."""
+    predicted, true = (np.asarray(_to_numpy(x), dtype=np.float32).reshape(-1) for x in (predictions, labels))
+    if predicted.shape != true.shape:
+        raise DeepMLFError(
+            f"{len(predicted)} predictions cannot be scored against {len(true)} labels; give one of each an utterance."
+        )
+    known = ~np.isnan(true)
+    if not known.any():
+        raise DeepMLFError(f"None of the {len(true)} utterances has a label, so there is nothing to score.")
+    predicted, true = predicted[known], true[known]
+    if not np.isfinite(predicted).all():
+        bad = int((~np.isfinite(predicted)).sum())
+        raise DeepMLFError(
+            f"{bad} of {len(predicted)} predictions are NaN or infinite; the training has diverged (try a smaller "
+            "learning rate) or the features hold such values."
+        )
+    return predicted, true
+
+
+def _to_numpy(values: Any) -> Any:
+    return values.detach().cpu().float().numpy() if hasattr(values, "detach") else values
+
+
+def _score_mosi(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    def same_class(limit: float) -> float:
+        # numpy rounds half to even, as the published evaluation does
+        return float((np.round(predicted.clip(-limit, limit)) == np.round(true.clip(-limit, limit))).mean())
+
+    nonzero = true != 0
+    has0_acc, has0_f1 = _accuracy_and_f1(true >= 0, predicted >= 0)
+    non0_acc, non0_f1 = _accuracy_and_f1(true[nonzero] > 0, predicted[nonzero] > 0)
+    return {
+        "Has0_acc_2": has0_acc,
+        "Has0_F1_score": has0_f1,
+        "Non0_acc_2": non0_acc,
+        "Non0_F1_score": non0_f1,
+        "Mult_acc_5": same_class(2.0),
+        "Mult_acc_7": same_class(3.0),
+        "MAE": _mae(true, predicted),
+        "Corr": _correlation(predicted, true),
+    }
+
+
+def _score_sims(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    predicted, true = predicted.clip(-1, 1), true.clip(-1, 1)
+    scores = {}
+    for name, edges in _SIMS_EDGES.items():
+        edges32 = np.asarray(edges, dtype=np.float32)  # 0.1 is in (-0.1, 0.1] in float32 but not in float64
+        scores[name] = float((_interval(predicted, edges32) == _interval(true, edges32)).mean())
+    _, scores["F1_score"] = _accuracy_and_f1(true > 0, predicted > 0)
+    scores["MAE"] = _mae(true, predicted)
+    scores["Corr"] = _correlation(predicted, true)
+    return scores
+
+
+def _interval(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Index of the left-open, right-closed interval each value falls in."""
+    return np.searchsorted(edges, values, side="left")
+
+
+def _accuracy_and_f1(true: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    if len(true) == 0:
+        return float("nan"), float("nan")
+    f1 = f1_score(true, predicted, average="weighted", zero_division=0.0)
+    return float(accuracy_score(true, predicted)), float(f1)
+
+
+def _mae(true: np.ndarray, predicted: np.ndarray) -> float:
+    from sklearn.metrics import mean_absolute_error
+
+    return float(mean_absolute_error(true.astype(np.float64), predicted.astype(np.float64)))
+
+
+def _correlation(predicted: np.ndarray, true: np.ndarray) -> float:
+    if len(true) < 2 or predicted.std() == 0 or true.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(predicted.astype(np.float64), true.astype(np.float64))[0, 1])
