@@ -1,0 +1,107 @@
+"""One environment, described three times: pyproject.toml (ranges), constraints.txt (pins), environment.yml."""
+
+import re
+import tomllib
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+CONSTRAINT_LINES = [
+    line.strip()
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line.strip() and not line.lstrip().startswith("#")
+]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+REQUIREMENTS = [
+    pytest.param(extra, Requirement(line), id=f"{extra}-{Requirement(line).name}")
+    for extra, lines in {"kit": PROJECT["dependencies"], **EXTRAS}.items()
+    for line in lines
+]
+
+
+def pins() -> dict[str, Version]:
+    found: dict[str, Version] = {}
+    for line in CONSTRAINT_LINES:
+        requirement = Requirement(line)
+        (specifier,) = requirement.specifier
+        found[canonicalize_name(requirement.name)] = Version(specifier.version)
+    return found
+
+
+def test_constraints_hold_plain_pins_only():
+    for line in CONSTRAINT_LINES:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), f"not `name==version`: {line!r}"
+
+
+def test_constraints_name_no_package_twice():
+    names = [canonicalize_name(Requirement(line).name) for line in CONSTRAINT_LINES]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_torch_is_pinned_to_the_tested_version():
+    assert pins()["torch"] == Version("2.13.0")
+
+
+@pytest.mark.parametrize(("extra", "requirement"), REQUIREMENTS)
+def test_every_dependency_has_a_pin_within_its_range(extra: str, requirement: Requirement):
+    name = canonicalize_name(requirement.name)
+    assert name in pins(), f"{name} (of {extra}) has no line in constraints.txt"
+    assert requirement.specifier.contains(pins()[name]), (
+        f"{name}: constraints.txt has {pins()[name]}, pyproject.toml asks for {requirement.specifier}"
+    )
+
+
+def test_what_the_dependencies_need_is_pinned_too():
+    """The whole tree of the kit and its `test` extra, as installed here, has pins.
+
+    A package that its parent asks for at one exact version needs none: so torch fixes its CUDA libraries.
+    """
+    wanted = {"deepmlf-kit": {"test"}}
+    seen: set[str] = set()
+    while wanted:
+        name, extras = wanted.popitem()
+        if name in seen:
+            continue
+        seen.add(name)
+        for line in requires(name) or []:
+            requirement = Requirement(line)
+            applies = not requirement.marker or any(
+                requirement.marker.evaluate({"extra": extra}) for extra in extras | {""}
+            )
+            exact = any(part.operator == "==" and "*" not in part.version for part in requirement.specifier)
+            if applies and not exact:
+                wanted.setdefault(canonicalize_name(requirement.name), set()).update(requirement.extras)
+    assert seen - {"deepmlf-kit"} <= set(pins())
+
+
+def test_conda_environment_installs_the_project_with_its_pins():
+    (pip_lines,) = [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)]
+    assert "-c constraints.txt" in pip_lines
+    editable = [line for line in pip_lines if line.startswith("-e ")]
+    assert editable == ["-e .[test]"], "conda users get the kit and what its tests need, from pyproject.toml"
+    assert len(pip_lines) == 2, "a package named here would be a second description of pyproject.toml"
+    assert CONDA["name"] == PROJECT["name"]
+
+
+def test_conda_brings_python_and_pip_only():
+    plain = [entry for entry in CONDA["dependencies"] if isinstance(entry, str)]
+    assert {re.split(r"[=<>]", entry)[0] for entry in plain} == {"python", "pip"}
+    (python,) = [entry for entry in plain if entry.startswith("python")]
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python.split("=")[-1])
+
+
+def test_no_file_of_the_environment_names_a_host_or_a_machine():
+    for name in ("constraints.txt", "environment.yml", "pyproject.toml", "Makefile", ".ci/run"):
+        text = (ROOT / name).read_text()
+        assert "://" not in text, f"{name} names an address"
+        assert not re.search(r"(?<![\w.$)/])/(home|root|tmp|work|opt)/", text), (
+            f"{name} names a path of one machine"
+        )
