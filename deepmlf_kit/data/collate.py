@@ -1,0 +1,144 @@
+"""Rows of a dataset -> one padded batch, as `DeepMLFModel.forward` takes it.
+
+Where it stands: between `schema` and the model; the `data_collator` of the trainer and, with one row, what
+prediction uses. The contract (names, shapes, types) is in `docs/layout.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from deepmlf_kit.data.normalize import FrameStatistics, Normalizer
+from deepmlf_kit.data.schema import DatasetError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Collator:
+    """Pads text, audio and vision of a list of rows to the longest of the batch.
+
+    Args:
+        tokenizer: of the language model; its own special tokens are kept, padding goes to the right.
+        max_text_tokens: longer texts lose their end. Shorter batches are trimmed to their longest text.
+        max_audio_frames, max_vision_frames: a longer sequence is averaged over groups of adjacent frames
+            (valid ones only) until it fits, so that a long clip keeps its whole course; None: no bound.
+        normalizer: training-split statistics applied to valid frames; None: frames as they are.
+        audio_dim, vision_dim: needed only where a batch may have no frame at all given as plain lists.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_text_tokens: int,
+        max_audio_frames: int | None = None,
+        max_vision_frames: int | None = None,
+        *,
+        normalizer: Normalizer | None = None,
+        audio_dim: int | None = None,
+        vision_dim: int | None = None,
+    ) -> None:
+        if max_text_tokens < 1:
+            raise DatasetError(f"max_text_tokens is {max_text_tokens}; it must be at least 1")
+        self.tokenizer = tokenizer
+        self.max_text_tokens = max_text_tokens
+        self.max_frames = {"audio": max_audio_frames, "vision": max_vision_frames}
+        self.dims = {"audio": audio_dim, "vision": vision_dim}
+        self.normalizer = normalizer
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate B rows (mappings with `text`, `audio`, `vision` and, if known, `label`).
+
+        Returns:
+            `input_ids`, `attention_mask` [B, L] int64; `audio` [B, La, da] float32 and `audio_mask` [B, La]
+            bool (False: padding or a missing frame); `vision`, `vision_mask` likewise; `labels` [B] float32
+            (NaN where a row has none). La and Lv are at least 1, all masked where there is no frame.
+        """
+        batch = self.text([str(row["text"]) for row in rows])
+        for name in ("audio", "vision"):
+            statistics = getattr(self.normalizer, name) if self.normalizer else None
+            frames = [row[name] for row in rows]
+            padded, mask = _pad(name, frames, self.dims[name], self.max_frames[name], statistics)
+            batch[name], batch[f"{name}_mask"] = torch.from_numpy(padded), torch.from_numpy(mask)
+        labels = np.asarray([row.get("label", np.nan) for row in rows], np.float32)
+        batch["labels"] = torch.from_numpy(labels)
+        return batch
+
+    def text(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """B texts -> `input_ids` and `attention_mask` [B, L]; an empty text becomes one neutral token."""
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_text_tokens)["input_ids"]
+        empty = [self._neutral_id()]
+        encoded = [ids or empty for ids in encoded]
+        shape = (len(encoded), max(map(len, encoded)))
+        input_ids = np.full(shape, self._pad_id(), np.int64)
+        attention_mask = np.zeros(shape, np.int64)
+        for i, ids in enumerate(encoded):
+            input_ids[i, : len(ids)] = ids
+            attention_mask[i, : len(ids)] = 1
+        return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
+
+    def _neutral_id(self) -> int:
+        names = ("bos_token_id", "eos_token_id", "cls_token_id", "unk_token_id", "pad_token_id")
+        return next((i for i in (getattr(self.tokenizer, name, None) for name in names) if i is not None), 0)
+
+    def _pad_id(self) -> int:
+        names = ("pad_token_id", "eos_token_id")
+        return next((i for i in (getattr(self.tokenizer, name, None) for name in names) if i is not None), 0)
+
+
+def _pad(
+    name: str,
+    arrays: Sequence[Any],
+    dim: int | None,
+    longest: int | None,
+    statistics: FrameStatistics | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays [n_i, d] -> padded [B, n, d] float32 and validity [B, n] bool."""
+    arrays = [np.asarray(a, np.float32) for a in arrays]
+    dims = {a.shape[1] for a in arrays if a.ndim == 2} | ({dim} if dim is not None else set())
+    if len(dims) != 1 or any(a.ndim != 2 and a.size for a in arrays):
+        raise DatasetError(
+            f"{name}: found shapes {sorted({a.shape for a in arrays})}, expected [frames, d] with one d"
+            + (f" = {dim}" if dim is not None else "")
+        )
+    (width,) = dims
+    cleaned = [clean_frames(a.reshape(-1, width)) for a in arrays]
+    if longest is not None:
+        cleaned = [average_adjacent(*pair, longest) for pair in cleaned]
+    length = max(1, *(len(frames) for frames, _ in cleaned))
+    padded = np.zeros((len(cleaned), length, width), np.float32)
+    mask = np.zeros((len(cleaned), length), bool)
+    for i, (frames, valid) in enumerate(cleaned):
+        padded[i, : len(frames)] = frames
+        mask[i, : len(frames)] = valid
+    if statistics is not None:
+        padded = statistics.apply(padded) * mask[:, :, None]
+    return padded, mask
+
+
+def clean_frames(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[n, d] -> the frames with NaN and infinities set to 0, and which rows hold anything at all [n] bool."""
+    if not np.isfinite(frames).all():
+        frames = np.nan_to_num(frames, nan=0.0, posinf=0.0, neginf=0.0)
+    return frames, frames.any(axis=1)
+
+
+def average_adjacent(frames: np.ndarray, valid: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """[n, d], [n] -> at most `longest` rows: the means of the valid ones among g adjacent rows.
+
+    g = ceil(n / longest) is the same for the whole sequence, so that row j stands for frames j*g .. j*g+g-1.
+    """
+    group = -(-len(frames) // longest)
+    if group <= 1:
+        return frames, valid
+    steps = -(-len(frames) // group)
+    missing = steps * group - len(frames)
+    frames = np.pad(frames, ((0, missing), (0, 0))).reshape(steps, group, -1)
+    valid = np.pad(valid, (0, missing)).reshape(steps, group)
+    count = valid.sum(1)
+    means = (frames * valid[:, :, None]).sum(1) / np.maximum(count, 1)[:, None]
+    return means.astype(np.float32), count > 0

@@ -1,0 +1,259 @@
+"""One Arrow schema for every dataset, whatever it was made from.
+
+Where it stands: the sample set (`sample`), the MMSA pickles (`mmsa`) and the folders of clips (`folder`) all
+end here; the collator, the trainer, the plots and the explorer all begin here. One row is one utterance; the
+columns are listed in `docs/layout.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Array2D, Dataset, DatasetDict, Features, List, Value, load_from_disk
+from datasets.arrow_writer import ArrowWriter
+
+from deepmlf_kit.errors import DeepMLFError
+
+SPLITS = ("train", "valid", "test")
+FRAME_COLUMNS = ("audio", "vision")
+BATCH_COLUMNS = ("text", "audio", "vision", "label")
+_NAN = float("nan")
+
+
+class DatasetError(DeepMLFError):
+    """A dataset that does not fit the schema: says what was found beside what was expected."""
+
+
+def features(audio_dim: int, vision_dim: int) -> Features:
+    """The schema: column names and Arrow types of one utterance.
+
+    Args:
+        audio_dim: da, values per audio frame.
+        vision_dim: dv, values per vision frame.
+    """
+    if audio_dim < 1 or vision_dim < 1:
+        raise DatasetError(f"audio_dim={audio_dim} and vision_dim={vision_dim} must be at least 1")
+    return Features(
+        {
+            "id": Value("string"),
+            "text": Value("string"),
+            "audio": Array2D((None, audio_dim), "float32"),
+            "audio_times": List(Value("float32")),
+            "vision": Array2D((None, vision_dim), "float32"),
+            "vision_times": List(Value("float32")),
+            "label": Value("float32"),
+            "label_text": Value("float32"),
+            "label_audio": Value("float32"),
+            "label_vision": Value("float32"),
+            "words": List({"word": Value("string"), "start": Value("float32"), "end": Value("float32")}),
+            "text_source": Value("string"),
+            "clip": Value("string"),
+            "recipe": Value("string"),
+        }
+    )
+
+
+def utterance(
+    id: str,
+    text: str,
+    audio: np.ndarray | None,
+    vision: np.ndarray | None,
+    label: float = _NAN,
+    *,
+    audio_dim: int,
+    vision_dim: int,
+    audio_times: Iterable[float] | None = None,
+    vision_times: Iterable[float] | None = None,
+    label_text: float = _NAN,
+    label_audio: float = _NAN,
+    label_vision: float = _NAN,
+    words: Iterable[Mapping[str, Any]] | None = None,
+    text_source: str = "given",
+    clip: str = "",
+    recipe: Mapping[str, Any] | str = "",
+) -> dict[str, Any]:
+    """One row of a dataset, checked, with the defaults filled in.
+
+    Args:
+        audio: [La, audio_dim] float, one row a frame; None or no rows: the utterance has no audio.
+        vision: [Lv, vision_dim] float, likewise.
+        audio_times, vision_times: seconds, the centre of each frame; None where unknown.
+        words: mappings with `word`, `start`, `end` (seconds).
+        recipe: what made the features, a JSON object or its text; the same in every row.
+
+    Raises:
+        DatasetError: frames of the wrong width, or as many times as there are not frames.
+    """
+    frames = {}
+    for name, array, dim, times in (
+        ("audio", audio, audio_dim, audio_times),
+        ("vision", vision, vision_dim, vision_times),
+    ):
+        array = np.zeros((0, dim), np.float32) if array is None else np.asarray(array, np.float32)
+        if array.size == 0:
+            array = array.reshape(0, dim)
+        if array.ndim != 2 or array.shape[1] != dim:
+            raise DatasetError(f"{id}: {name} has shape {list(array.shape)}, expected [frames, {dim}]")
+        times = np.zeros(0, np.float32) if times is None else np.asarray(times, np.float32)
+        if len(times) not in (0, len(array)):
+            raise DatasetError(
+                f"{id}: {name}_times has {len(times)} entries for {len(array)} frames; expected one a frame, or none"
+            )
+        frames[name], frames[f"{name}_times"] = array, times
+    return {
+        "id": str(id),
+        "text": str(text),
+        **frames,
+        "label": float(label),
+        "label_text": float(label_text),
+        "label_audio": float(label_audio),
+        "label_vision": float(label_vision),
+        "words": [{"word": w["word"], "start": w["start"], "end": w["end"]} for w in words or ()],
+        "text_source": text_source,
+        "clip": str(clip),
+        "recipe": recipe if isinstance(recipe, str) else json.dumps(recipe, sort_keys=True),
+    }
+
+
+def build_split(
+    rows: Iterable[Mapping[str, Any]], audio_dim: int, vision_dim: int, file: str | Path | None = None
+) -> Dataset:
+    """Rows (as `utterance` makes them) to one split.
+
+    Rows are consumed one at a time. With `file` they go straight to that Arrow file, which is then
+    memory-mapped, so that memory does not grow with the dataset; without, they stay in memory.
+    """
+    schema = features(audio_dim, vision_dim)
+    if file is None:
+        import pyarrow as pa
+
+        sink = pa.BufferOutputStream()
+        _write(rows, schema, stream=sink)
+        return Dataset.from_buffer(sink.getvalue())
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    _write(rows, schema, path=str(file))
+    return Dataset.from_file(str(file))
+
+
+def _write(rows: Iterable[Mapping[str, Any]], schema: Features, **sink: Any) -> None:
+    # Small record batches: a random row then costs one small slice, and little is held while writing.
+    with ArrowWriter(features=schema, writer_batch_size=64, **sink) as writer:
+        for row in rows:
+            writer.write(dict(row))
+        writer.finalize()
+
+
+def save(dataset: DatasetDict, path: str | Path) -> Path:
+    """Write a dataset folder (`DatasetDict.save_to_disk`), replacing one that stood there only when whole.
+
+    Raises:
+        DatasetError: the dataset does not fit the schema, or `path` is a folder with something else in it.
+    """
+    path = Path(path)
+    check(dataset)
+    if (
+        path.exists()
+        and not (path / "dataset_dict.json").is_file()
+        and (path.is_file() or any(path.iterdir()))
+    ):
+        raise DatasetError(f"{path} exists and is not a dataset; choose another folder, or empty this one")
+    fresh = path.with_name(path.name + ".writing")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_to_disk(str(fresh))
+    if path.exists():
+        old = path.with_name(path.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+        os.replace(fresh, path)
+        shutil.rmtree(old)
+    else:
+        os.replace(fresh, path)
+    return path
+
+
+def load(path: str | Path) -> DatasetDict:
+    """Open a dataset folder, memory-mapped, and check it against the schema.
+
+    Raises:
+        DatasetError: no dataset there, or one that does not fit (every mismatch is listed).
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise DatasetError(f"no dataset at {path}: `deepmlf sample` or `deepmlf prepare` makes one")
+    if not (path / "dataset_dict.json").is_file():
+        raise DatasetError(
+            f"{path} is not a dataset folder: expected dataset_dict.json and one folder a split, as "
+            "`deepmlf sample` or `deepmlf prepare` write them"
+        )
+    try:
+        dataset = load_from_disk(str(path))
+    except Exception as error:
+        raise DatasetError(f"{path} cannot be read ({error}); make it again") from error
+    check(dataset)
+    return dataset
+
+
+def check(dataset: DatasetDict) -> None:
+    """Raise one `DatasetError` that lists everything in which `dataset` differs from the schema."""
+    if not isinstance(dataset, DatasetDict):
+        raise DatasetError(
+            f"found {type(dataset).__name__}, expected a DatasetDict with the splits {list(SPLITS)}"
+        )
+    wrong = []
+    if not dataset or not set(dataset) <= set(SPLITS):
+        wrong.append(f"splits: found {list(dataset)}, expected some of {list(SPLITS)}")
+    dims = set()
+    for split, part in dataset.items():
+        found = part.features
+        try:
+            dims.add(tuple(found[name].shape[1] for name in FRAME_COLUMNS))
+        except (KeyError, AttributeError, IndexError):
+            wrong += [
+                f"{split}.{name}: found {found.get(name, 'nothing')}, expected Array2D (None, dims) of float32"
+                for name in FRAME_COLUMNS
+                if not isinstance(found.get(name), Array2D)
+            ]
+            continue
+        expected = features(*(found[name].shape[1] for name in FRAME_COLUMNS))
+        wrong += [
+            f"{split}.{name}: found {found.get(name, 'nothing')}, expected {kind}"
+            for name, kind in expected.items()
+            if found.get(name) != kind
+        ]
+    if len(dims) > 1:
+        wrong.append(f"dimensions (audio, vision) differ between splits: {sorted(dims)}")
+    if wrong:
+        raise DatasetError("the dataset does not fit the schema:\n  " + "\n  ".join(wrong))
+
+
+def dims_of(dataset: DatasetDict | Dataset) -> tuple[int, int]:
+    """(audio_dim, vision_dim): values per audio frame and per vision frame."""
+    part = next(iter(dataset.values())) if isinstance(dataset, DatasetDict) else dataset
+    return part.features["audio"].shape[1], part.features["vision"].shape[1]
+
+
+def recipe_of(dataset: DatasetDict | Dataset) -> dict[str, Any]:
+    """The extractors and settings that made the features; empty where the rows do not say."""
+    parts = dataset.values() if isinstance(dataset, DatasetDict) else [dataset]
+    for part in parts:
+        if len(part):
+            text = part.with_format(None).select_columns(["recipe"])[0]["recipe"]
+            return json.loads(text) if text else {}
+    return {}
+
+
+def scale_of(dataset: DatasetDict | Dataset) -> float:
+    """Largest absolute label the dataset's scale allows: from the recipe (`label_scale`), else 3."""
+    return float(recipe_of(dataset).get("label_scale", 3.0))
+
+
+def for_batches(dataset: Dataset) -> Dataset:
+    """A view of one split that yields the columns a batch needs, as NumPy arrays (what `Collator` wants)."""
+    return dataset.with_format("numpy", columns=list(BATCH_COLUMNS))

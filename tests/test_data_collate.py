@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from deepmlf_kit.data import schema
+from deepmlf_kit.data.collate import Collator
+from deepmlf_kit.data.normalize import Normalizer
+from deepmlf_kit.data.schema import DatasetError
+
+
+@pytest.fixture
+def tokenizer():
+    words = {w: i for i, w in enumerate(["<unk>", "<eos>", "a", "b", "c"])}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="<eos>")
+
+
+def row(text, la, lv, label=0.5, da=3, dv=2):
+    audio = np.arange(1, la * da + 1, dtype=np.float32).reshape(la, da)
+    vision = np.arange(1, lv * dv + 1, dtype=np.float32).reshape(lv, dv)
+    return {"text": text, "audio": audio, "vision": vision, "label": label}
+
+
+def test_batch_has_the_shapes_types_and_masks_of_the_contract(tokenizer):
+    batch = Collator(tokenizer, 5)([row("a b", 4, 1), row("a b c a b c a", 2, 3, label=-3)])
+    assert batch["input_ids"].tolist() == [[2, 3, 1, 1, 1], [2, 3, 4, 2, 3]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0, 0, 0], [1] * 5]
+    assert batch["audio"].shape == (2, 4, 3) and batch["vision"].shape == (2, 3, 2)
+    assert batch["audio_mask"].tolist() == [[True] * 4, [True, True, False, False]]
+    assert batch["vision_mask"].tolist() == [[True, False, False], [True] * 3]
+    assert batch["labels"].tolist() == [0.5, -3.0]
+    kinds = {name: value.dtype for name, value in batch.items()}
+    assert kinds == {
+        "input_ids": torch.int64,
+        "attention_mask": torch.int64,
+        "audio": torch.float32,
+        "audio_mask": torch.bool,
+        "vision": torch.float32,
+        "vision_mask": torch.bool,
+        "labels": torch.float32,
+    }
+
+
+def test_text_is_trimmed_to_the_longest_of_the_batch(tokenizer):
+    assert Collator(tokenizer, 50).text(["a", "a b c"])["input_ids"].shape == (2, 3)
+
+
+def test_empty_text_becomes_one_token(tokenizer):
+    out = Collator(tokenizer, 5).text(["", "a"])
+    assert out["input_ids"].tolist() == [[1], [2]]
+    assert out["attention_mask"].tolist() == [[1], [1]]
+
+
+def test_nan_and_infinities_become_zero_and_zero_rows_are_missing(tokenizer):
+    bad = row("a", 4, 1)
+    bad["audio"][0] = [np.nan, -np.inf, np.inf]
+    bad["audio"][1] = [np.nan, 1, 2]
+    bad["audio"][2] = 0
+    batch = Collator(tokenizer, 5)([bad])
+    assert batch["audio_mask"].tolist() == [[False, True, False, True]]
+    assert batch["audio"][0, :3].tolist() == [[0, 0, 0], [0, 1, 2], [0, 0, 0]]
+
+
+def test_missing_modality_gives_a_masked_frame(tokenizer):
+    batch = Collator(tokenizer, 5)([row("a", 0, 2), row("b", 0, 1)])
+    assert batch["audio"].shape == (2, 1, 3) and not batch["audio_mask"].any()
+    nothing = {"text": "a", "audio": [], "vision": [[1.0, 2.0]]}
+    batch = Collator(tokenizer, 5, audio_dim=7)([nothing])
+    assert batch["audio"].shape == (1, 1, 7) and torch.isnan(batch["labels"]).all()
+
+
+def test_long_sequences_are_averaged_over_adjacent_valid_frames(tokenizer):
+    long = row("a", 7, 1)
+    long["audio"] = np.arange(1, 8, dtype=np.float32)[:, None].repeat(3, 1)
+    long["audio"][1] = 0
+    batch = Collator(tokenizer, 5, max_audio_frames=3)([long])
+    assert batch["audio"][0, :, 0].tolist() == [2.0, 5.0, 7.0]  # frames 1-3 without 2, 4-6, 7
+
+
+def test_width_that_does_not_fit_is_refused(tokenizer):
+    with pytest.raises(DatasetError, match="one d"):
+        Collator(tokenizer, 5)([row("a", 2, 1), row("a", 2, 1, da=4)])
+    with pytest.raises(DatasetError, match="one d = 9"):
+        Collator(tokenizer, 5, audio_dim=9)([row("a", 2, 1)])
+
+
+def normal_split():
+    rng = np.random.default_rng(1)
+    rows = []
+    for i in range(40):
+        audio = rng.normal([100, -3, 7], [10, 0.1, 0], (30, 3))
+        audio[::5] = 0
+        rows.append(
+            schema.utterance(str(i), "a", audio, rng.normal(0, 2, (i % 3, 2)), audio_dim=3, vision_dim=2)
+        )
+    return schema.build_split(rows, 3, 2)
+
+
+def test_normalizer_ignores_missing_frames_and_leaves_them_zero(tokenizer):
+    split = normal_split()
+    normalizer = Normalizer.fit(split)
+    np.testing.assert_allclose(normalizer.audio.mean, [100, -3, 7], rtol=0.02)
+    assert normalizer.audio.std[2] == 0
+    again = Normalizer.from_dict(normalizer.to_dict())
+    np.testing.assert_array_equal(again.vision.std, normalizer.vision.std)
+    batch = Collator(tokenizer, 5, normalizer=again)(list(schema.for_batches(split)))
+    valid = batch["audio"][batch["audio_mask"]]
+    np.testing.assert_allclose(valid.mean(0), [0, 0, 0], atol=0.01)
+    np.testing.assert_allclose(valid.std(0), [1, 1, 0], atol=0.02)
+    assert not batch["audio"][~batch["audio_mask"]].any()
+
+
+def test_normalised_outliers_are_clipped():
+    normalizer = Normalizer.fit(normal_split())
+    assert normalizer.audio.apply(np.array([[1e9, -1e9, 0]], np.float32)).tolist() == [[5, -5, 0]]
