@@ -1,1 +1,14 @@
-"""cli"""
+"""The `deepmlf` command: each step of the path from a clip to a sentiment as one verb.
+
+One small file a verb; each wraps one Python call of the package, the one that the notebooks use, and imports
+it only when the verb runs, so that `deepmlf --help` answers at once.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Entry point of the `deepmlf` command; ends the process with the exit code of `app.run`."""
+    from .app import run
+
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""What every verb of `deepmlf` shares: exit codes, one-line errors, one JSON object."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import deepmlf_kit
+from deepmlf_kit.cli import app as cli_app
+from deepmlf_kit.cli.output import plain, print_json, stdout_kept_for_json
+from deepmlf_kit.errors import DeepMLFError
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Make `deepmlf fail` a verb that raises `error`."""
+
+    def command() -> None:
+        raise error
+
+    monkeypatch.setattr(cli_app, "VERBS", ("fail",))
+    monkeypatch.setattr(cli_app, "import_module", lambda name: SimpleNamespace(command=command))
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]):
+    assert cli_app.run(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(verb in text for verb in cli_app.VERBS)
+
+
+@pytest.mark.parametrize("verb", cli_app.VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]):
+    assert cli_app.run([verb, "--help"]) == 0
+    assert f"deepmlf {verb}" in capsys.readouterr().out
+
+
+def test_version_is_the_package_version(capsys: pytest.CaptureFixture[str]):
+    assert cli_app.run(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"deepmlf {deepmlf_kit.__version__}"
+
+
+def test_unknown_verb_is_a_usage_error(capsys: pytest.CaptureFixture[str]):
+    assert cli_app.run(["juggle"]) == 2
+    assert "juggle" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(monkeypatch, capsys):
+    fail_with(monkeypatch, DeepMLFError("found a text file,\n  expected a clip; give an mp4"))
+    assert cli_app.run(["fail"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "deepmlf: found a text file, expected a clip; give an mp4\n"
+
+
+def test_defect_is_one_line_that_names_debug_and_exit_code_1(monkeypatch, capsys):
+    fail_with(monkeypatch, ZeroDivisionError("division by zero"))
+    assert cli_app.run(["fail"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "ZeroDivisionError: division by zero" in err and "--debug" in err
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "fail"], ["fail", "--debug"]])
+def test_debug_keeps_the_traceback_of_a_defect(monkeypatch, arguments):
+    fail_with(monkeypatch, ZeroDivisionError("division by zero"))
+    with pytest.raises(ZeroDivisionError):
+        cli_app.run(arguments)
+
+
+def test_debug_shows_where_bad_input_was_refused(monkeypatch, capsys):
+    fail_with(monkeypatch, DeepMLFError("no such preset"))
+    assert cli_app.run(["fail", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_stopping_gives_exit_code_130(monkeypatch):
+    fail_with(monkeypatch, KeyboardInterrupt())
+    assert cli_app.run(["fail"]) == 130
+
+
+def test_the_installed_command_answers():
+    command = Path(sys.executable).with_name("deepmlf")
+    if not command.exists():
+        pytest.skip("the `deepmlf` script is not beside this Python (the package is not installed)")
+    run = subprocess.run([command, "--version"], capture_output=True, text=True)
+    assert (run.returncode, run.stdout.strip()) == (0, f"deepmlf {deepmlf_kit.__version__}")
+
+
+def test_json_is_one_object_and_stray_prints_go_to_stderr(capsys):
+    with stdout_kept_for_json(True):
+        print("a library says hello")
+    print_json({"sentiment": np.float32(0.5), "missing": float("nan"), "where": Path("clip.mp4")})
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"sentiment": 0.5, "missing": None, "where": "clip.mp4"}
+    assert "hello" in err
+
+
+def test_plain_turns_dataclasses_and_arrays_into_json_values():
+    @dataclass
+    class Found:
+        times: np.ndarray
+        names: tuple[str, ...]
+
+    assert plain(Found(np.array([0.5, np.inf]), ("a", "b"))) == {"times": [0.5, None], "names": ["a", "b"]}

@@ -1,0 +1,48 @@
+"""What makes the first second fast: nothing heavy is imported before it is used."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = [
+    "torch",
+    "transformers",
+    "datasets",
+    "gradio",
+    "mediapipe",
+    "plotly",
+    "opensmile",
+    "librosa",
+    "pandas",
+]
+HEAVY += ["sklearn", "scipy", "peft", "accelerate", "captum", "optuna", "av", "faster_whisper"]
+
+
+def heavy_after(statement: str) -> list[str]:
+    """The heavy packages that a fresh Python holds after `statement`."""
+    script = f"import json, sys\n{statement}\nprint(json.dumps(sorted(set({HEAVY}) & set(sys.modules))))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    assert heavy_after("import deepmlf_kit") == []
+
+
+def test_building_the_command_imports_nothing_heavy():
+    assert heavy_after("from deepmlf_kit.cli.app import build_app; build_app()") == []
+
+
+def test_showing_the_help_imports_nothing_heavy():
+    assert heavy_after("from deepmlf_kit.cli.app import run; assert run(['--help']) == 0") == []
+
+
+def test_the_check_sees_a_heavy_import():
+    assert heavy_after("import plotly") == ["plotly"]
+
+
+@pytest.mark.parametrize("name", ["DeepMLFConfig", "DeepMLFModel"])
+def test_public_names_are_listed_without_being_imported(name: str):
+    assert heavy_after(f"import deepmlf_kit; assert {name!r} in dir(deepmlf_kit)") == []
