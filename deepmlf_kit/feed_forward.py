@@ -1,0 +1,68 @@
+"""The MM Block's feed-forward: that LM layer's own, trained as a full copy or by LoRA on its shared weights.
+
+full:   copy of the LM layer's feed-forward, float32, every weight trained
+lora:   shared frozen W, plus a trained low-rank path       x ──► W ───────────► + ──► y
+                                                            └──► A (r) ──► B ──┘  (times alpha / r)
+"""
+
+from __future__ import annotations
+
+import copy
+
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from .config import DeepMLFConfig
+
+
+class FeedForward(nn.Module):
+    """[B, T, D] -> [B, T, D], started from an LM layer's own feed-forward (paper, section 3.3).
+
+    Args:
+        lm_feed_forward: the LM layer's feed-forward; its weights are not changed.
+        config: `ffw` says `full` or `lora`.
+    """
+
+    def __init__(self, lm_feed_forward: nn.Module, config: DeepMLFConfig) -> None:
+        super().__init__()
+        if config.ffw == "full":
+            body = copy.deepcopy(lm_feed_forward).float().requires_grad_(True)
+        else:
+            body = _sharing_copy(lm_feed_forward)
+        if config.ffw_as_published:
+            _as_published(body, trained=config.ffw == "full")
+        if config.ffw == "lora":
+            lora = LoraConfig(
+                r=config.lora_r,
+                lora_alpha=config.lora_alpha,
+                lora_dropout=config.lora_dropout,
+                target_modules=[name for name, m in body.named_modules() if is_projection(m)],
+            )
+            body = inject_adapter_in_model(lora, body)
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = next(p.dtype for p in self.body.parameters() if p.is_floating_point())
+        return self.body(x.to(dtype))
+
+
+def is_projection(module: nn.Module) -> bool:
+    """Whether a module is a plain weight matrix: Linear (quantized ones too) or GPT-2's Conv1D."""
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _sharing_copy(module: nn.Module) -> nn.Module:
+    """A copy of the module tree that shares its tensors: new modules, the same (frozen) weights."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, memo={id(tensor): tensor for tensor in tensors})
+
+
+def _as_published(body: nn.Module, trained: bool) -> None:
+    """Biases of its own and exact GELU, as the authors' GPT-2 checkpoints have them."""
+    for name, child in list(body.named_modules()):
+        if is_projection(child) and child.bias is not None:
+            child.bias = nn.Parameter(child.bias.detach().float().clone(), requires_grad=trained)
+        elif "gelu" in type(child).__name__.lower():
+            parent = body.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], nn.GELU())

@@ -1,0 +1,355 @@
+"""The language stream: any Hugging Face decoder LM, frozen, driven one layer at a time.
+
+DeepMLF puts MM Blocks between the layers of a language model it does not change. Instead of rewriting each LM,
+this module finds the LM's decoder layers by structure and lets the LM itself prepare what they are called with
+(masks, rotary positions, cache): in a *dry run* the layers are swapped for recorders, and the recorded calls are
+then made one by one by `DeepMLFModel`, with MM Blocks between them.
+
+    dry run:   embeddings -> [recorder]*n -> (final norm)       who is called with what
+    real run:  hidden -> layer 0 -> ... -> layer i -> MM Block -> ... -> final norm
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
+
+from .errors import DeepMLFError
+
+
+@dataclass
+class LayerCalls:
+    """What each decoder layer is called with, as the LM itself prepared it.
+
+    Attributes:
+        hidden: input of the first layer [B, T, D] (embeddings, with positions where the LM adds them).
+        arguments: for each layer, its positional and keyword arguments beside the hidden states.
+    """
+
+    hidden: Tensor
+    arguments: list[tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+class LanguageStream(nn.Module):
+    """A frozen decoder LM, its layers, their feed-forwards and norms found by structure.
+
+    Args:
+        lm: any Hugging Face decoder language model (`AutoModelForCausalLM`).
+
+    Raises:
+        DeepMLFError: something that fusion needs could not be found in the LM; the message names it.
+    """
+
+    def __init__(self, lm: PreTrainedModel) -> None:
+        super().__init__()
+        self.lm = lm.eval().requires_grad_(False)
+        self.config: PreTrainedConfig = lm.config.get_text_config()
+        self._owner_path, self._list_name = _find_layer_list(lm, self.config)
+        self._dry_run_lock = threading.Lock()
+        self._finish_paths = self._find_finish()
+        self._check_one_by_one()
+
+    def train(self, mode: bool = True) -> LanguageStream:
+        """The LM stays in eval mode: its states are a function of the text alone."""
+        super().train(mode)
+        self.lm.eval()
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LanguageStream:
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        clone.__dict__ = {
+            name: threading.Lock() if name == "_dry_run_lock" else copy.deepcopy(value, memo)
+            for name, value in self.__dict__.items()
+        }
+        return clone
+
+    # What the LM has -----------------------------------------------------------------------------------------
+
+    @property
+    def width(self) -> int:
+        """D, the width of the hidden states."""
+        return self.config.hidden_size
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The module whose forward loops over the decoder layers."""
+        return self.lm.get_submodule(self._owner_path)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers, in order."""
+        return getattr(self.decoder, self._list_name)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(p.dtype for p in self.lm.parameters() if p.is_floating_point())
+
+    def feed_forward(self, index: int) -> nn.Module:
+        """The feed-forward of layer `index`: [.., D] -> [.., D].
+
+        Raises:
+            DeepMLFError: the layer has no part that looks like a feed-forward.
+        """
+        return find_feed_forward(self.layers[index], self.width, type(self.lm).__name__)
+
+    def new_norm(self) -> nn.Module:
+        """A fresh norm of the LM's own kind (LayerNorm, RMSNorm), in float32, trained.
+
+        Raises:
+            DeepMLFError: the layers have no norm over D features.
+        """
+        for module in self.layers[0].modules():
+            weight = getattr(module, "weight", None)
+            if (
+                "norm" in type(module).__name__.lower()
+                and weight is not None
+                and weight.shape == (self.width,)
+            ):
+                return _fresh(module)
+        raise DeepMLFError(
+            f"No norm over {self.width} features was found in the layers of {type(self.lm).__name__}, and the MM "
+            f"Block needs one of the LM's own kind; parts of a layer: {_parts(self.layers[0])}."
+        )
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Token ids [B, L] -> text embeddings [B, L, D], without positions."""
+        return self.lm.get_input_embeddings()(input_ids)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """States after the final norm [.., D] -> the LM's own logits [.., V]."""
+        head = self.lm.get_output_embeddings()
+        logits = head(states.to(head.weight.dtype) if head.weight.is_floating_point() else states)
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    # Driving the layers one by one ---------------------------------------------------------------------------
+
+    def prepare(
+        self, embeddings: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: Cache | None = None
+    ) -> LayerCalls:
+        """Let the LM prepare its layers' arguments, without running a layer.
+
+        Args:
+            embeddings: [B, T, D].
+            attention_mask: 1 for real, 0 for padding [B, S + T], S the tokens already in `cache`.
+            position_ids: position of each token [1, T].
+            cache: keys and values of earlier tokens; the layers add theirs to it.
+
+        Returns:
+            The input of the first layer and every layer's arguments.
+        """
+        arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        first: list[Tensor] = []
+
+        def record(hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+            if not first:
+                first.append(hidden)
+            arguments.append((args, kwargs))
+            return hidden
+
+        decoder = self.decoder
+        with self._dry_run_lock:
+            layers = self.layers
+            decoder._modules[self._list_name] = nn.ModuleList(_Recorder(layer, record) for layer in layers)
+            try:
+                decoder(
+                    inputs_embeds=embeddings,
+                    attention_mask=attention_mask,
+                    position_ids=position_ids,
+                    past_key_values=cache,
+                    use_cache=cache is not None,
+                )
+            finally:
+                decoder._modules[self._list_name] = layers
+        return LayerCalls(hidden=first[0], arguments=arguments)
+
+    def new_cache(self) -> DynamicCache:
+        """An empty cache for keys and values. Windows are refused at construction, so none is needed here."""
+        return DynamicCache()
+
+    def run_layer(self, index: int, hidden: Tensor, calls: LayerCalls) -> Tensor:
+        """Run one decoder layer: [B, T, D] -> [B, T, D]."""
+        args, kwargs = calls.arguments[index]
+        output = self.layers[index](hidden, *args, **kwargs)
+        return output[0] if isinstance(output, tuple) else output
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """What the LM does after its last layer (its final norm): [B, T, D] -> [B, T, D]."""
+        for path in self._finish_paths:
+            hidden = self.decoder.get_submodule(path)(hidden)
+        return hidden
+
+    # Finding and checking ------------------------------------------------------------------------------------
+
+    def _probe(self) -> tuple[Tensor, Tensor, Tensor]:
+        weight = self.lm.get_input_embeddings().weight
+        if weight.shape[-1] != self.width:
+            raise DeepMLFError(
+                f"{type(self.lm).__name__} embeds tokens in {weight.shape[-1]} dimensions but its layers are "
+                f"{self.width} wide; fusion tokens need both to be equal: choose another LM."
+            )
+        ids = torch.arange(3, device=weight.device).unsqueeze(0) % weight.shape[0]
+        return self.embed(ids), torch.ones_like(ids), torch.arange(3, device=weight.device).unsqueeze(0)
+
+    @torch.no_grad()
+    def _find_finish(self) -> list[str]:
+        """Paths of the modules that the decoder calls after its last layer."""
+        embeddings, mask, positions = self._probe()
+        called: list[str] = []
+        decoder = self.decoder
+        before = {self._list_name}
+        hooks = [
+            child.register_forward_hook(lambda _m, _i, _o, name=name: called.append(name))
+            for name, child in decoder.named_children()
+            if name not in before
+        ]
+        count_before: list[int] = []
+        hooks.append(self.layers[-1].register_forward_hook(lambda *_: count_before.append(len(called))))
+        try:
+            decoder(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False)
+        except TypeError as error:
+            raise DeepMLFError(
+                f"{type(decoder).__name__} does not take inputs_embeds, attention_mask and position_ids ({error}), "
+                "which fusion tokens need: choose another decoder LM."
+            ) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return called[count_before[-1] :]
+
+    @torch.no_grad()
+    def _check_one_by_one(self) -> None:
+        embeddings, mask, positions = self._probe()
+        whole = self.decoder(
+            inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        calls = self.prepare(embeddings, mask, positions)
+        hidden = calls.hidden
+        for index in range(len(self.layers)):
+            hidden = self.run_layer(index, hidden, calls)
+        if not torch.allclose(self.finish(hidden), whole, atol=1e-4, rtol=1e-3, equal_nan=True):
+            raise DeepMLFError(
+                f"The layers of {type(self.lm).__name__} run one by one do not give what the LM gives as a whole, so "
+                "MM Blocks cannot be put between them: choose another decoder LM."
+            )
+
+
+class _Recorder(nn.Module):
+    """Stands in for a decoder layer in a dry run; answers for its attributes and passes hidden states through."""
+
+    def __init__(
+        self, layer: nn.Module, record: Callable[[Tensor, tuple[Any, ...], dict[str, Any]], Tensor]
+    ) -> None:
+        super().__init__()
+        self.__dict__["_stands_for"] = layer  # not registered: the layer is not this module's child
+        self._record = record
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return self._record(hidden, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_stands_for"], name)
+
+
+def _find_layer_list(lm: PreTrainedModel, config: PreTrainedConfig) -> tuple[str, str]:
+    """Path of the module that owns the decoder layers, and the name of the list in it."""
+    number = getattr(config, "num_hidden_layers", None)
+    if number is None or getattr(config, "hidden_size", None) is None:
+        raise DeepMLFError(
+            f"The config of {type(lm).__name__} does not say num_hidden_layers and hidden_size, which are needed to "
+            "find its decoder layers: choose another decoder LM."
+        )
+    lists = {name: m for name, m in lm.named_modules() if isinstance(m, nn.ModuleList)}
+    fitting = [name for name, m in lists.items() if len(m) == number and "vision" not in name]
+    if len(fitting) != 1:
+        found = ", ".join(f"{name} ({len(m)})" for name, m in lists.items()) or "none"
+        raise DeepMLFError(
+            f"The decoder layers of {type(lm).__name__} could not be found: expected one list of {number} layers "
+            f"(its num_hidden_layers), found the lists: {found}. Choose another decoder LM."
+        )
+    owner, _, name = fitting[0].rpartition(".")
+    return owner, name
+
+
+def find_feed_forward(layer: nn.Module, width: int, lm_name: str) -> nn.Module:
+    """The feed-forward of one decoder layer.
+
+    The part of the layer that has weight matrices and is not its attention. Where the two projections stand
+    in the layer itself (OPT), they are put in a row with the layer's activation.
+
+    Args:
+        layer: a decoder layer.
+        width: D.
+        lm_name: for the message.
+
+    Returns:
+        A module [.., D] -> [.., D] that shares the layer's weights.
+
+    Raises:
+        DeepMLFError: nothing in the layer fits; the message lists its parts.
+    """
+    parts = {
+        name: child
+        for name, child in layer.named_children()
+        if any(p.dim() >= 2 for p in child.parameters())
+        and "attn" not in name.lower()
+        and "attention" not in name.lower()
+    }
+    found: nn.Module | None = None
+    if len(parts) == 1:
+        found = next(iter(parts.values()))
+    elif len(parts) == 2 and not any(list(part.children()) for part in parts.values()):
+        activations = [
+            child
+            for name, child in layer.named_children()
+            if not list(child.parameters())
+            and "drop" not in type(child).__name__.lower()
+            and name not in parts
+        ]
+        if len(activations) == 1:
+            first, second = parts.values()
+            found = nn.Sequential(first, activations[0], second)
+    if found is not None:
+        weight = next(p for p in found.parameters())
+        try:
+            with torch.no_grad():
+                output = found(torch.zeros(1, 1, width, dtype=weight.dtype, device=weight.device))
+        except Exception as error:
+            raise DeepMLFError(
+                f"The feed-forward {type(found).__name__} of {lm_name} does not take states of width {width} alone "
+                f"({error}): choose another LM, or ffw='none'."
+            ) from error
+        if isinstance(output, Tensor) and output.shape == (1, 1, width):
+            return found
+    raise DeepMLFError(
+        f"No feed-forward ([.., {width}] -> [.., {width}], beside the attention) was found in the layers of {lm_name}; "
+        f"parts of a layer: {_parts(layer)}. Choose another LM, or ffw='none'."
+    )
+
+
+def _parts(layer: nn.Module) -> str:
+    return ", ".join(f"{name} ({type(child).__name__})" for name, child in layer.named_children())
+
+
+def _fresh(norm: nn.Module) -> nn.Module:
+    """A trained float32 copy of a norm whose scale is one and bias zero."""
+    fresh = copy.deepcopy(norm).float().requires_grad_(True)
+    with torch.no_grad():
+        # Some RMSNorms (Gemma) multiply by 1 + weight: with zero weights those still give their input's shape.
+        for parameter in fresh.parameters():
+            parameter.zero_()
+        probe = torch.linspace(-1, 1, norm.weight.shape[0], device=norm.weight.device).unsqueeze(0)
+        offset = fresh(probe).abs().sum().item() > 0
+        fresh.weight.fill_(0.0 if offset else 1.0)
+    return fresh

@@ -1,0 +1,96 @@
+"""Loading the language model and its tokenizer: embedded, from the hub, from a folder, or from a GGUF file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase
+
+from .config import DeepMLFConfig
+from .errors import DeepMLFError
+
+EMBEDDED_LM = Path(__file__).parent / "assets" / "lm"
+IN_MEMORY = "in-memory"
+
+
+def load_lm(config: DeepMLFConfig) -> PreTrainedModel:
+    """Load the LM that `config` names, in eval mode.
+
+    Raises:
+        DeepMLFError: it could not be found or loaded; the message says what was tried.
+    """
+    options = _options(config) | {"dtype": getattr(torch, config.lm_dtype)}
+    if config.lm_bits != 16:
+        options["quantization_config"] = _quantization(config.lm_bits)
+    try:
+        lm = AutoModelForCausalLM.from_pretrained(_source(config), **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise _not_loaded(config, error) from error
+    if config.lm != "embedded" and config.lm_revision is None:
+        config.lm_revision = getattr(lm.config, "_commit_hash", None)
+    return lm.eval()
+
+
+def load_lm_config(config: DeepMLFConfig) -> PreTrainedConfig:
+    """Only the config of the LM: nothing large is downloaded.
+
+    Raises:
+        DeepMLFError: it could not be found or loaded.
+    """
+    try:
+        return AutoConfig.from_pretrained(_source(config), **_options(config))
+    except (OSError, ValueError, ImportError) as error:
+        raise _not_loaded(config, error) from error
+
+
+def load_tokenizer(config: DeepMLFConfig) -> PreTrainedTokenizerBase:
+    """The LM's tokenizer, padding on the right; a tokenizer without a pad token pads with its end token.
+
+    Raises:
+        DeepMLFError: it could not be found or loaded.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(_source(config), **_options(config))
+    except (OSError, ValueError, ImportError) as error:
+        raise _not_loaded(config, error) from error
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def _source(config: DeepMLFConfig) -> str:
+    if config.lm == IN_MEMORY:
+        raise DeepMLFError(
+            "This model was built around a language model in memory, so its name is not known: pass it again as "
+            "DeepMLFModel.from_pretrained(folder, lm=..., tokenizer=...)."
+        )
+    return str(EMBEDDED_LM) if config.lm == "embedded" else config.lm
+
+
+def _options(config: DeepMLFConfig) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if config.lm_revision is not None and config.lm != "embedded":
+        options["revision"] = config.lm_revision
+    if config.lm_gguf_file is not None:
+        options["gguf_file"] = config.lm_gguf_file
+    return options
+
+
+def _quantization(bits: int) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+
+
+def _not_loaded(config: DeepMLFConfig, error: Exception) -> DeepMLFError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return DeepMLFError(
+        f"The language model {config.lm!r} could not be loaded ({reason}). Expected 'embedded', a Hugging Face name "
+        "that this machine can download or has in its cache, or a local folder saved with save_pretrained."
+    )

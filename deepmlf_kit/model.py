@@ -1,0 +1,454 @@
+"""DeepMLFModel: the whole model, its forward in the order of the paper's figure.
+
+audio, vision ─► AV encoder ─► AV states ──────────────┐ (read by MM Blocks)
+text ─► LM embeddings ─┐                               ▼
+fusion tokens ─────────┴─► LM layers, an MM Block after each fusion layer ─► final norm ─► heads ─► loss
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
+from transformers.utils.hub import cached_file
+
+from .av_encoder import AVEncoder, AVSentimentModel, mean_state
+from .config import DeepMLFConfig
+from .errors import DeepMLFError
+from .heads import Heads
+from .language import LanguageStream
+from .lm_loading import IN_MEMORY, load_lm, load_tokenizer
+from .losses import next_token_loss, next_token_targets, sentiment_loss
+from .mm_block import MMBlock
+from .seqaug import seqaug
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass
+class DeepMLFOutput(ModelOutput):
+    """All that a forward gives. B batch, L text tokens, F fusion tokens, D LM width, K AV steps, d AV width.
+
+    Attributes:
+        loss: weighted sum of the loss terms, where labels were given.
+        prediction: the task head's sentiment, on the dataset's scale [B]; class scores [B, C] for classes.
+        text_prediction: the text head's, from the last text token [B] or [B, C].
+        fusion_prediction: the fusion head's, for each fusion token [B, F] or [B, F, C].
+        av_prediction: the AV head's, from the mean AV state [B] or [B, C].
+        loss_task, loss_fusion, loss_av, loss_text, loss_lm: the terms, before weighting.
+        lm_logits: the LM head's logits at text positions [B, L, V], on request.
+        text_states: text tokens after the LM's final norm [B, L, D].
+        fusion_states: fusion tokens after the LM's final norm [B, F, D].
+        av_states: [B, K, d].
+        av_mask: AV steps at which voice or face is real [B, K].
+        hidden_states: on request, layers + 1 tensors [B, L + F, D]: the input of the first layer, then each
+            layer's output with its MM Block; the last is after the final norm.
+        cross_attentions: on request, attention of fusion tokens over AV steps for each fusion layer
+            {layer: [B, heads, F, K]}.
+    """
+
+    loss: Tensor | None = None
+    prediction: Tensor | None = None
+    text_prediction: Tensor | None = None
+    fusion_prediction: Tensor | None = None
+    av_prediction: Tensor | None = None
+    loss_task: Tensor | None = None
+    loss_fusion: Tensor | None = None
+    loss_av: Tensor | None = None
+    loss_text: Tensor | None = None
+    loss_lm: Tensor | None = None
+    lm_logits: Tensor | None = None
+    text_states: Tensor | None = None
+    fusion_states: Tensor | None = None
+    av_states: Tensor | None = None
+    av_mask: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    cross_attentions: dict[int, Tensor] | None = None
+
+
+class DeepMLFModel(PreTrainedModel):
+    """Sentiment from words, voice and face: a frozen LM whose fusion tokens read AV states (paper, figure 2).
+
+    `save_pretrained` stores what was trained and the LM's name and revision, never the LM; `from_pretrained`
+    loads the LM from there and the trained weights from the folder or hub.
+
+    Args:
+        config: sizes and switches.
+        lm: a language model already in memory; by default the one that `config.lm` names is loaded.
+        tokenizer: its tokenizer; by default loaded where the LM comes from, when first asked for.
+
+    Raises:
+        DeepMLFError: the configuration does not fit the LM, or the LM cannot be loaded or understood.
+    """
+
+    config_class = DeepMLFConfig
+    base_model_prefix = "deepmlf"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = False
+    _supports_sdpa = True
+
+    def __init__(
+        self,
+        config: DeepMLFConfig,
+        lm: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        super().__init__(config)
+        if lm is None:
+            lm = load_lm(config)
+        elif config.lm == DeepMLFConfig().lm:
+            config.lm = lm.config._name_or_path or IN_MEMORY
+        config.check_against_lm(lm.config.get_text_config())
+        self._tokenizer = tokenizer
+        self.language = LanguageStream(lm)
+        width = self.language.width
+        self.fusion_tokens = nn.Parameter(torch.randn(config.fusion_tokens, width) * 0.02)  # (F, D)
+        self.av_encoder = AVEncoder(config)
+        self.mm_blocks = nn.ModuleDict(
+            {
+                str(layer): MMBlock(
+                    config,
+                    self.language.new_norm(),
+                    self.language.new_norm(),
+                    None if config.ffw == "none" else self.language.feed_forward(layer),
+                    width,
+                )
+                for layer in config.fusion_layers
+            }
+        )
+        self.heads = Heads(config, width)
+        self.av_encoder.requires_grad_(config.av_trainable)
+        self.post_init()
+        self._keys_to_ignore_on_save = self._lm_keys()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Modules keep torch's own initialisation, and the LM its weights."""
+
+    def train(self, mode: bool = True) -> DeepMLFModel:
+        """Training mode; the frozen LM, and a frozen AV encoder, stay in eval mode."""
+        super().train(mode)
+        if not self.config.av_trainable:
+            self.av_encoder.eval()
+        return self
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The LM's tokenizer, padding on the right."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.config)
+        return self._tokenizer
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        audio: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+        vision: Tensor | None = None,
+        vision_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        text_embeddings: Tensor | None = None,
+        output_lm_logits: bool = False,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> DeepMLFOutput:
+        """From words, voice and face to a sentiment.
+
+        Args:
+            input_ids: text tokens [B, L], padded right, L at most `max_text_tokens`.
+            attention_mask: 1 for real tokens, 0 for padding [B, L].
+            audio, vision: frames [B, La, da], [B, Lv, dv]; None where the modality is missing for the batch.
+            audio_mask, vision_mask: valid frames, bool; a sample without any lacks the modality.
+            labels: sentiments on the dataset's scale [B] (or class indices); NaN where unknown.
+            text_embeddings: [B, L, D] in place of the LM's embeddings of `input_ids`, for gradients to words.
+            output_lm_logits, output_hidden_states, output_attentions: also give these.
+
+        Raises:
+            DeepMLFError: the text is longer than `max_text_tokens`.
+        """
+        batch, length = input_ids.shape
+        if length > self.config.max_text_tokens:
+            raise DeepMLFError(
+                f"The text has {length} tokens, but max_text_tokens is {self.config.max_text_tokens}: "
+                "truncate it (the kit's Collator does), or build the model with more."
+            )
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+
+        # Encode voice and face
+        av_states, av_mask = self.av_encoder(
+            audio, audio_mask, vision, vision_mask, batch_size=batch
+        )  # (B, K, d)
+
+        # Embed the text and append the fusion tokens
+        text = self.language.embed(input_ids) if text_embeddings is None else text_embeddings  # (B, L, D)
+        if self.training:
+            config = self.config
+            text = seqaug(text, attention_mask.bool(), config.seqaug_text_p_feat, config.seqaug_text_p_apply)
+        fusion = self.fusion_tokens.to(text.dtype).expand(batch, -1, -1)  # (B, F, D)
+
+        # LM layers with MM Blocks between them
+        walk = _Walk(self, attention_mask, av_states, av_mask, output_hidden_states, output_attentions)
+        text, fusion = (
+            walk.text_first(text, fusion) if self._goes_text_first(text) else walk.plain(text, fusion)
+        )
+
+        # Heads
+        last = (attention_mask.sum(dim=1) - 1).clamp(min=0)  # (B,)
+        last_text = text[torch.arange(batch, device=text.device), last]  # (B, D)
+        said = self.heads(fusion, last_text, mean_state(av_states, av_mask))
+
+        # Loss
+        output = DeepMLFOutput(
+            text_states=text,
+            fusion_states=fusion,
+            av_states=av_states,
+            av_mask=av_mask,
+            hidden_states=tuple(walk.hidden_states) if output_hidden_states else None,
+            cross_attentions=walk.cross_attentions if output_attentions else None,
+            lm_logits=self.language.logits(text) if output_lm_logits else None,
+        )
+        if labels is not None:
+            self._add_losses(output, said, labels, input_ids, attention_mask)
+        number = self.config.num_classes == 0
+        output.prediction = said["task"].squeeze(-1) if number else said["task"]
+        output.text_prediction = said["text"].squeeze(-1) if number else said["text"]
+        output.fusion_prediction = said["fusion"].squeeze(-1) if number else said["fusion"]
+        output.av_prediction = said["av"].squeeze(-1) if number else said["av"]
+        return output
+
+    def _goes_text_first(self, text: Tensor) -> bool:
+        return self.config.text_first and not text.requires_grad
+
+    def _add_losses(
+        self,
+        output: DeepMLFOutput,
+        said: dict[str, Tensor],
+        labels: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+    ) -> None:
+        config, classes = self.config, self.config.num_classes
+        output.loss_task = sentiment_loss(said["task"], labels, classes)
+        output.loss_fusion = sentiment_loss(said["fusion"], labels, classes)
+        output.loss_av = sentiment_loss(said["av"], labels, classes)
+        output.loss_text = sentiment_loss(said["text"], labels, classes)
+        output.loss = (
+            output.loss_task
+            + config.loss_fusion * output.loss_fusion
+            + config.loss_av * output.loss_av
+            + config.loss_text * output.loss_text
+        )
+        if config.loss_lm:
+            targets = next_token_targets(input_ids, attention_mask, config.max_text_tokens, self.pad_token_id)
+            vocabulary = self.language.config.vocab_size
+            output.loss_lm = next_token_loss(output.text_states, targets, self.language.logits, vocabulary)
+            output.loss = output.loss + config.loss_lm * output.loss_lm
+
+    @property
+    def pad_token_id(self) -> int:
+        """The token that padded text positions hold."""
+        if self.config.pad_token_id is None:
+            self.config.pad_token_id = self.tokenizer.pad_token_id
+        return self.config.pad_token_id
+
+    # Saving and loading --------------------------------------------------------------------------------------
+
+    def _lm_keys(self) -> set[str]:
+        """Names of the tensors that belong to the LM, the shared ones under MM Blocks among them."""
+        owned = {id(p) for p in self.language.lm.parameters()} | {id(b) for b in self.language.lm.buffers()}
+        tensors = [
+            *self.named_parameters(remove_duplicate=False),
+            *self.named_buffers(remove_duplicate=False),
+        ]
+        return {name for name, tensor in tensors if id(tensor) in owned}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        lm: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        config: DeepMLFConfig | None = None,
+        revision: str = "main",
+    ) -> DeepMLFModel:
+        """Load a saved model: its LM by name, its trained weights from a folder or the hub.
+
+        Args:
+            pretrained_model_name_or_path: a folder that `save_pretrained` wrote, or a hub name.
+            lm, tokenizer: the language model and tokenizer, where they are in memory already.
+            config: replaces the stored config.
+            revision: branch, tag or commit on the hub.
+
+        Raises:
+            DeepMLFError: no checkpoint is there, or its weights do not fit the model.
+        """
+        place = str(pretrained_model_name_or_path)
+        try:
+            config = config or DeepMLFConfig.from_pretrained(place, revision=revision)
+            weights = cached_file(place, WEIGHTS_FILE, revision=revision)
+        except OSError as error:
+            raise DeepMLFError(
+                f"No DeepMLF checkpoint at {place!r}: expected a folder with config.json and {WEIGHTS_FILE} "
+                "(as save_pretrained or a training run writes), or such a repository's name on the hub."
+            ) from error
+        model = cls(config, lm=lm, tokenizer=tokenizer)
+        found = model.load_state_dict(load_file(weights), strict=False)
+        lacking = sorted(set(found.missing_keys) - set(model._keys_to_ignore_on_save or ()))
+        if lacking or found.unexpected_keys:
+            raise DeepMLFError(
+                f"The checkpoint at {place!r} does not fit its config: {len(lacking)} weights are missing "
+                f"(such as {lacking[:3]}), {len(found.unexpected_keys)} are not in the model "
+                f"(such as {found.unexpected_keys[:3]}). Was its config.json edited?"
+            )
+        return model.eval()
+
+    def load_av_encoder(self, folder: str | Path) -> None:
+        """Start the AV encoder from a pretraining checkpoint (the fusion curriculum, paper section 4).
+
+        Args:
+            folder: what `AVSentimentModel.save_pretrained` wrote.
+
+        Raises:
+            DeepMLFError: no such checkpoint, or its sizes differ from this model's.
+        """
+        try:
+            pretrained = AVSentimentModel.from_pretrained(str(folder))
+        except OSError as error:
+            raise DeepMLFError(
+                f"No AV encoder checkpoint at {str(folder)!r}: expected the folder that `deepmlf pretrain-av` wrote."
+            ) from error
+        sizes = ("audio_dim", "vision_dim", "av_steps", "av_width", "av_layers", "av_heads", "av_batchnorm")
+        differing = [
+            f"{name} {getattr(pretrained.config, name)} there, {getattr(self.config, name)} here"
+            for name in (*sizes, "missing_modality")
+            if getattr(pretrained.config, name) != getattr(self.config, name)
+        ]
+        if differing:
+            raise DeepMLFError(
+                f"The AV encoder at {str(folder)!r} does not fit this model: {'; '.join(differing)}. "
+                "Pretrain one with this model's settings."
+            )
+        self.av_encoder.load_state_dict(pretrained.av_encoder.state_dict())
+
+
+class _Walk:
+    """One pass through the LM's layers and the MM Blocks, for one batch."""
+
+    def __init__(
+        self,
+        model: DeepMLFModel,
+        attention_mask: Tensor,
+        av_states: Tensor,
+        av_mask: Tensor,
+        keep_states: bool,
+        keep_attentions: bool,
+    ) -> None:
+        self.language, self.blocks, self.config = model.language, model.mm_blocks, model.config
+        self.again = model.config.gradient_checkpointing_layers and model.training
+        self.av_states, self.av_mask = av_states, av_mask
+        self.keep_states, self.keep_attentions = keep_states, keep_attentions
+        self.hidden_states: list[Tensor] = []
+        self.cross_attentions: dict[int, Tensor] = {}
+        batch, self.length = attention_mask.shape
+        device, tokens = attention_mask.device, self.config.fusion_tokens
+        self.text_mask = attention_mask
+        self.mask = torch.cat([attention_mask, attention_mask.new_ones(batch, tokens)], dim=1)  # (B, L + F)
+        # Fusion token i stands at max_text_tokens + i whatever the padding: trimming it changes nothing.
+        self.text_positions = torch.arange(self.length, device=device).unsqueeze(0)  # (1, L)
+        self.fusion_positions = (self.config.max_text_tokens + torch.arange(tokens, device=device)).unsqueeze(
+            0
+        )
+
+    def plain(self, text: Tensor, fusion: Tensor) -> tuple[Tensor, Tensor]:
+        """Text and fusion tokens together through every layer."""
+        x, calls = self._joint(text, fusion)  # (B, L + F, D)
+        self._keep(x)
+        for layer in range(len(self.language.layers)):
+            x = self._layer_and_block(layer, x, calls)
+            self._keep(x)
+        return self._finish(x)
+
+    def text_first(self, text: Tensor, fusion: Tensor) -> tuple[Tensor, Tensor]:
+        """The text alone, without a gradient, as far as nothing trained touches it; then the fusion tokens
+        against its keys and values; from there on together, as in `plain`, whose results it equals."""
+        layers = len(self.language.layers)
+        apart = layers if not self._text_is_trained() else self.config.fusion_layers[0] + 1
+        with torch.no_grad():
+            cache = self.language.new_cache()
+            calls = self.language.prepare(text, self.text_mask, self.text_positions, cache)
+            states = [calls.hidden]
+            for layer in range(apart):
+                states.append(self.language.run_layer(layer, states[-1], calls))
+        calls = self.language.prepare(fusion, self.mask, self.fusion_positions, cache)
+        x_f = calls.hidden
+        self._keep(states[0], x_f)
+        for layer in range(apart):
+            x_f = self.language.run_layer(layer, x_f, calls)
+            if layer < apart - 1 or not self._text_is_trained():
+                x_f = self._block_on_fusion(layer, x_f)
+                self._keep(states[layer + 1], x_f)
+        if not self._text_is_trained():
+            return self._finish(torch.cat([states[-1], x_f], dim=1))
+        x = self._block(apart - 1, torch.cat([states[-1], x_f], dim=1))  # (B, L + F, D)
+        self._keep(x)
+        _, calls = self._joint(text, fusion)
+        for layer in range(apart, layers):
+            x = self._layer_and_block(layer, x, calls)
+            self._keep(x)
+        return self._finish(x)
+
+    def _text_is_trained(self) -> bool:
+        return self.config.ffw_on_text and self.config.ffw != "none"
+
+    def _joint(self, text: Tensor, fusion: Tensor) -> tuple[Tensor, Any]:
+        positions = torch.cat([self.text_positions, self.fusion_positions], dim=1)  # (1, L + F)
+        calls = self.language.prepare(torch.cat([text, fusion], dim=1), self.mask, positions)
+        return calls.hidden, calls
+
+    def _layer_and_block(self, layer: int, x: Tensor, calls: Any) -> Tensor:
+        def run(x: Tensor) -> Tensor:
+            return self._block(layer, self.language.run_layer(layer, x, calls))
+
+        return checkpoint(run, x, use_reentrant=False) if self.again and x.requires_grad else run(x)
+
+    def _block(self, layer: int, x: Tensor) -> Tensor:
+        """The MM Block after `layer`, on text and fusion tokens (B, L + F, D); x itself where there is none."""
+        if str(layer) not in self.blocks:
+            return x
+        if not self._text_is_trained():
+            x_t, x_f = x[:, : self.length], x[:, self.length :]
+            return torch.cat([x_t, self._block_on_fusion(layer, x_f)], dim=1)
+        x_t, x_f = x[:, : self.length], self._read(layer, x[:, self.length :])
+        return self.blocks[str(layer)].think(torch.cat([x_t, x_f], dim=1))
+
+    def _block_on_fusion(self, layer: int, x_f: Tensor) -> Tensor:
+        if str(layer) not in self.blocks:
+            return x_f
+        return self.blocks[str(layer)].think(self._read(layer, x_f))
+
+    def _read(self, layer: int, x_f: Tensor) -> Tensor:
+        x_f, weights = self.blocks[str(layer)].read_av(
+            x_f, self.av_states, self.av_mask, self.keep_attentions
+        )
+        if weights is not None:
+            self.cross_attentions[layer] = weights
+        return x_f
+
+    def _keep(self, *states: Tensor) -> None:
+        if self.keep_states:
+            self.hidden_states.append(torch.cat(states, dim=1))
+
+    def _finish(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.language.finish(x)
+        if self.keep_states:
+            self.hidden_states[-1] = x
+        return x[:, : self.length], x[:, self.length :]
