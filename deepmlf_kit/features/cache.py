@@ -1,0 +1,90 @@
+"""Features kept on disk, so that a second run or a second recipe computes only what is new.
+
+An entry belongs to a clip's content (not its name) and to the part of the recipe that decides it: audio, vision
+and transcript are kept apart. Entries are written whole or not at all; one that cannot be read is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepmlf_kit.errors import DeepMLFError
+
+
+def cache_folder() -> Path:
+    """Folder of downloads and kept features: the environment variable DEEPMLF_CACHE, else ~/.cache/deepmlf_kit."""
+    return Path(os.environ.get("DEEPMLF_CACHE") or Path.home() / ".cache" / "deepmlf_kit").expanduser()
+
+
+class FeatureCache:
+    """Arrays and their notes, kept by clip content and recipe part.
+
+    Parameters
+    ----------
+    folder
+        Where entries lie; `features` under `cache_folder()` where not given.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else cache_folder() / "features"
+
+    def load(self, clip: str, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Arrays and notes kept for a clip (`clip_hash`) under a name, or None where there are none."""
+        try:
+            with np.load(self._path(clip, name), allow_pickle=False) as entry:
+                arrays = {key: entry[key] for key in entry.files}
+            return arrays, json.loads(bytes(arrays.pop("notes")).decode())
+        except FileNotFoundError:
+            return None
+        # Damaged by a full disk, a kill or a faulty copy: whatever it is, the answer is to compute again.
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def save(self, clip: str, name: str, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
+        """Keep arrays and notes (what JSON can hold).
+
+        Raises
+        ------
+        DeepMLFError
+            The folder cannot be written to.
+        """
+        path = self._path(clip, name)
+        text = np.frombuffer(json.dumps(notes, ensure_ascii=False).encode(), np.uint8)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+                try:
+                    np.savez(file, notes=text, **arrays)
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
+            os.replace(file.name, path)
+        except OSError as error:
+            raise DeepMLFError(
+                f"cache: cannot write to {path.parent} ({error.strerror or error}), expected a folder with space; "
+                f"free some, or name another one in the environment variable DEEPMLF_CACHE."
+            ) from error
+
+    def _path(self, clip: str, name: str) -> Path:
+        return self.folder / clip[:2] / clip / f"{name}.npz"
+
+
+def clip_hash(path: str | Path) -> str:
+    """32 hex digits of a file's content; remembered as long as its size and time stay the same."""
+    stat = Path(path).stat()
+    return _clip_hash(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _clip_hash(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

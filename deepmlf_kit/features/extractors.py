@@ -1,0 +1,52 @@
+"""From a recipe's choices to the extractors: sound -> voice features, pictures -> face features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from .media import Frame, Sound
+from .recipe import FeatureRecipe
+
+Features = tuple[np.ndarray, np.ndarray, float | None]
+"""Features [L, d], times [L] in seconds, share of the frames that say something (None: unknown)."""
+
+
+def extract_voice(sound: Sound, recipe: FeatureRecipe) -> Features:
+    """Features of mono sound at 16 kHz by `recipe.audio`, and the share of frames with a voiced pitch."""
+    if recipe.audio == "egemaps":
+        from .audio_egemaps import F0, egemaps
+
+        features, times = egemaps(sound.samples, sound.start)
+        return features, times, _share(features[:, F0] > 0)
+    if recipe.audio == "mfcc":
+        from . import audio_mfcc
+
+        samples = resampled(sound, audio_mfcc.RATE)
+        features, times = audio_mfcc.mfcc(samples, sound.start)
+        return features, times, _share(features[:, audio_mfcc.F0] > 0)
+    raise NotImplementedError(recipe.audio)
+
+
+def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Path | None) -> Features:
+    """Features of a clip's pictures by `recipe.vision`, and the share of pictures with a face."""
+    if recipe.vision == "blendshapes":
+        from .vision_blendshapes import blendshapes
+
+        assert face_model is not None
+        features, times = blendshapes(frames, face_model)
+        return features, times, _share(features.any(axis=1))
+    raise NotImplementedError(recipe.vision)
+
+
+def resampled(sound: Sound, rate: int) -> np.ndarray:
+    """The samples at another rate, [N * rate / sound.rate] float32."""
+    import soxr
+
+    return soxr.resample(sound.samples, sound.rate, rate).astype(np.float32)
+
+
+def _share(said: np.ndarray) -> float:
+    return round(float(said.mean()), 4) if len(said) else 0.0

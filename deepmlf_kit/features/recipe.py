@@ -1,0 +1,184 @@
+"""How features are made: one dataclass that every extraction step reads, and that is kept with the dataset.
+
+Two datasets made with equal recipes have the same columns in the same units; a model trained on one takes the
+other. Licences differ, so they are said where a user chooses (`AUDIO_CHOICES`, `VISION_CHOICES`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from deepmlf_kit.errors import DeepMLFError
+
+AUDIO_CHOICES = {
+    "egemaps": "openSMILE eGeMAPSv02 low-level descriptors, 25 dims, 10 ms; openSMILE is free for research and private use only",
+    "mfcc": "log F0, 20 MFCC, 12 CQT by librosa, 33 dims, 23 ms; the free choice (ISC licence)",
+    "hf:<model>": "any Hugging Face audio encoder, frozen, e.g. hf:facebook/wav2vec2-large-960h; its own licence",
+    "none": "the voice is left out",
+}
+"""What `FeatureRecipe.audio` takes, with what it gives and its licence."""
+
+VISION_CHOICES = {
+    "blendshapes": "MediaPipe Face Landmarker: 52 blendshapes, head rotation 3, translation 3; Apache-2.0",
+    "hf:<model>": "any Hugging Face vision encoder, frozen, e.g. hf:openai/clip-vit-large-patch14; its own licence",
+    "none": "the face is left out",
+}
+"""What `FeatureRecipe.vision` takes, with what it gives and its licence."""
+
+Part = Literal["audio", "vision", "transcript"]
+
+# Raised when the code of a part changes what it computes: kept features of the older code are then made again.
+_VERSIONS: dict[str, int] = {"audio": 1, "vision": 1, "transcript": 1}
+# Where the work is done and how much at a time: does not belong to what the features are.
+_MACHINE_FIELDS = ("device", "half", "batch_size", "max_seconds", "transcribe")
+
+
+class RecipeError(DeepMLFError):
+    """A feature recipe with an unknown or impossible value: the value, what is allowed, the likely intent."""
+
+
+@dataclass(frozen=True)
+class FeatureRecipe:
+    """What is extracted from a clip, and how.
+
+    Parameters
+    ----------
+    audio, vision
+        Extractors: see `AUDIO_CHOICES` and `VISION_CHOICES`.
+    fps
+        Pictures a second at which video is sampled.
+    max_side
+        Pictures larger than this many pixels are scaled down before the face is looked for.
+    audio_layer, vision_layer
+        For `hf:` encoders: whose hidden states to take. -1 is the last layer, 0 the embeddings.
+    face_crop
+        For `hf:` vision encoders: cut each picture to the face (needs the face model).
+    transcribe
+        Whether a clip that comes without its words is transcribed.
+    speech_model
+        faster-whisper model: a size (`tiny`, `base.en`, `small`, ...), a Hugging Face name or a local folder.
+        None: the environment variable DEEPMLF_SPEECH_MODEL, else `base`.
+    language
+        Code such as `en` or `zh` of what is spoken; None lets the speech model decide.
+    max_seconds
+        Longest clip that is taken.
+    device, half, batch_size
+        For `hf:` encoders: `auto` takes the GPU where there is one, and half precision there only.
+
+    Raises
+    ------
+    RecipeError
+        A value is not allowed.
+    """
+
+    audio: str = "egemaps"
+    vision: str = "blendshapes"
+    fps: float = 10.0
+    max_side: int = 960
+    audio_layer: int = -1
+    vision_layer: int = -1
+    face_crop: bool = False
+    transcribe: bool = True
+    speech_model: str | None = None
+    language: str | None = None
+    max_seconds: float = 600.0
+    device: str = "auto"
+    half: bool | Literal["auto"] = "auto"
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        _check_choice("audio", self.audio, AUDIO_CHOICES)
+        _check_choice("vision", self.vision, VISION_CHOICES)
+        _check_range("fps", self.fps, 0.1, 120)
+        _check_range("max_side", self.max_side, 64, 8192)
+        _check_range("max_seconds", self.max_seconds, 0.1, 24 * 3600)
+        _check_range("batch_size", self.batch_size, 1, 4096)
+        if self.half not in (True, False, "auto"):
+            raise RecipeError(f"recipe: found half={self.half!r}, expected True, False or 'auto'.")
+        if self.face_crop and not self.vision.startswith("hf:"):
+            raise RecipeError(
+                f"recipe: found face_crop with vision={self.vision!r}, expected an encoder (vision='hf:<model>'); "
+                f"leave face_crop out."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that decides what the features are; where they were computed is left out."""
+        return {name: value for name, value in asdict(self).items() if name not in _MACHINE_FIELDS}
+
+    def to_json(self) -> str:
+        """`to_dict` as one line of JSON with sorted keys: the dataset's `recipe` column."""
+        return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FeatureRecipe:
+        """Make a recipe from a mapping; a key that is none of its fields is refused with the likely one."""
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise RecipeError(
+                    f"recipe: found the key {key!r}, expected one of {', '.join(known)}.{_hint(key, known)}"
+                )
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, text: str) -> FeatureRecipe:
+        """Inverse of `to_json`."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise RecipeError(f"recipe: found {text[:60]!r}, expected JSON ({error}).") from error
+        if not isinstance(values, dict):
+            raise RecipeError(f"recipe: found {text[:60]!r}, expected a JSON object.")
+        return cls.from_dict(values)
+
+    def key(self, part: Part, **more: str) -> str:
+        """Name under which a part's features are kept: 16 hex digits of all that decides what they are.
+
+        `more` names what lies outside the recipe, such as the checksum of a face model of one's own.
+        """
+        audio = {"audio": self.audio}
+        vision = {"vision": self.vision, "fps": self.fps, "max_side": self.max_side}
+        if self.audio.startswith("hf:"):
+            audio["audio_layer"] = self.audio_layer
+        if self.vision.startswith("hf:"):
+            vision |= {"vision_layer": self.vision_layer, "face_crop": self.face_crop}
+        speech = {"speech_model": self.speech_model, "language": self.language}
+        values = {"audio": audio, "vision": vision, "transcript": speech}[part]
+        named = json.dumps({**values, **more, "part": part, "version": _VERSIONS[part]}, sort_keys=True)
+        return hashlib.sha256(named.encode()).hexdigest()[:16]
+
+
+def feature_names(recipe: FeatureRecipe) -> tuple[list[str] | None, list[str] | None]:
+    """Names of the audio and the vision dims; None for an encoder, whose dims have no names."""
+    from . import audio_egemaps, audio_mfcc, vision_blendshapes
+
+    audio = {"egemaps": audio_egemaps.AUDIO_NAMES, "mfcc": audio_mfcc.AUDIO_NAMES, "none": ()}.get(
+        recipe.audio
+    )
+    vision = {"blendshapes": vision_blendshapes.VISION_NAMES, "none": ()}.get(recipe.vision)
+    return (None if audio is None else list(audio)), (None if vision is None else list(vision))
+
+
+def _check_choice(name: str, value: str, choices: dict[str, str]) -> None:
+    if isinstance(value, str):
+        encoder = value.removeprefix("hf:").strip() if value.startswith("hf:") else ""
+        if "<" not in value and (value in choices or encoder):
+            return
+    allowed = "; ".join(f"{choice} ({about})" for choice, about in choices.items())
+    raise RecipeError(f"recipe: found {name}={value!r}, expected one of: {allowed}.{_hint(value, choices)}")
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise RecipeError(f"recipe: found {name}={value!r}, expected a number from {low} to {high}.")
+
+
+def _hint(value: object, known) -> str:
+    near = difflib.get_close_matches(str(value), [k for k in known if "<" not in k], n=1, cutoff=0.5)
+    if near:
+        return f" Did you mean {near[0]!r}?"
+    return " Did you forget the 'hf:' before the model's name?" if "/" in str(value) else ""
