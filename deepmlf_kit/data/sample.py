@@ -32,7 +32,7 @@ from deepmlf_kit.data.schema import DatasetError, build_split, utterance
 
 DESCRIPTION = "Synthetic sample set of the DeepMLF kit: grammar text, synthetic voice and face features."
 NEUTRAL_SHARE = 0.18
-IRONY_SHARE = {1: 0.5, -1: 0.35}  # of positive and of negative words
+IRONY_SHARE = {1: 0.42, -1: 0.25}  # of positive and of negative words
 NOISE = 0.2  # deviation of the label's noise: no model gets below it
 SHORTEST, LONGEST = 1.5, 6.0  # seconds
 
@@ -141,7 +141,7 @@ def _rows(rng: np.random.Generator, split: str, size: int, fps: float, recipe: s
         made = make_utterance(rng, speaker, fps)
         kind = "ironic" if made["ironic"] else "sincere" if made["sentence"].sentiment else "neutral"
         yield utterance(
-            f"sample_{split}{video:04d}$_${clip}${kind}",
+            f"sample_{split}{video:04d}$_${clip}_{kind}",
             made["sentence"].text,
             made["audio"],
             made["vision"],
