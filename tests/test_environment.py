@@ -105,3 +105,16 @@ def test_no_file_of_the_environment_names_a_host_or_a_machine():
         assert not re.search(r"(?<![\w.$)/])/(home|root|tmp|work|opt)/", text), (
             f"{name} names a path of one machine"
         )
+
+
+def test_files_beside_the_code_are_part_of_the_package():
+    """Whatever is not Python in the package (presets, assets) is named under package-data, or a wheel lacks it."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    package = ROOT / "deepmlf_kit"
+    named = {path for pattern in settings["deepmlf_kit"] for path in package.glob(pattern)}
+    beside = {
+        path
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
+    assert sorted(str(path.relative_to(package)) for path in beside - named) == []
