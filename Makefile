@@ -79,7 +79,7 @@ test-notebooks: $(VENV)/.real
 ifeq ($(NOTEBOOKS),)
 	@echo "No notebooks to run."
 else
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 1500 \
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 1500 \
 	  --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	  $(if $(NBVAL_SANITIZE),--nbval-sanitize-with $(NBVAL_SANITIZE)) $(NOTEBOOKS)
 endif
