@@ -33,11 +33,13 @@ class FeedForward(nn.Module):
         if config.ffw_as_published:
             _as_published(body, trained=config.ffw == "full")
         if config.ffw == "lora":
+            projections = {name: m for name, m in body.named_modules() if is_projection(m)}
             lora = LoraConfig(
                 r=config.lora_r,
                 lora_alpha=config.lora_alpha,
                 lora_dropout=config.lora_dropout,
-                target_modules=[name for name, m in body.named_modules() if is_projection(m)],
+                target_modules=list(projections),
+                fan_in_fan_out=any(isinstance(m, Conv1D) for m in projections.values()),
             )
             body = inject_adapter_in_model(lora, body)
         self.body = body

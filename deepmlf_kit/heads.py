@@ -51,11 +51,12 @@ class Heads(nn.Module):
         Returns:
             `task`, `text`, `av` [B, outputs] and `fusion` [B, F, outputs].
         """
-        fusion, last_text = fusion.float(), last_text.float()
-        together = torch.cat([fusion.mean(dim=1), last_text, av_mean.float()], dim=-1)  # [B, 2D + d]
+        dtype = self.text.weight.dtype
+        fusion, last_text, av_mean = fusion.to(dtype), last_text.to(dtype), av_mean.to(dtype)
+        together = torch.cat([fusion.mean(dim=1), last_text, av_mean], dim=-1)  # [B, 2D + d]
         return {
             "task": self.task(together),
             "text": self.text(last_text),
             "fusion": self.fusion(fusion),
-            "av": self.av(av_mean.float()),
+            "av": self.av(av_mean),
         }

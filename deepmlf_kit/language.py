@@ -227,6 +227,12 @@ class LanguageStream(nn.Module):
 
     @torch.no_grad()
     def _check_one_by_one(self) -> None:
+        for index, layer in enumerate(self.layers):
+            if not any(_is_attention(name) for name, _ in layer.named_children()):
+                raise DeepMLFError(
+                    f"No self-attention was found in layer {index} of {type(self.lm).__name__}, and fusion tokens read "
+                    f"the text through it; parts of the layer: {_parts(layer)}. Choose an LM of attention layers."
+                )
         embeddings, mask, positions = self._probe()
         whole = self.decoder(
             inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
@@ -299,13 +305,10 @@ def find_feed_forward(layer: nn.Module, width: int, lm_name: str) -> nn.Module:
     Raises:
         DeepMLFError: nothing in the layer fits; the message lists its parts.
     """
-    parts = {
-        name: child
-        for name, child in layer.named_children()
-        if any(p.dim() >= 2 for p in child.parameters())
-        and "attn" not in name.lower()
-        and "attention" not in name.lower()
+    weighty = {
+        n: child for n, child in layer.named_children() if any(p.dim() >= 2 for p in child.parameters())
     }
+    parts = {name: child for name, child in weighty.items() if not _is_attention(name)}
     found: nn.Module | None = None
     if len(parts) == 1:
         found = next(iter(parts.values()))
@@ -336,6 +339,10 @@ def find_feed_forward(layer: nn.Module, width: int, lm_name: str) -> nn.Module:
         f"No feed-forward ([.., {width}] -> [.., {width}], beside the attention) was found in the layers of {lm_name}; "
         f"parts of a layer: {_parts(layer)}. Choose another LM, or ffw='none'."
     )
+
+
+def _is_attention(name: str) -> bool:
+    return "attn" in name.lower() or "attention" in name.lower()
 
 
 def _parts(layer: nn.Module) -> str:

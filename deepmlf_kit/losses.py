@@ -24,14 +24,14 @@ def sentiment_loss(logits: Tensor, labels: Tensor, num_classes: int = 0) -> Tens
         A scalar, the mean over samples (and tokens) whose label is known (not NaN).
     """
     known = ~torch.isnan(labels)
-    logits, labels = logits[known].float(), labels[known]
+    logits, labels = _precise(logits[known]), labels[known]
     if not len(labels):
         return logits.sum() * 0.0
     if logits.dim() == 3:
         labels = labels.unsqueeze(1).expand(logits.shape[:2])
     if num_classes:
         return F.cross_entropy(logits.reshape(-1, num_classes), labels.reshape(-1).long())
-    return F.l1_loss(logits.squeeze(-1), labels.float())
+    return F.l1_loss(logits.squeeze(-1), labels.to(logits.dtype))
 
 
 def next_token_targets(
@@ -49,7 +49,7 @@ def next_token_targets(
     Returns:
         Targets [B, L]; -100 where the input is padding.
     """
-    batch, length = input_ids.shape
+    batch = input_ids.shape[0]
     lengths = attention_mask.sum(dim=1)  # [B]
     end = torch.full((batch, 1), pad_token_id, device=input_ids.device, dtype=input_ids.dtype)
     targets = torch.cat([input_ids[:, 1:], end], dim=1)
@@ -76,13 +76,13 @@ def next_token_loss(
     wanted = targets != -100
     states, targets = states[wanted], targets[wanted]  # [N, D], [N]
     if not len(targets):
-        return states.float().sum() * 0.0
+        return _precise(states).sum() * 0.0
     chunk = max(1, LOGITS_PER_CHUNK // vocabulary)
 
     def part(piece: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(to_logits(piece).float(), target, reduction="sum")
+        return F.cross_entropy(_precise(to_logits(piece)), target, reduction="sum")
 
-    total = states.new_zeros((), dtype=torch.float32)
+    total = _precise(states.new_zeros(()))
     pieces = list(zip(states.split(chunk), targets.split(chunk), strict=True))
     for piece, target in pieces:
         # Several chunks: their logits are made again in the backward pass rather than all kept.
@@ -91,3 +91,8 @@ def next_token_loss(
             checkpoint(part, piece, target, use_reentrant=False) if again else part(piece, target)
         )
     return total / len(targets)
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Half precision to float32; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

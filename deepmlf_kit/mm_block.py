@@ -112,15 +112,22 @@ class MMBlock(nn.Module):
             self.norm_2 = norm_2
             self.feed_forward = FeedForward(lm_feed_forward, config)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the trained weights (the LM's hidden states may be kept in a lower one)."""
+        return self.cross_attention.query.weight.dtype
+
     def read_av(
         self, fusion: Tensor, av_states: Tensor, av_mask: Tensor, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """The first half: x_f + gate_1 * attention(norm_1(x_f), AV). [B, F, D] -> [B, F, D], and the weights."""
-        read, weights = self.cross_attention(self.norm_1(fusion.float()), av_states, av_mask, need_weights)
+        read, weights = self.cross_attention(
+            self.norm_1(fusion.to(self.dtype)), av_states, av_mask, need_weights
+        )
         return fusion + (self.gate_1() * read).to(fusion.dtype), weights
 
     def think(self, x: Tensor) -> Tensor:
         """The second half: x + gate_2 * FFW(norm_2(x)). [B, T, D] -> [B, T, D]."""
         if self.feed_forward is None:
             return x
-        return x + (self.gate_2() * self.feed_forward(self.norm_2(x.float()))).to(x.dtype)
+        return x + (self.gate_2() * self.feed_forward(self.norm_2(x.to(self.dtype)))).to(x.dtype)

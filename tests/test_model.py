@@ -1,0 +1,357 @@
+"""What the model promises, for every tested family of language models."""
+
+import pytest
+import torch
+from tiny_lms import FAMILIES, LAYERS, one_of, tiny_batch, tiny_config, tiny_lm, tiny_model
+
+from deepmlf_kit import DeepMLFModel
+from deepmlf_kit.av_encoder import AVSentimentModel
+from deepmlf_kit.errors import DeepMLFError
+
+families = pytest.mark.parametrize("family", FAMILIES)
+feed_forwards = pytest.mark.parametrize("ffw", ["full", "lora"])
+
+
+@families
+@pytest.mark.parametrize("text_first", [False, True])
+def test_text_stream_ignores_audio_and_vision(family, text_first):
+    model = tiny_model(family, text_first=text_first)
+    batch = tiny_batch()
+    other = batch | {"audio": batch["audio"] + 1, "vision": -batch["vision"]}
+    with torch.no_grad():
+        one, two = (model(**b, output_lm_logits=True, output_hidden_states=True) for b in (batch, other))
+    length = batch["input_ids"].shape[1]
+    for a, b in zip(one.hidden_states, two.hidden_states, strict=True):
+        assert torch.equal(a[:, :length], b[:, :length])
+    assert torch.equal(one.lm_logits, two.lm_logits)
+    moved = (one.fusion_states - two.fusion_states).abs().amax(dim=-1)  # [B, F]
+    assert (moved > 1e-6).all()
+
+
+@families
+@feed_forwards
+def test_a_padded_batch_equals_its_samples_one_by_one(family, ffw):
+    model = tiny_model(family, ffw=ffw)
+    batch = tiny_batch()
+    with torch.no_grad():
+        together = model(**batch)
+        for row in range(3):
+            alone = model(**one_of(batch, row))
+            for name in (
+                "prediction",
+                "text_prediction",
+                "fusion_prediction",
+                "av_prediction",
+                "fusion_states",
+            ):
+                torch.testing.assert_close(alone[name][0], together[name][row], atol=1e-5, rtol=0)
+
+
+@families
+def test_a_fusion_token_never_depends_on_a_later_one(family):
+    model = tiny_model(family)
+    batch = tiny_batch()
+    with torch.no_grad():
+        before = model(**batch).fusion_states
+        model.fusion_tokens[3] = torch.randn(48, generator=torch.Generator().manual_seed(9))
+        after = model(**batch).fusion_states
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert ((before - after)[:, 3:].abs().amax(dim=-1) > 1e-6).all()
+
+
+@families
+@feed_forwards
+def test_frozen_means_no_lm_weight_changes_in_three_steps(family, ffw):
+    model = tiny_model(family, ffw=ffw).train()
+    before = {name: p.clone() for name, p in model.language.lm.named_parameters()}
+    started = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(**tiny_batch()).loss.backward()
+        optimizer.step()
+    for name, parameter in model.language.lm.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    unmoved = [n for n, p in model.named_parameters() if n in started and torch.equal(p, started[n])]
+    assert [n for n in unmoved if not n.endswith(".missing")] == []
+
+
+@families
+def test_closed_gates_give_the_lms_own_text_logits(family):
+    model = tiny_model(family)
+    batch = tiny_batch()
+    with torch.no_grad():
+        for block in model.mm_blocks.values():
+            block.gate_1.alpha.fill_(float("-inf"))
+            block.gate_2.alpha.fill_(float("-inf"))
+        ours = model(**batch, output_lm_logits=True).lm_logits
+        positions = torch.arange(batch["input_ids"].shape[1]).unsqueeze(0)
+        own = model.language.lm(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=positions
+        ).logits
+    valid = batch["attention_mask"].bool()
+    torch.testing.assert_close(ours[valid], own[valid], atol=2e-5, rtol=0)
+
+
+@families
+def test_without_gating_and_with_zero_output_the_lm_is_untouched(family):
+    gated = tiny_model(family, gating="none", ffw="none")
+    batch = tiny_batch()
+    with torch.no_grad():
+        for block in gated.mm_blocks.values():
+            block.cross_attention.output.weight.zero_()
+        ours = gated(**batch, output_lm_logits=True)
+        own = gated.language.lm(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    row = 0  # full length: the LM's own default positions are the same
+    torch.testing.assert_close(ours.lm_logits[row], own.logits[row], atol=2e-5, rtol=0)
+
+
+@families
+def test_without_feed_forward_on_text_the_language_stream_is_the_lms(family):
+    model = tiny_model(family, ffw_on_text=False)
+    batch = tiny_batch()
+    with torch.no_grad():
+        ours = model(**batch, output_lm_logits=True).lm_logits[0]
+        own = model.language.lm(input_ids=batch["input_ids"][:1]).logits[0]
+    torch.testing.assert_close(ours, own, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("missing_modality", ["learned", "zero"])
+@pytest.mark.parametrize("streams", [["audio"], ["vision"], ["audio", "vision"]], ids="+".join)
+def test_a_missing_modality_gives_finite_answers_and_gradients(missing_modality, streams):
+    model = tiny_model(missing_modality=missing_modality).train()
+    batch = tiny_batch()
+    none_at_all = {k: v for k, v in batch.items() if k.removesuffix("_mask") not in streams}
+    masked = batch | {f"{s}_mask": torch.zeros_like(batch[f"{s}_mask"]) for s in streams}
+    for given in (none_at_all, masked):
+        output = model(**given)
+        output.loss.backward()
+        assert torch.isfinite(output.loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(**none_at_all).prediction, model(**masked).prediction, atol=1e-6, rtol=0
+        )
+
+
+def test_one_sample_without_voice_does_not_move_the_others():
+    model = tiny_model()
+    batch = tiny_batch()
+    mask = batch["audio_mask"].clone()
+    mask[1] = False
+    with torch.no_grad():
+        whole, lacking = model(**batch), model(**(batch | {"audio_mask": mask}))
+    torch.testing.assert_close(whole.prediction[[0, 2]], lacking.prediction[[0, 2]], atol=1e-6, rtol=0)
+    assert (whole.prediction[1] - lacking.prediction[1]).abs() > 1e-6
+
+
+@pytest.mark.parametrize("gating", ["sigmoid", "tanh", "none"])
+@pytest.mark.parametrize("scale", ["width", "head"])
+def test_every_gating_and_scale_trains(gating, scale):
+    model = tiny_model(gating=gating, attention_scale=scale).train()
+    output = model(**tiny_batch())
+    output.loss.backward()
+    gates = [p for n, p in model.named_parameters() if n.endswith("alpha")]
+    assert len(gates) == (0 if gating == "none" else 4)
+    assert torch.isfinite(output.loss)
+
+
+def test_tanh_gates_start_closed():
+    model, batch = tiny_model(gating="tanh"), tiny_batch()
+    with torch.no_grad():
+        assert torch.equal(
+            model(**batch).fusion_states, model(**(batch | {"audio": batch["audio"] + 1})).fusion_states
+        )
+
+
+def test_attention_on_request_equals_attention_as_usual_and_sums_to_one():
+    model, batch = tiny_model(), tiny_batch()
+    with torch.no_grad():
+        usual, asked = model(**batch), model(**batch, output_attentions=True)
+    assert usual.cross_attentions is None
+    assert set(asked.cross_attentions) == {1, 2}
+    for weights in asked.cross_attentions.values():
+        assert weights.shape == (3, 4, 5, 10)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4, 5))
+    torch.testing.assert_close(usual.prediction, asked.prediction, atol=1e-6, rtol=0)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms():
+    model = tiny_model(loss_fusion=0.3, loss_av=0.5, loss_text=0.7, loss_lm=1.1)
+    out = model(**tiny_batch())
+    total = (
+        out.loss_task + 0.3 * out.loss_fusion + 0.5 * out.loss_av + 0.7 * out.loss_text + 1.1 * out.loss_lm
+    )
+    torch.testing.assert_close(out.loss, total)
+
+
+def test_unknown_labels_are_left_out():
+    model, batch = tiny_model(loss_lm=0.0), tiny_batch()
+    labels = batch["labels"].clone()
+    labels[1] = float("nan")
+    with torch.no_grad():
+        some = model(**(batch | {"labels": labels}))
+        full = model(**batch)
+    expected = (full.prediction - batch["labels"]).abs()[[0, 2]].mean()
+    torch.testing.assert_close(some.loss_task, expected)
+
+
+def test_classes_are_learned_with_cross_entropy():
+    model = tiny_model(num_classes=3).train()
+    batch = tiny_batch() | {"labels": torch.tensor([0.0, 1.0, 2.0])}
+    output = model(**batch)
+    output.loss.backward()
+    assert output.prediction.shape == (3, 3)
+    assert output.fusion_prediction.shape == (3, 5, 3)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = model(**batch).loss_task
+        loss.backward()
+        optimizer.step()
+    assert loss < output.loss_task / 2
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    gradients = []
+    for again in (False, True):
+        model = tiny_model(attention_dropout=0.0, av_dropout=0.0, seqaug_av_p_feat=0.0)
+        model.config.gradient_checkpointing_layers = again
+        model.train()
+        model(**tiny_batch()).loss.backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], atol=1e-6, rtol=0)
+
+
+# Saving and loading ------------------------------------------------------------------------------------------
+
+
+@families
+@feed_forwards
+def test_load_save_load_gives_equal_outputs(family, ffw, tmp_path):
+    lm = tiny_lm(family)
+    lm.save_pretrained(tmp_path / "lm")
+    torch.manual_seed(5)
+    model = DeepMLFModel(tiny_config(lm=str(tmp_path / "lm"), ffw=ffw)).eval()
+    batch = tiny_batch()
+    with torch.no_grad():
+        expected = model(**batch).prediction
+        model.save_pretrained(tmp_path / "first")
+        again = DeepMLFModel.from_pretrained(tmp_path / "first")
+        torch.testing.assert_close(again(**batch).prediction, expected, atol=0, rtol=0)
+        again.save_pretrained(tmp_path / "second")
+        third = DeepMLFModel.from_pretrained(tmp_path / "second")
+    torch.testing.assert_close(third(**batch).prediction, expected, atol=0, rtol=0)
+    assert again.config.lm == str(tmp_path / "lm")
+
+
+@feed_forwards
+def test_a_checkpoint_holds_only_what_was_trained(ffw, tmp_path):
+    from safetensors import safe_open
+
+    model = tiny_model(ffw=ffw)
+    model.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        stored = set(file.keys())
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained <= stored
+    assert not any(name.startswith("language.") for name in stored)
+    assert {n for n in stored - trained if "running_" not in n and "num_batches" not in n} == set()
+
+
+def test_an_in_memory_lm_must_be_given_again(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(DeepMLFError, match="in memory"):
+        DeepMLFModel.from_pretrained(tmp_path)
+    again = DeepMLFModel.from_pretrained(tmp_path, lm=tiny_lm())
+    with torch.no_grad():
+        torch.testing.assert_close(again(**tiny_batch()).prediction, model(**tiny_batch()).prediction)
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(DeepMLFError, match=r"expected a folder with config\.json"):
+        DeepMLFModel.from_pretrained(tmp_path)
+
+
+def test_an_av_encoder_checkpoint_starts_the_fused_model(tmp_path):
+    pretrained = AVSentimentModel(tiny_config()).eval()
+    pretrained.save_pretrained(tmp_path)
+    model, batch = tiny_model(av_trainable=False), tiny_batch()
+    model.load_av_encoder(tmp_path)
+    streams = {name: batch[name] for name in ("audio", "audio_mask", "vision", "vision_mask")}
+    with torch.no_grad():
+        expected, _ = pretrained.av_encoder(**streams)
+        torch.testing.assert_close(model(**batch).av_states, expected)
+    model.train()(**batch).loss.backward()
+    assert all(p.grad is None for p in model.av_encoder.parameters())
+    with pytest.raises(DeepMLFError, match="av_steps 10 there, 11 here"):
+        tiny_model(av_steps=11).load_av_encoder(tmp_path)
+
+
+# Bad configurations ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "words"),
+    [
+        ("llama", {"fusion_layers": [1, LAYERS]}, "Fusion layer 4 .* has 4 layers"),
+        (
+            "gpt2",
+            {"max_text_tokens": 60},
+            "is 65, but the LM .* takes 64 positions: lower max_text_tokens to at most 59",
+        ),
+        ("llama", {"cross_attention_heads": 7}, "is 7, which does not divide the width 48"),
+        ("gemma3", {"max_text_tokens": 28}, "sliding attention window of 32 tokens, but .* take 33"),
+    ],
+)
+def test_what_the_lm_cannot_do_is_refused_when_built(family, changes, words):
+    with pytest.raises(DeepMLFError, match=words):
+        tiny_model(family, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gating": "relu"}, "gating is 'relu', but must be one of 'sigmoid', 'tanh', 'none'"),
+        ({"fusion_layers": []}, "fusion_layers is empty"),
+        ({"fusion_layers": [1, 1]}, "names a layer twice"),
+        ({"fusion_tokens": 0}, "fusion_tokens is 0, but must be at least 1"),
+        ({"av_heads": 5}, "av_heads 5 does not divide av_width 12"),
+        ({"lora_dropout": 1.5}, "lora_dropout is 1.5"),
+        ({"num_classes": 1}, "num_classes is 1"),
+    ],
+)
+def test_a_bad_configuration_is_refused_in_one_sentence(changes, words):
+    with pytest.raises(DeepMLFError, match=words) as raised:
+        tiny_config(**changes)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_text_that_is_too_long_is_refused():
+    with pytest.raises(DeepMLFError, match="13 tokens, but max_text_tokens is 12"):
+        tiny_model()(**tiny_batch(lengths=(13, 2, 1)))
+
+
+def test_an_unknown_architecture_names_what_was_not_found():
+    from transformers import MambaConfig, MambaForCausalLM
+
+    lm = MambaForCausalLM(MambaConfig(hidden_size=48, num_hidden_layers=4, vocab_size=97, state_size=4))
+    with pytest.raises(DeepMLFError, match="No self-attention was found in layer 0 of MambaForCausalLM"):
+        DeepMLFModel(tiny_config(), lm=lm)
+
+
+def test_a_layer_without_a_feed_forward_is_named():
+    lm = tiny_lm("llama")
+    for layer in lm.model.layers:
+        layer.extra = torch.nn.Linear(3, 4)
+    with pytest.raises(DeepMLFError, match=r"No feed-forward .*extra \(Linear\)"):
+        DeepMLFModel(tiny_config(), lm=lm)
+
+
+def test_an_lm_that_cannot_be_had_says_what_was_expected(tmp_path):
+    with pytest.raises(DeepMLFError, match=r"could not be loaded .*Expected 'embedded', a Hugging Face name"):
+        DeepMLFModel(tiny_config(lm=str(tmp_path / "nothing")))
