@@ -285,7 +285,9 @@ class _Extraction:
         self.progress("voice", 0.0)
         sound = self.sound()
         with self.timed("voice"):
-            features, times, voiced = extract_voice(sound, self.recipe)
+            features, times, voiced = extract_voice(
+                sound, self.recipe, lambda share: self.progress("voice", share)
+            )
         self.progress("voice", 1.0)
         return _Part(features, times, voiced)
 

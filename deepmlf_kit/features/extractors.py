@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,9 @@ Features = tuple[np.ndarray, np.ndarray, float | None]
 """Features [L, d], times [L] in seconds, share of the frames that say something (None: unknown)."""
 
 
-def extract_voice(sound: Sound, recipe: FeatureRecipe) -> Features:
+def extract_voice(
+    sound: Sound, recipe: FeatureRecipe, progress: Callable[[float], None] | None = None
+) -> Features:
     """Features of mono sound at 16 kHz by `recipe.audio`, and the share of frames with a voiced pitch."""
     if recipe.audio == "egemaps":
         from .audio_egemaps import F0, egemaps
@@ -27,7 +29,20 @@ def extract_voice(sound: Sound, recipe: FeatureRecipe) -> Features:
         samples = resampled(sound, audio_mfcc.RATE)
         features, times = audio_mfcc.mfcc(samples, sound.start)
         return features, times, _share(features[:, audio_mfcc.F0] > 0)
-    raise NotImplementedError(recipe.audio)
+    from .hf_encoders import encode_audio
+    from .voicing import voiced_share
+
+    features, times = encode_audio(
+        sound.samples,
+        recipe.audio.removeprefix("hf:").strip(),
+        layer=recipe.audio_layer,
+        start=sound.start,
+        device=recipe.device,
+        half=recipe.half,
+        batch_size=recipe.batch_size,
+        progress=progress,
+    )
+    return features, times, voiced_share(sound.samples, sound.rate)
 
 
 def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Path | None) -> Features:
@@ -38,7 +53,18 @@ def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Pat
         assert face_model is not None
         features, times = blendshapes(frames, face_model)
         return features, times, _share(features.any(axis=1))
-    raise NotImplementedError(recipe.vision)
+    from .hf_encoders import encode_frames
+
+    features, times = encode_frames(
+        frames,
+        recipe.vision.removeprefix("hf:").strip(),
+        layer=recipe.vision_layer,
+        face_model=face_model if recipe.face_crop else None,
+        device=recipe.device,
+        half=recipe.half,
+        batch_size=recipe.batch_size,
+    )
+    return features, times, _share(features.any(axis=1)) if recipe.face_crop else None
 
 
 def resampled(sound: Sound, rate: int) -> np.ndarray:
