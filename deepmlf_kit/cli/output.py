@@ -1,5 +1,7 @@
 """What a verb prints: people get text, scripts get exactly one JSON object on stdout (`--json`)."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import json
@@ -7,9 +9,12 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from ..training import Run
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
@@ -43,3 +48,27 @@ def stdout_kept_for_json(as_json: bool) -> Iterator[None]:
 def print_json(value: Any) -> None:
     """One JSON object, on one line, on stdout."""
     print(json.dumps(plain(value), ensure_ascii=False, allow_nan=False))
+
+
+def print_metrics(metrics: Mapping[str, float], title: str) -> None:
+    """The field's metrics as a table of one row for each, under their usual names."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..metrics import HEADINGS
+
+    table = Table("", title, box=None)
+    table.columns[1].justify = "right"
+    for name, (heading, _) in HEADINGS.items():
+        if name in metrics:
+            table.add_row(heading, f"{metrics[name]:.4f}")
+    Console().print(table)
+
+
+def tell_run(run: Run, as_json: bool, after: str) -> None:
+    """What a training left: the metrics of its best checkpoint, where the run is, and what to do `after` it."""
+    if as_json:
+        print_json({"run": run.path, "metrics": run.metrics, "best": run.info.get("best")})
+        return
+    print_metrics(run.metrics, run.path.name)
+    print(f"Run folder: {run.path}\n{after}")

@@ -1,0 +1,30 @@
+"""`deepmlf pretrain-av`: train the audio-visual encoder alone, for a fused model to start from."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .output import JsonOption, stdout_kept_for_json, tell_run
+from .train import DatasetArgument, OverwriteOption, PresetOption, SeedOption, SetOption
+
+
+def command(
+    dataset: DatasetArgument,
+    preset: PresetOption = "sample",
+    out: Annotated[Path | None, typer.Option(help="Run folder; without it, runs/PRESET-av.")] = None,
+    settings: SetOption = None,
+    seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Pretrain the audio-visual encoder: the first half of the fusion curriculum, and the AV-only baseline."""
+    from ..presets import load_preset
+    from ..training import pretrain_av
+
+    with stdout_kept_for_json(as_json):
+        chosen = load_preset(preset, settings or ())
+        run = pretrain_av(
+            chosen, dataset, out or Path("runs") / f"{chosen.name}-av", seed=seed, overwrite=overwrite
+        )
+    tell_run(run, as_json, after=f"Next: deepmlf train {dataset} --preset {preset} --av-encoder {run.path}")
