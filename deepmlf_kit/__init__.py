@@ -13,6 +13,8 @@ _PUBLIC = {
     "DeepMLFConfig": "config",
     "DeepMLFModel": "model",
     "DeepMLFOutput": "model",
+    "Prediction": "predict",
+    "Predictor": "predict",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -1,0 +1,73 @@
+"""`deepmlf predict`: the sentiment of one clip, what every head says, and what was found in it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .output import JsonOption, print_json, stdout_kept_for_json
+
+
+def command(
+    clip: Annotated[Path, typer.Argument(help="A video or audio file.")],
+    text: Annotated[
+        str | None, typer.Option(help="The words that are said; without it they are transcribed.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Run folder of `deepmlf train`; without it, the kit's own demo checkpoint."),
+    ] = None,
+    face_model: Annotated[Path | None, typer.Option(help="Path of face_landmarker.task.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict the sentiment of a clip from its words, voice and face."""
+    from ..predict import Predictor
+
+    with stdout_kept_for_json(as_json):
+        prediction = Predictor(checkpoint).clip(clip, text, face_model=face_model)
+    if as_json:
+        print_json(prediction)
+    else:
+        _show(prediction)
+
+
+def _show(prediction) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    clip = prediction.clip
+    console.print(f"\n[bold]{prediction.sentiment:+.2f}[/bold]  {prediction.polarity}")
+    console.print(_bar(prediction.sentiment, prediction.scale), markup=False)
+    said = Table("what each head says", "", "", box=None, pad_edge=False)
+    said.columns[1].justify = "right"
+    for name, about in (("text", "the words"), ("av", "voice and face"), ("fusion", "the fusion tokens")):
+        value = prediction.heads[name]
+        said.add_row(f"  {about}", f"{value:+.2f}", _bar(value, prediction.scale, width=21))
+    console.print(said)
+    found = Table("what was found", "", box=None, pad_edge=False)
+    found.add_row("  length", f"{clip['seconds']:.1f} s")
+    found.add_row("  face", _share(clip["face_share"], "of the pictures"))
+    found.add_row("  voiced", _share(clip["voiced_share"], "of the sound"))
+    source = {"transcribed": " (transcribed)", "given": " (given)"}.get(clip["text_source"], "")
+    found.add_row("  words", f"{prediction.text!r}{source}" if prediction.text else "none")
+    found.add_row(
+        "  took", ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in prediction.timings.items())
+    )
+    console.print(found)
+    for note in prediction.notes:
+        console.print(f"Note: {note}.", markup=False)
+
+
+def _bar(value: float, scale: float, width: int = 31) -> str:
+    """A line from -scale to +scale with a mark at the value."""
+    middle = width // 2
+    place = middle + round(max(-1.0, min(1.0, value / scale)) * middle)
+    line = ["·"] * width
+    line[middle] = "|"
+    line[place] = "●"
+    return f"-{scale:g} {''.join(line)} +{scale:g}"
+
+
+def _share(share: float | None, of: str) -> str:
+    return "none looked for" if share is None else f"{share:.0%} {of}"

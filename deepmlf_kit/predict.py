@@ -1,0 +1,232 @@
+"""One clip -> its sentiment, what every head says, and what was found in it: the end of the pipeline.
+
+clip ─► features (features/clip.py) ─► batch (data/collate.py) ─► model of a run ─► Prediction
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import DeepMLFError
+
+if TYPE_CHECKING:
+    from .features.cache import FeatureCache
+    from .features.clip import ClipFeatures, Progress
+    from .features.recipe import FeatureRecipe
+    from .training import Run
+
+#: The checkpoint that the kit brings along: the embedded LM, trained on the synthetic sample set.
+BUNDLED = Path(__file__).parent / "assets" / "demo"
+
+#: The largest sentiment of a dataset's scale.
+SCALES = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0}
+
+
+@dataclass
+class Prediction:
+    """What a model says of one clip.
+
+    Attributes:
+        sentiment: the prediction, on the dataset's scale (MOSI and MOSEI -3 to 3, SIMS -1 to 1; the model may
+            overshoot a little).
+        polarity: the same in words.
+        heads: what each stream says alone: `text`, `av` and `fusion` (mean over fusion tokens).
+        fusion_tokens: what each fusion token says [F].
+        scale: the largest sentiment of the scale.
+        text: the words that were read.
+        clip: what was found in the clip (see `ClipFound`), with the transcript.
+        timings: seconds that each stage took.
+        notes: remarks for the reader, such as heads that disagree.
+    """
+
+    sentiment: float
+    polarity: str
+    heads: dict[str, float]
+    fusion_tokens: list[float]
+    scale: float
+    text: str
+    clip: dict[str, Any]
+    timings: dict[str, float]
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+class Predictor:
+    """A run that is ready to answer. Loads its model once; several threads may ask it.
+
+    Args:
+        run: the folder of a finished fused run, or a `Run`; None: the checkpoint that the kit brings along.
+        device: where the model runs; None takes the GPU where there is one.
+
+    Raises:
+        DeepMLFError: no such run, or not one of a fused model.
+    """
+
+    def __init__(self, run: Run | str | Path | None = None, device: str | None = None) -> None:
+        import torch
+
+        from .training import Run
+
+        if run is None and not BUNDLED.is_dir():
+            raise DeepMLFError(
+                "No checkpoint was named and this installation brings none along: train one with `deepmlf demo` and "
+                "name its folder (runs/demo/fused)."
+            )
+        self.run = run if isinstance(run, Run) else Run.open(run or BUNDLED)
+        if self.run.kind != "fused":
+            raise DeepMLFError(
+                f"{self.run.path} holds a run of kind {self.run.kind!r}, but prediction needs a fused model: name a "
+                "run of `deepmlf train`."
+            )
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = self.run.load_model().to(self.device)
+        self.collator = self.run.collator(self.model.tokenizer)
+        self.scale = SCALES[self.run.preset.data.scale]
+        self._lock = threading.Lock()
+
+    @property
+    def recipe(self) -> FeatureRecipe:
+        """How a clip's features must be made for this model.
+
+        Raises:
+            DeepMLFError: the model was trained on features that the kit cannot extract (such as a pickle's).
+        """
+        from .features.recipe import FeatureRecipe, RecipeError
+
+        stored = self.run.info["preprocessing"].get("recipe")
+        try:
+            if not stored:
+                raise RecipeError("the dataset does not say how its features were made")
+            return (
+                FeatureRecipe.from_dict(stored)
+                if isinstance(stored, dict)
+                else FeatureRecipe.from_json(stored)
+            )
+        except RecipeError as error:
+            raise DeepMLFError(
+                f"{self.run.path} was trained on features that the kit cannot take from a clip ({error}). Train on a "
+                "dataset made by `deepmlf prepare FOLDER` to predict on clips."
+            ) from error
+
+    def clip(
+        self,
+        path: str | Path,
+        text: str | None = None,
+        *,
+        face_model: str | Path | None = None,
+        progress: Progress | None = None,
+        cache: FeatureCache | None = None,
+    ) -> Prediction:
+        """Answer for a clip: extract its features, then ask the model.
+
+        Args:
+            path: a video or audio file.
+            text: the words, where they are known; else they are transcribed.
+            face_model, progress, cache: as in `extract_clip`.
+
+        Raises:
+            ClipError, FaceModelMissing, SpeechModelMissing: see `extract_clip`.
+        """
+        from .features.clip import extract_clip
+
+        features = extract_clip(
+            path, self.recipe, text=text, face_model=face_model, progress=progress, cache=cache
+        )
+        return self.features(features)
+
+    def features(
+        self, features: ClipFeatures, text: str | None = None, *, audio: bool = True, vision: bool = True
+    ) -> Prediction:
+        """Answer for features that were extracted before.
+
+        Args:
+            features: of one clip.
+            text: other words than the clip's.
+            audio, vision: False leaves the voice or the face out.
+        """
+        began = time.perf_counter()
+        words = features.text if text is None else text
+        row = self.row(features, words, audio=audio, vision=vision)
+        said = self.rows([row])
+        heads = {name: float(said[name][0]) for name in ("text", "av")}
+        tokens = [float(value) for value in said["fusion"][0]]
+        heads["fusion"] = float(np.mean(tokens))
+        sentiment = float(said["task"][0])
+        found = features.found.to_dict()
+        notes = [*found.pop("notes"), *disagreements(heads, self.scale)]
+        if not words.strip():
+            notes.append("no words: give them with a typed text, or the answer rests on voice and face alone")
+        return Prediction(
+            sentiment=sentiment,
+            polarity=polarity(sentiment, self.scale),
+            heads=heads,
+            fusion_tokens=tokens,
+            scale=self.scale,
+            text=words,
+            clip={**found, "text_source": features.text_source if text is None else "given"},
+            timings={**features.timings, "model": round(time.perf_counter() - began, 4)},
+            notes=notes,
+        )
+
+    def row(
+        self, features: ClipFeatures, text: str | None = None, *, audio: bool = True, vision: bool = True
+    ) -> dict[str, Any]:
+        """Features as a row of a dataset (see `data.schema`), with a stream left out where asked for."""
+        return {
+            "text": features.text if text is None else text,
+            "words": features.words,
+            "audio": features.audio if audio else features.audio[:0],
+            "audio_times": features.audio_times if audio else features.audio_times[:0],
+            "vision": features.vision if vision else features.vision[:0],
+            "vision_times": features.vision_times if vision else features.vision_times[:0],
+        }
+
+    def rows(self, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Ask the model about rows of a dataset at once.
+
+        Returns:
+            `task`, `text`, `av` [B] and `fusion` [B, F].
+        """
+        import torch
+
+        batch = {
+            name: tensor.to(self.device) for name, tensor in self.collator(rows).items() if name != "labels"
+        }
+        with self._lock, torch.inference_mode():
+            output = self.model(**batch)
+        named = {
+            "task": output.prediction,
+            "text": output.text_prediction,
+            "av": output.av_prediction,
+            "fusion": output.fusion_prediction,
+        }
+        return {name: tensor.float().cpu().numpy() for name, tensor in named.items()}
+
+
+def polarity(sentiment: float, scale: float = 3.0) -> str:
+    """A sentiment in words: the seven classes of MOSI, whatever the scale."""
+    words = ("neutral", "slightly", "rather", "strongly")
+    step = min(round(abs(sentiment) / scale * 3), 3)
+    return words[0] if step == 0 else f"{words[step]} {'positive' if sentiment > 0 else 'negative'}"
+
+
+def disagreements(heads: dict[str, float], scale: float) -> list[str]:
+    """A remark where words and voice-and-face point to opposite sides, each by more than a sixth of the scale."""
+    text, av = heads["text"], heads["av"]
+    if text * av < 0 and min(abs(text), abs(av)) > scale / 6:
+        return [
+            f"the words alone sound {polarity(text, scale)}, voice and face alone {polarity(av, scale)}: "
+            "irony, or a mixed feeling?"
+        ]
+    return []
