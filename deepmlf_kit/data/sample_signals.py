@@ -16,7 +16,6 @@ et al., "The Geneva Minimalistic Acoustic Parameter Set", 2016). Everything here
 
 from __future__ import annotations
 
-
 import itertools
 import json
 from dataclasses import dataclass

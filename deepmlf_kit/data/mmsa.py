@@ -1,0 +1,353 @@
+"""MMSA pickles (MOSI, MOSEI, CH-SIMS, CH-SIMS v2; aligned or not) to a dataset.
+
+Where it stands: one of the ways into `schema`. The layout is that of the MMSA platform (Mao et al., "M-SENA",
+2022): a dict of the splits `train`, `valid`, `test`, each a dict with
+
+    id                 [N] text, `video$_$clip`
+    raw_text           [N] text
+    audio, vision      [N, La, da], [N, Lv, dv] numbers
+    audio_lengths, vision_lengths   [N], only in unaligned files
+    regression_labels  [N]; CH-SIMS also regression_labels_T, _A, _V
+
+Anything else in it (BERT features, class labels, annotations) is not needed and stays unread in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import DatasetDict
+
+from deepmlf_kit.data import schema
+from deepmlf_kit.data.safe_pickle import load_pickle
+from deepmlf_kit.data.schema import SPLITS, DatasetError
+
+REPORT_FILE = "conversion.json"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """What the published files look like: a difference is reported as a remark, but for the label scale."""
+
+    title: str
+    sizes: dict[str, int]
+    scale: float
+
+
+KNOWN = {
+    "mosi": KnownDataset("CMU-MOSI", {"train": 1284, "valid": 229, "test": 686}, 3.0),
+    "mosei": KnownDataset("CMU-MOSEI", {"train": 16326, "valid": 1871, "test": 4659}, 3.0),
+    "sims": KnownDataset("CH-SIMS", {"train": 1368, "valid": 456, "test": 457}, 1.0),
+    "simsv2": KnownDataset("CH-SIMS v2", {"train": 2722, "valid": 647, "test": 1034}, 1.0),
+}
+_LABELS = {
+    "regression_labels": "label",
+    "regression_labels_T": "label_text",
+    "regression_labels_A": "label_audio",
+    "regression_labels_V": "label_vision",
+}
+
+
+@dataclass
+class SplitReport:
+    """What was found in one split; counts are of values, rows and utterances.
+
+    Attributes:
+        nan, infinite: values set to 0, by modality.
+        empty: utterances without a single frame that holds anything, by modality.
+        clipped_lengths: utterances whose announced length exceeds the array, by modality.
+    """
+
+    utterances: int = 0
+    nan: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
+    infinite: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
+    empty: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
+    clipped_lengths: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
+
+
+@dataclass
+class ConversionReport:
+    """What became of a pickle, kept beside the dataset (`conversion.json`)."""
+
+    source: str
+    name: str
+    aligned: bool
+    audio_dim: int
+    vision_dim: int
+    splits: dict[str, SplitReport]
+    remarks: list[str]
+
+
+def convert_mmsa(
+    path: str | Path, out: str | Path, *, name: str | None = None, progress: Progress | None = None
+) -> DatasetDict:
+    """Convert an MMSA pickle and save the dataset in the folder `out`.
+
+    Frames beyond an utterance's length are dropped (aligned files: beyond the last that holds anything in
+    either modality); NaN and infinities become 0; both are counted in `read_report(out)`. The arrays stay in the pickle
+    file while it is read, so that memory does not grow with it.
+
+    Args:
+        path: the pickle; it is opened without running what it names (`safe_pickle`).
+        out: dataset folder to write.
+        name: `mosi`, `mosei`, `sims` or `simsv2`; found by split sizes and labels where None.
+        progress: called with (split, utterances done, utterances in all) now and then.
+
+    Raises:
+        DatasetError: a pickle that is damaged or names more than arrays; keys or shapes that do not fit (one
+            error that lists, per split, what was found beside what was expected); an unknown `name`.
+    """
+    path, out = Path(path), Path(out)
+    if name is not None and name not in KNOWN:
+        raise DatasetError(f"found name={name!r}, expected one of {', '.join(KNOWN)}")
+    content = load_pickle(path)
+    splits, remarks = _checked(content, path, name)
+    name, more = _named(splits, name)
+    audio_dim, vision_dim = (np.shape(splits["train"][m])[2] for m in ("audio", "vision"))
+    aligned = all("audio_lengths" not in s and "vision_lengths" not in s for s in splits.values()) and all(
+        np.shape(s["audio"])[1] == np.shape(s["vision"])[1] for s in splits.values()
+    )
+    recipe = {"source": "MMSA pickle", "file": path.name, "dataset": name, "aligned": aligned}
+    report = ConversionReport(path.name, name, aligned, audio_dim, vision_dim, {}, remarks + more)
+    parts = out.with_name(out.name + ".parts")
+    try:
+        dataset = DatasetDict()
+        for split, data in splits.items():
+            report.splits[split] = SplitReport(utterances=len(data["id"]))
+            rows = _rows(
+                data,
+                report.splits[split],
+                aligned,
+                (audio_dim, vision_dim),
+                json.dumps(recipe, sort_keys=True),
+            )
+            tracked = _tracked(rows, split, len(data["id"]), progress)
+            dataset[split] = schema.build_split(tracked, audio_dim, vision_dim, file=parts / f"{split}.arrow")
+        schema.save(dataset, out)
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
+    (out / REPORT_FILE).write_text(
+        json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    return schema.load(out)
+
+
+def read_report(out: str | Path) -> ConversionReport:
+    """The report of the conversion that made the dataset in folder `out`.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    file = Path(out) / REPORT_FILE
+    if not file.is_file():
+        raise DatasetError(f"no {REPORT_FILE} in {out}: that dataset was not made from an MMSA pickle")
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values["splits"] = {split: SplitReport(**counts) for split, counts in values["splits"].items()}
+    return ConversionReport(**values)
+
+
+def _checked(content: Any, path: Path, name: str | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The splits, or one `DatasetError` that lists every mismatch; and remarks on what was left out."""
+    if not isinstance(content, dict):
+        raise DatasetError(
+            f"{path}: found {_about(content)}, expected a dict of the splits {', '.join(SPLITS)}"
+        )
+    wrong: list[str] = []
+    splits: dict[str, dict[str, Any]] = {}
+    for split in SPLITS:
+        if isinstance(content.get(split), dict):
+            splits[split] = {str(_plain(key)): value for key, value in content[split].items()}
+        else:
+            wrong.append(f"{split}: found {_about(content.get(split))}, expected a dict")
+    widths: dict[str, dict[str, int]] = {"audio": {}, "vision": {}}
+    for split, data in splits.items():
+        wrong += _wrong_in(split, data, widths)
+    for modality, found in widths.items():
+        if len(set(found.values())) > 1:
+            wrong.append(f"{modality}: found widths {found}, expected one width in all splits")
+    scale = KNOWN[name].scale if name else _scale(splits)
+    for split, data in splits.items():
+        for key in _LABELS:
+            labels = _numbers(data.get(key))
+            if labels is not None and labels.size and np.nanmax(np.abs(labels), initial=0) > scale + 1e-4:
+                largest = np.nanmax(np.abs(labels))
+                wrong.append(
+                    f"{split}.{key}: found values up to {largest:g}, expected [-{scale:g}, {scale:g}]"
+                )
+    if wrong:
+        keys = {split: sorted(data) for split, data in splits.items()} or sorted(map(str, content))[:20]
+        raise DatasetError(
+            f"{path} does not fit the MMSA layout:\n  " + "\n  ".join(wrong) + f"\n  keys found: {keys}"
+        )
+    other = sorted(str(key) for key in content if key not in SPLITS)
+    return splits, [f"left out, no split of these names is used: {', '.join(other)}"] if other else []
+
+
+def _wrong_in(split: str, data: dict[str, Any], widths: dict[str, dict[str, int]]) -> list[str]:
+    """Mismatches of one split; notes the widths of its frames."""
+    wrong = []
+    count = None
+    for key in ("id", "raw_text", "audio", "vision", "regression_labels"):
+        if key not in data:
+            wrong.append(f"{split}.{key}: found nothing, expected " + _expected(key))
+            continue
+        try:
+            count = len(data[key]) if count is None else count
+        except TypeError:
+            wrong.append(f"{split}.{key}: found {_about(data[key])}, expected " + _expected(key))
+    if count == 0:
+        wrong.append(f"{split}: found no utterance, expected at least one")
+    for modality, found in widths.items():
+        array = data.get(modality)
+        if array is None:
+            continue
+        shape = np.shape(array) if isinstance(array, np.ndarray) else None
+        if (
+            shape is None
+            or len(shape) != 3
+            or shape[0] != count
+            or 0 in shape[1:]
+            or array.dtype.kind not in "fiu"
+        ):
+            wrong.append(f"{split}.{modality}: found {_about(array)}, expected {_expected(modality, count)}")
+            continue
+        found[split] = shape[2]
+    for key in ("id", "raw_text"):
+        if key in data and _length(data[key]) != count:
+            wrong.append(f"{split}.{key}: found {_about(data[key])}, expected {_expected(key, count)}")
+    for key in _LABELS:
+        if key in data and (_numbers(data[key]) is None or len(_numbers(data[key])) != count):
+            wrong.append(
+                f"{split}.{key}: found {_about(data[key])}, expected {_expected('regression_labels', count)}"
+            )
+    for key in ("audio_lengths", "vision_lengths"):
+        if key not in data:
+            continue
+        lengths = _numbers(data[key])
+        if lengths is None or len(lengths) != count:
+            wrong.append(f"{split}.{key}: found {_about(data[key])}, expected [{count}] whole numbers")
+        elif not np.isfinite(lengths).all() or (lengths < 0).any() or (lengths % 1).any():
+            wrong.append(
+                f"{split}.{key}: found {lengths.min():g} to {lengths.max():g}, expected frame counts from 0 up"
+            )
+    return wrong
+
+
+def _rows(
+    data: dict[str, Any], report: SplitReport, aligned: bool, dims: tuple[int, int], recipe: str
+) -> Iterator[Mapping[str, Any]]:
+    ids, texts = list(data["id"]), list(data["raw_text"])
+    labels = {column: _numbers(data[key]) for key, column in _LABELS.items() if key in data}
+    lengths = {m: _numbers(data[f"{m}_lengths"]) for m in ("audio", "vision") if f"{m}_lengths" in data}
+    for i in range(len(ids)):
+        frames = {}
+        for modality in ("audio", "vision"):
+            array = np.asarray(data[modality][i], np.float32)
+            if modality in lengths:
+                report.clipped_lengths[modality] += int(lengths[modality][i] > len(array))
+                array = array[: int(lengths[modality][i])]
+            finite = np.isfinite(array)
+            if not finite.all():
+                missing = int(np.isnan(array).sum())
+                report.nan[modality] += missing
+                report.infinite[modality] += int((~finite).sum()) - missing
+                array = np.where(finite, array, np.float32(0))
+            frames[modality] = array
+        ends = {m: int(np.flatnonzero(a.any(axis=1))[-1:].sum() + a.any()) for m, a in frames.items()}
+        for modality, array in frames.items():
+            report.empty[modality] += int(not ends[modality])
+            # Aligned modalities share their time axis, so they are cut at the same step.
+            end = max(ends.values()) if aligned else len(array) if modality in lengths else ends[modality]
+            frames[modality] = array[:end] if ends[modality] else array[:0]
+        yield schema.utterance(
+            _name_of(ids[i]),
+            _plain(texts[i]),
+            frames["audio"],
+            frames["vision"],
+            audio_dim=dims[0],
+            vision_dim=dims[1],
+            recipe=recipe,
+            **{column: float(values[i]) for column, values in labels.items()},
+        )
+
+
+def _tracked(rows: Iterator[Any], split: str, total: int, progress: Progress | None) -> Iterator[Any]:
+    for done, row in enumerate(rows, 1):
+        yield row
+        if progress is not None and (done % 32 == 0 or done == total):
+            progress(split, done, total)
+
+
+def _named(splits: dict[str, dict[str, Any]], name: str | None) -> tuple[str, list[str]]:
+    """The dataset's name, from sizes and labels where not given, and remarks where it is not as published."""
+    sizes = {split: len(data["id"]) for split, data in splits.items()}
+    if name is None:
+        same = [key for key, known in KNOWN.items() if known.sizes == sizes]
+        if same:
+            return same[0], []
+        name = "sims" if _scale(splits) == 1.0 else "mosi"
+        kind = "CH-SIMS (it has unimodal labels)" if name == "sims" else "MOSI"
+        return name, [f"sizes {sizes} are of no published dataset; taken as like {kind}"]
+    if sizes != KNOWN[name].sizes:
+        return name, [f"found sizes {sizes}; {KNOWN[name].title} as published has {KNOWN[name].sizes}"]
+    return name, []
+
+
+def _scale(splits: dict[str, dict[str, Any]]) -> float:
+    unimodal = any(key in data for data in splits.values() for key in list(_LABELS)[1:])
+    return 1.0 if unimodal else 3.0
+
+
+def _numbers(values: Any) -> np.ndarray | None:
+    """[N] or [N, 1] numbers as [N] float64; None where they are something else."""
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        return None
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    return array if array.ndim == 1 else None
+
+
+def _plain(value: Any) -> str:
+    value = value.item() if isinstance(value, (np.generic, np.ndarray)) and np.size(value) == 1 else value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _name_of(value: Any) -> str:
+    """An id; some aligned files give it as a list of parts."""
+    if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.size > 1):
+        return "$_$".join(_plain(part) for part in value)
+    return _plain(value)
+
+
+def _length(value: Any) -> int | None:
+    return (
+        len(value)
+        if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim)
+        else None
+    )
+
+
+def _expected(key: str, count: int | None = None) -> str:
+    n = "N" if count is None else count
+    shapes = {"audio": f"[{n}, La, da] numbers", "vision": f"[{n}, Lv, dv] numbers"}
+    return shapes.get(key, f"[{n}] numbers" if key == "regression_labels" else f"[{n}] texts")
+
+
+def _about(value: Any) -> str:
+    """Type and shape of what was found, in a few words."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, np.ndarray):
+        return f"array {list(value.shape)} of {value.dtype}"
+    if isinstance(value, (list, tuple, dict, set)):
+        return f"{type(value).__name__} of {len(value)}"
+    return f"{type(value).__name__} {str(value)[:30]!r}"
