@@ -198,7 +198,12 @@ class AVSentimentModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Modules keep torch's own initialisation."""
+        """Modules keep torch's own initialisation; loading leaves buffers that are not stored to be made here."""
+        if isinstance(module, ModalityEncoder):
+            with torch.no_grad():
+                module.positions.copy_(sinusoidal_positions(module.steps, module.width))
+                if not isinstance(module.missing, nn.Parameter):
+                    module.missing.zero_()
 
     def forward(
         self,

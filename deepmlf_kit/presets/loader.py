@@ -60,6 +60,11 @@ def load_preset(
     return override(preset, overrides) if overrides else preset
 
 
+def preset_of(tree: dict[str, Any]) -> Preset:
+    """A preset from plain containers, as `Preset.to_dict` gives them; checked like a file."""
+    return _build(Preset, tree, "")
+
+
 def preset_text(name: str) -> str:
     """The YAML of a preset, comments and all."""
     if name not in available_presets():

@@ -1,0 +1,185 @@
+"""Baselines on the same features, language model and trainer, for a fair table beside DeepMLF.
+
+* text only: the task head's shape on the frozen LM's last text token, no fusion tokens, no MM Blocks;
+* AV only: the AV encoder with its linear head, which is `pretrain_av`;
+* late fusion: the mean of the two, utterance by utterance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
+
+from .config import DeepMLFConfig
+from .errors import DeepMLFError
+from .heads import TaskNorm
+from .language import LanguageStream
+from .lm_loading import load_lm, load_tokenizer
+from .losses import sentiment_loss
+from .presets import Preset, load_preset
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from datasets import DatasetDict
+
+    from .training import Run
+
+
+@dataclass
+class TextOutput(ModelOutput):
+    """What `TextSentimentModel` gives: `loss` (where labels were given), `prediction` [B] or [B, classes]."""
+
+    loss: Tensor | None = None
+    prediction: Tensor | None = None
+
+
+class TextSentimentModel(PreTrainedModel):
+    """Text only: Linear(D, 64), norm, ReLU, Linear(64, 1) on the frozen LM's last valid text token.
+
+    Args:
+        config: of the fused model it stands beside (`lm`, `task_hidden`, `task_norm`, `num_classes` are read).
+        lm, tokenizer: where they are in memory already.
+    """
+
+    config_class = DeepMLFConfig
+    base_model_prefix = "text"
+    main_input_name = "input_ids"
+
+    def __init__(
+        self,
+        config: DeepMLFConfig,
+        lm: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.language = LanguageStream(lm if lm is not None else load_lm(config))
+        self._tokenizer = tokenizer
+        norm = TaskNorm if config.task_norm == "batch" else nn.LayerNorm
+        self.head = nn.Sequential(
+            nn.Linear(self.language.width, config.task_hidden),
+            norm(config.task_hidden),
+            nn.ReLU(),
+            nn.Linear(config.task_hidden, config.head_outputs),
+        )
+        self.post_init()
+        self._keys_to_ignore_on_save = {name for name in self.state_dict() if name.startswith("language.")}
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Modules keep torch's own initialisation, and the LM its weights."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The LM's tokenizer."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.config)
+        return self._tokenizer
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor | None = None,
+        **_: Tensor,
+    ) -> TextOutput:
+        """Batch as in `DeepMLFModel.forward`; audio and vision are taken and not read.
+
+        Args:
+            input_ids, attention_mask: [B, L], padded right.
+            labels: [B]; NaN where unknown.
+        """
+        with torch.no_grad():
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
+            states = self.language.decoder(
+                inputs_embeds=self.language.embed(input_ids),
+                attention_mask=attention_mask,
+                position_ids=positions,
+                use_cache=False,
+            ).last_hidden_state  # [B, L, D]
+        last = (attention_mask.sum(dim=1) - 1).clamp(min=0)
+        last_text = states[torch.arange(len(last), device=last.device), last].float()  # [B, D]
+        prediction = self.head(last_text)  # [B, 1]
+        loss = None if labels is None else sentiment_loss(prediction, labels, self.config.num_classes)
+        return TextOutput(
+            loss=loss, prediction=prediction if self.config.num_classes else prediction.squeeze(-1)
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        lm: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> TextSentimentModel:
+        """Load what `save_pretrained` wrote: the head; the LM by its name."""
+        folder = Path(folder)
+        if not (folder / "model.safetensors").is_file():
+            raise DeepMLFError(f"No text baseline at {folder}: expected config.json and model.safetensors.")
+        model = cls(DeepMLFConfig.from_pretrained(str(folder)), lm=lm, tokenizer=tokenizer)
+        found = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+        if found.unexpected_keys or set(found.missing_keys) - model._keys_to_ignore_on_save:
+            raise DeepMLFError(f"The checkpoint at {folder} is not one of the text baseline.")
+        return model.eval()
+
+
+def train_text_only(
+    preset: str | Path | Preset,
+    dataset: DatasetDict | str | Path,
+    out: str | Path,
+    *,
+    overrides: Sequence[str] | dict[str, Any] = (),
+    seed: int = 0,
+    lm: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    tensorboard: bool = True,
+) -> Run:
+    """Train the text-only baseline by the preset's `training` recipe; arguments as in `training.train`."""
+    from .training.engine import run_training
+
+    preset = (
+        preset.with_overrides(overrides) if isinstance(preset, Preset) else load_preset(preset, overrides)
+    )
+
+    def build() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        model = TextSentimentModel(preset.model_config(), lm=lm, tokenizer=tokenizer)
+        return model, model.tokenizer
+
+    return run_training(
+        "text",
+        build,
+        preset,
+        preset.training,
+        dataset,
+        out,
+        seed=seed,
+        overwrite=overwrite,
+        progress=progress,
+        tensorboard=tensorboard,
+    )
+
+
+def late_fusion(*runs: Run) -> pd.DataFrame:
+    """The mean of several runs' predictions on the same test split: columns `id`, `label`, `prediction`.
+
+    Raises:
+        DeepMLFError: the runs did not predict the same utterances.
+    """
+    tables = [run.predictions() for run in runs]
+    ids = tables[0]["id"]
+    for run, table in zip(runs, tables, strict=True):
+        if not ids.equals(table["id"]):
+            raise DeepMLFError(
+                f"{run.path} predicts other utterances than {runs[0].path}: use one dataset for both."
+            )
+    mean = sum(table["prediction"] for table in tables) / len(tables)
+    return tables[0][["id", "label"]].assign(prediction=mean)

@@ -1,0 +1,230 @@
+"""A run's folder: everything needed to read its results, to predict with it, and to run it again.
+
+    runs/NAME/
+      run.json          what was run: see below
+      preset.yaml       every setting; `deepmlf train --preset runs/NAME/preset.yaml` runs it again
+      metrics.jsonl     one line an epoch: `train_*`, `valid_*`, gates, learning rate, seconds
+      table.json        the final table: metrics of the best checkpoint on the test split
+      table.md          the same to read
+      predictions.csv   id, label and what every head predicts, for each utterance of the test split
+      best/             the best checkpoint (`config.json`, `model.safetensors`): trained weights only
+      tensorboard/      logs for TensorBoard
+      checkpoints/      while it runs: the last and the best checkpoint with the optimiser's state
+
+`run.json` holds
+
+    format          1
+    kind            fused | av | text
+    state           running | finished
+    preset          the whole tree of settings
+    seed            of the run
+    dataset         path, rows by split, digest, audio_dim, vision_dim
+    av_encoder      path of the AV pretraining's run, or null
+    preprocessing   what turns an utterance into a batch: `lm` (whose tokenizer), `max_text_tokens`,
+                    `normalizer` (statistics by modality, or null), `recipe` (extractors and their settings)
+    versions        python, torch, transformers, ... and the kit's own
+    parameters      trained, frozen
+    best            epoch, step, metric, value (validation)
+    seconds         of training, all sittings together
+    test            the final metrics
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DeepMLFError
+from ..presets import Preset
+from .quiet import quiet_bars
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..data.collate import Collator
+
+FORMAT = 1
+#: Settings that must be equal for a run to be taken up again.
+_SETTINGS = ("kind", "preset", "seed", "dataset", "av_encoder")
+
+
+@dataclass
+class Run:
+    """One run on disk; `Run.open(path)` reads it."""
+
+    path: Path
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Read a run's folder, or the `best` folder inside it.
+
+        Raises:
+            DeepMLFError: there is no run.
+        """
+        path = Path(path)
+        if path.name == "best" and (path.parent / "run.json").is_file():
+            path = path.parent
+        try:
+            info = json.loads((path / "run.json").read_text())
+        except FileNotFoundError as error:
+            raise DeepMLFError(
+                f"No run at {path}: expected the folder that `deepmlf train` wrote, with run.json and best/ in it."
+            ) from error
+        except ValueError as error:
+            raise DeepMLFError(
+                f"{path / 'run.json'} is damaged ({error}); run the training again."
+            ) from error
+        if info.get("format") != FORMAT:
+            raise DeepMLFError(
+                f"{path / 'run.json'} has format {info.get('format')}, this kit reads {FORMAT}: use the version of the "
+                f"kit that wrote it ({info.get('versions', {}).get('deepmlf-kit', 'unknown')})."
+            )
+        return cls(path, info)
+
+    # What is inside ------------------------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> str:
+        """fused, av or text."""
+        return self.info["kind"]
+
+    @property
+    def finished(self) -> bool:
+        return self.info["state"] == "finished"
+
+    @property
+    def preset(self) -> Preset:
+        """The settings, as `load_preset` gives them."""
+        from ..presets.loader import preset_of
+
+        return preset_of(self.info["preset"])
+
+    @property
+    def best(self) -> Path:
+        """The folder of the best checkpoint."""
+        return self.path / "best"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final metrics on the test split; empty while the run is not finished."""
+        return self.info.get("test", {})
+
+    def history(self) -> list[dict[str, Any]]:
+        """One dict an epoch, from `metrics.jsonl`."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def predictions(self) -> Any:
+        """`predictions.csv` as a pandas DataFrame."""
+        import pandas as pd
+
+        return pd.read_csv(self.path / "predictions.csv", dtype={"id": str})
+
+    # What it takes to use it ---------------------------------------------------------------------------------
+
+    def load_model(
+        self, lm: PreTrainedModel | None = None, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> PreTrainedModel:
+        """The model with the best weights, in eval mode.
+
+        Args:
+            lm, tokenizer: where the run was made with a language model in memory.
+        """
+        if not self.best.is_dir():
+            raise DeepMLFError(f"The run {self.path} has no best checkpoint yet: let its training end first.")
+        from ..av_encoder import AVSentimentModel
+        from ..baselines import TextSentimentModel
+        from ..model import DeepMLFModel
+
+        with quiet_bars():
+            if self.kind == "av":
+                return AVSentimentModel.from_pretrained(str(self.best)).eval()
+            cls = DeepMLFModel if self.kind == "fused" else TextSentimentModel
+            return cls.from_pretrained(self.best, lm=lm, tokenizer=tokenizer)
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
+        """Rows -> batch, exactly as in the run's training."""
+        from ..data.collate import Collator
+        from ..data.normalize import Normalizer
+
+        done, data = self.info["preprocessing"], self.info["dataset"]
+        statistics = done["normalizer"]
+        return Collator(
+            tokenizer,
+            done["max_text_tokens"],
+            normalizer=Normalizer.from_dict(statistics) if statistics else None,
+            audio_dim=data["audio_dim"],
+            vision_dim=data["vision_dim"],
+        )
+
+    # Writing -------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write `run.json` (in one go) and `preset.yaml`."""
+        import yaml
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "run.json", self.info)
+        (self.path / "preset.yaml").write_text(yaml.safe_dump(self.info["preset"], sort_keys=False))
+
+    def check_same(self, wanted: Mapping[str, Any]) -> None:
+        """Raise where this run was started with other settings than `wanted`."""
+        differing = []
+        for name in _SETTINGS:
+            differing += _differences(name, self.info.get(name), wanted.get(name))
+        if differing:
+            raise DeepMLFError(
+                f"{self.path} holds a run with other settings: {'; '.join(differing[:6])}. Choose another folder, or "
+                "overwrite=True (--overwrite) to start anew."
+            )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result may depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from .. import __version__
+
+    found = {"python": platform.python_version(), "deepmlf-kit": __version__}
+    for name in ("torch", "transformers", "datasets", "accelerate", "peft", "numpy", "scikit-learn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def digest_of(dataset: DatasetDict) -> str:
+    """A short fingerprint of a dataset's utterances and labels, the same wherever it is stored."""
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for name in sorted(dataset):
+        part = dataset[name].with_format(None).select_columns(["id", "text", "label"])
+        digest.update(name.encode())
+        for column in ("id", "text"):
+            digest.update("\x00".join(part[column]).encode())
+        digest.update(np.asarray(part["label"], np.float32).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON in one go: a kill leaves the old file or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    temporary.replace(path)
+
+
+def _differences(name: str, there: Any, here: Any) -> list[str]:
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        # A dataset is known by its content, wherever it lies.
+        keys = [k for k in {**there, **here} if not (name == "dataset" and k == "path")]
+        return [d for key in keys for d in _differences(f"{name}.{key}", there.get(key), here.get(key))]
+    return [] if there == here else [f"{name.removeprefix('preset.')} is {there!r} there, {here!r} here"]

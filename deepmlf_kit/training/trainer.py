@@ -1,0 +1,327 @@
+"""SentimentTrainer: a thin `transformers.Trainer` for everything the kit trains.
+
+The fused model, the AV encoder and the baselines differ in their model only; optimiser, schedule, clipping,
+selection, checkpoints and resume are here, once. Mixed precision, accumulation, loggers and
+`accelerate launch` are the Trainer's own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, TrainerState
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from ..metrics import score
+from .callbacks import ClipByValue, EpochLog, LogAtEpochEnd, ProgressBar, StopWhenDiverged
+from .quiet import quiet_bars
+from .recipe import Recipe
+
+#: Predictions in the order of the columns that `prediction_step` gives; NaN where a model has no such head.
+HEADS = ("prediction", "text_prediction", "fusion_prediction", "av_prediction")
+LOSS_TERMS = ("loss_task", "loss_fusion", "loss_av", "loss_text", "loss_lm")
+METRIC_NAMES = {"mae": "MAE", "loss": "loss"}
+
+
+class SentimentTrainer(Trainer):
+    """A Trainer that knows the kit's recipes, batches and outputs.
+
+    Args:
+        model: takes a batch of the collator as keyword arguments and gives an output with `loss` and
+            `prediction` [B], and perhaps loss terms and other heads by the names of `DeepMLFOutput`.
+        recipe: how to train.
+        folder: where checkpoints and logs go.
+        collator: rows -> batch.
+        train, valid: splits (sequences of rows); lengths of the training texts in tokens, for grouping.
+        scale: rules of the metrics (`mosi`, `mosei`, `sims`).
+        seed: of weights' dropout, SeqAug and the order of batches.
+        title: what the progress bar says; None: no bar.
+        tensorboard: folder for TensorBoard logs, or None.
+    """
+
+    loss_is_scaled_for_ga = (
+        False  # losses are means over a batch: the Trainer averages over accumulated batches
+    )
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        recipe: Recipe,
+        folder: Path,
+        collator: Any,
+        train: Sequence[Any] | None,
+        valid: Sequence[Any] | None,
+        *,
+        lengths: Sequence[int] | None = None,
+        scale: str = "mosi",
+        seed: int = 0,
+        title: str | None = None,
+        tensorboard: Path | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.scale = scale
+        self.lengths = list(lengths) if lengths is not None else None
+        self._terms: dict[str, Tensor] = {}
+        self._batches = 0
+        metric = METRIC_NAMES[recipe.select_on]
+        training = train is not None and valid is not None
+        steps_an_epoch = (
+            math.ceil(len(train) / (recipe.batch_size * recipe.accumulation)) if train is not None else 1
+        )
+        args = TrainingArguments(
+            output_dir=str(folder / "checkpoints"),
+            num_train_epochs=recipe.epochs,
+            per_device_train_batch_size=recipe.batch_size,
+            per_device_eval_batch_size=recipe.eval_batch_size,
+            gradient_accumulation_steps=recipe.accumulation,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type="cosine_with_min_lr",
+            lr_scheduler_kwargs={"min_lr": recipe.min_learning_rate},
+            weight_decay=recipe.weight_decay,
+            adam_beta1=recipe.betas[0],
+            adam_beta2=recipe.betas[1],
+            max_grad_norm=0.0,  # clipped by value instead, by a callback
+            bf16=recipe.bf16,
+            torch_compile=recipe.compile,
+            eval_strategy="epoch" if training else "no",
+            save_strategy="epoch" if training else "no",
+            save_total_limit=1,  # besides the best one
+            load_best_model_at_end=training,
+            metric_for_best_model=metric,
+            greater_is_better=False,
+            restore_callback_states_from_checkpoint=True,
+            logging_steps=max(1, steps_an_epoch // 5),
+            logging_nan_inf_filter=False,
+            disable_tqdm=True,  # one bar of ours instead
+            report_to="none",
+            remove_unused_columns=False,
+            label_names=["labels"],
+            dataloader_num_workers=recipe.workers,
+            dataloader_persistent_workers=recipe.workers > 0,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            ddp_find_unused_parameters=True,
+            seed=seed,
+        )
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=_Collate(collator),
+            train_dataset=train,
+            eval_dataset=valid,
+            compute_metrics=self._metrics,
+        )
+        self.model_accepts_loss_kwargs = False
+        self.remove_callback(PrinterCallback)
+        self.add_callback(StopWhenDiverged())
+        self.add_callback(LogAtEpochEnd())
+        if recipe.clip_value > 0:
+            self.add_callback(ClipByValue(recipe.clip_value, self.accelerator))
+        if training:
+            self.add_callback(EarlyStoppingCallback(recipe.early_stop))
+            self.add_callback(EpochLog(folder / "metrics.jsonl", gates_of))
+        if title is not None:
+            self.add_callback(ProgressBar(title, metric))
+        if tensorboard is not None and self.is_world_process_zero():
+            from torch.utils.tensorboard import SummaryWriter
+            from transformers.integrations import TensorBoardCallback
+
+            self.add_callback(TensorBoardCallback(SummaryWriter(str(tensorboard))))
+
+    # Optimiser and order -------------------------------------------------------------------------------------
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Matrices only: no biases, norms, gates, fusion tokens or missing-modality vectors."""
+        return decayed_parameters(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Linear warm-up over `warmup_epochs`, then a cosine to `min_learning_rate`."""
+        steps = round(self.recipe.warmup_epochs * num_training_steps / self.args.num_train_epochs)
+        self.args.warmup_steps = min(steps, num_training_steps - 1)
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        if not self.recipe.group_by_length or self.lengths is None:
+            return super()._get_train_sampler(train_dataset)
+        # The order is a function of seed and epoch alone, so that a resumed epoch meets the same batches.
+        return LengthGrouped(self.lengths, self.recipe.batch_size * self.recipe.accumulation, self.args.seed)
+
+    # Loss and predictions ------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The model's own loss; its terms are kept for the log."""
+        outputs = model(**inputs)
+        if model.training:
+            for name in LOSS_TERMS:
+                if outputs.get(name) is not None:
+                    self._terms[name] = self._terms.get(name, 0.0) + outputs[name].detach()
+            self._batches += 1
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Tensor | None]:
+        """Loss, (what the heads say [B, heads], loss terms [B, terms]), labels [B]."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(**inputs)
+        prediction = outputs["prediction"]
+        batch = prediction.shape[0]
+        heads = []
+        for name in HEADS:
+            value = outputs.get(name)
+            if value is None:
+                heads.append(prediction.new_full((batch,), float("nan"), dtype=torch.float32))
+            else:
+                heads.append(value.float().reshape(batch, -1).mean(dim=1))
+        nothing = prediction.new_full((), float("nan"), dtype=torch.float32)
+        terms = [
+            nothing if outputs.get(name) is None else outputs[name].detach().float() for name in LOSS_TERMS
+        ]
+        said = torch.stack(heads, dim=1), torch.stack(terms).expand(batch, -1).contiguous()
+        return outputs["loss"].detach(), said, inputs["labels"]
+
+    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        heads, terms = prediction.predictions
+        metrics = score(heads[:, 0], prediction.label_ids, self.scale)
+        for i, name in enumerate(HEADS[1:], start=1):
+            if not np.isnan(heads[:, i]).all():
+                metrics[f"{name.removesuffix('_prediction')}_MAE"] = score(
+                    heads[:, i], prediction.label_ids, self.scale
+                )["MAE"]
+        for name, value in zip(LOSS_TERMS, terms.mean(axis=0), strict=True):
+            if not math.isnan(value):
+                metrics[name] = float(value)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the averages of the loss terms since the last log (of this process)."""
+        if "loss" in logs and self._batches:
+            logs.update({name: float(value) / self._batches for name, value in self._terms.items()})
+            self._terms, self._batches = {}, 0
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the Trainer's rule of thumb does not hold for a frozen LM."""
+        return 0
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        with quiet_bars():
+            super()._save(output_dir, state_dict)
+
+    # Resume --------------------------------------------------------------------------------------------------
+
+    def train_or_resume(self) -> None:
+        """Train; go on from the last whole checkpoint if there is one. Ends with the best weights in the model."""
+        checkpoint = last_checkpoint(Path(self.args.output_dir))
+        if checkpoint is None:
+            self.train()
+            return
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if _has_ended(state, self.recipe):  # killed between its last epoch and the final table
+            self.state = state
+            self._load_best_model()
+            return
+        self.train(resume_from_checkpoint=str(checkpoint))
+
+
+class _Collate:
+    """The collator alone: the Trainer would save a collator's tokenizer into every checkpoint."""
+
+    def __init__(self, collator: Any) -> None:
+        self._collator = collator
+
+    def __call__(self, rows: list[Any]) -> dict[str, Tensor]:
+        return self._collator(rows)
+
+
+class LengthGrouped(torch.utils.data.Sampler[int]):
+    """Random order in which neighbours have like lengths; the same for the same seed and epoch."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths = list(lengths)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        yield from get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+
+
+def decayed_parameters(model: nn.Module) -> list[str]:
+    """Names of the trained parameters that weight decay acts on: matrices, but not fusion tokens.
+
+    Norms, biases, gates and missing-modality vectors are vectors or numbers, so they are left out by their shape.
+    """
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.squeeze().ndim >= 2 and "fusion_tokens" not in name
+    ]
+
+
+def gates_of(model: nn.Module) -> dict[str, float]:
+    """How far the gates of every MM Block are open, by layer, for the log of epochs; empty without MM Blocks."""
+    gates = {}
+    for layer, block in getattr(model, "mm_blocks", {}).items():
+        for number in (1, 2):
+            gate = getattr(block, f"gate_{number}", None)
+            if gate is not None:
+                gates[f"gate_{number}_layer_{layer}"] = float(torch.as_tensor(gate()).detach())
+    return gates
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a folder; None if there is none.
+
+    A kill may leave a half-written one: `trainer_state.json` is written last, so one that can be read says that
+    the rest is there. A run folder that was moved still knows its best checkpoint: its path is set anew.
+    """
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        try:
+            state = json.loads((path / "trainer_state.json").read_text())
+            found.append((int(state["global_step"]), path, state))
+        except (OSError, ValueError, KeyError):
+            continue
+    if not found:
+        return None
+    _, path, state = max(found, key=lambda item: item[0])
+    best = state.get("best_model_checkpoint")
+    if best and Path(best) != folder / Path(best).name:
+        state["best_model_checkpoint"] = str(folder / Path(best).name)
+        (path / "trainer_state.json").write_text(json.dumps(state, indent=2, sort_keys=True))
+    return path
+
+
+def _has_ended(state: TrainerState, recipe: Recipe) -> bool:
+    if state.global_step >= state.max_steps:
+        return True
+    stopper = state.stateful_callbacks.get("EarlyStoppingCallback", {})
+    stopper = stopper[0] if isinstance(stopper, list) else stopper
+    counter = stopper.get("attributes", {}).get("early_stopping_patience_counter", 0)
+    return counter >= recipe.early_stop
