@@ -1,0 +1,88 @@
+"""One look for every figure of the kit: readable on a light and on a dark page.
+
+Where it stands: every module of `plots` makes its figures through `figure`. Paper is transparent and text and
+axes are a mid grey, so that a figure takes on the page's background; a modality has the same colour everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+#: One colour a stream, in every figure (those of the model's drawing, readable on white and on black).
+COLOURS = {
+    "text": "#3b82f6",
+    "audio": "#e0701a",
+    "vision": "#2f9e5b",
+    "av": "#8f9a27",
+    "fusion": "#a45ee5",
+    "task": "#d64577",
+    "label": "#8b929c",
+}
+#: For series without a stream of their own.
+SERIES = ("#3b82f6", "#e0701a", "#2f9e5b", "#a45ee5", "#d64577", "#8f9a27", "#17a2b8", "#b07d48")
+GREY, GRID, LINE = "#858c96", "rgba(133,140,150,0.22)", "rgba(133,140,150,0.6)"
+#: Shares and weights, from nothing to most.
+SEQUENTIAL = "Viridis"
+#: Negative to positive; the middle is the page's own background.
+DIVERGING = [
+    [0.0, "rgba(214,69,80,1)"],
+    [0.25, "rgba(214,69,80,0.55)"],
+    [0.5, "rgba(133,140,150,0.10)"],
+    [0.75, "rgba(47,128,237,0.55)"],
+    [1.0, "rgba(47,128,237,1)"],
+]
+
+
+def template() -> Any:
+    """The plotly template of all figures: transparent paper, mid-grey text and axes."""
+    import plotly.graph_objects as go
+
+    axis = {
+        "gridcolor": GRID,
+        "zerolinecolor": LINE,
+        "linecolor": LINE,
+        "tickcolor": LINE,
+        "ticks": "outside",
+        "automargin": True,
+        "title": {"standoff": 8},
+    }
+    return go.layout.Template(
+        layout={
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"color": GREY, "size": 13},
+            "title": {"x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 16}},
+            "colorway": list(SERIES),
+            "xaxis": axis,
+            "yaxis": axis,
+            "legend": {"bgcolor": "rgba(0,0,0,0)"},
+            "margin": {"l": 60, "r": 24, "t": 64, "b": 56},
+            "hoverlabel": {"bgcolor": "#2b3038", "bordercolor": GREY, "font": {"color": "#f3f4f6"}},
+        }
+    )
+
+
+def figure(title: str, x: str = "", y: str = "", *, subtitle: str = "", height: int = 420) -> go.Figure:
+    """An empty figure in the kit's look.
+
+    Args:
+        title: what the figure shows.
+        x, y: names of the axes, with their units.
+        subtitle: how to read it, in one line.
+        height: pixels.
+    """
+    import plotly.graph_objects as go
+
+    made = go.Figure(layout={"template": template(), "height": height})
+    head: dict[str, Any] = {"text": title}
+    if subtitle:
+        head["subtitle"] = {"text": subtitle, "font": {"color": GREY, "size": 12}}
+    made.update_layout(title=head)
+    if x:
+        made.update_xaxes(title_text=x)
+    if y:
+        made.update_yaxes(title_text=y)
+    return made
