@@ -249,7 +249,8 @@ def _rows(
     for i in range(len(ids)):
         frames = {}
         for modality in ("audio", "vision"):
-            array = np.asarray(data[modality][i], np.float32)
+            with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is counted as such
+                array = np.asarray(data[modality][i], np.float32)
             if modality in lengths:
                 report.clipped_lengths[modality] += int(lengths[modality][i] > len(array))
                 array = array[: int(lengths[modality][i])]
