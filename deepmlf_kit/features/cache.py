@@ -20,6 +20,10 @@ import numpy as np
 from deepmlf_kit.errors import DeepMLFError
 
 
+class CacheError(DeepMLFError):
+    """The cache folder cannot be written to."""
+
+
 def cache_folder() -> Path:
     """Folder of downloads and kept features: the environment variable DEEPMLF_CACHE, else ~/.cache/deepmlf_kit."""
     return Path(os.environ.get("DEEPMLF_CACHE") or Path.home() / ".cache" / "deepmlf_kit").expanduser()
@@ -54,7 +58,7 @@ class FeatureCache:
 
         Raises
         ------
-        DeepMLFError
+        CacheError
             The folder cannot be written to.
         """
         path = self._path(clip, name)
@@ -69,10 +73,14 @@ class FeatureCache:
                     raise
             os.replace(file.name, path)
         except OSError as error:
-            raise DeepMLFError(
+            raise CacheError(
                 f"cache: cannot write to {path.parent} ({error.strerror or error}), expected a folder with space; "
                 f"free some, or name another one in the environment variable DEEPMLF_CACHE."
             ) from error
+
+    def holds(self, clip: str, name: str) -> bool:
+        """Whether there is an entry; `load` finds out whether it can be read."""
+        return self._path(clip, name).is_file()
 
     def _path(self, clip: str, name: str) -> Path:
         return self.folder / clip[:2] / clip / f"{name}.npz"

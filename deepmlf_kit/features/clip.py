@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .cache import FeatureCache, clip_hash
-from .extractors import extract_face, extract_voice
+from .extractors import extract_face, extract_voice, load_extractors
 from .face_model import checksum, find_face_model
 from .media import (
     ClipError,
@@ -28,6 +28,7 @@ from .media import (
     MediaInfo,
     Sound,
     UndecodableStream,
+    allowed_threads,
     check_length,
     probe,
     read_audio,
@@ -118,6 +119,40 @@ def extract_clip(
     return _Extraction(Path(path), recipe or FeatureRecipe(), text, face_model, progress, cache).run()
 
 
+def is_kept(
+    path: str | Path,
+    recipe: FeatureRecipe,
+    *,
+    text: str | None = None,
+    face_model: str | Path | None = None,
+    cache: FeatureCache,
+) -> bool:
+    """Whether `extract_clip` with the same arguments would compute nothing: all is kept, or was refused before."""
+    return _Extraction(Path(path), recipe, text, face_model, None, cache).is_kept()
+
+
+def load_models(
+    recipe: FeatureRecipe, *, face_model: str | Path | None = None, speech: bool | None = None
+) -> None:
+    """Load or download what `extract_clip` will need, so that it neither waits nor fails for it later.
+
+    Parameters
+    ----------
+    speech
+        Whether the speech model is needed; `recipe.transcribe` where not given.
+
+    Raises
+    ------
+    FaceModelMissing, SpeechModelMissing, EncoderError
+        A model cannot be had.
+    """
+    if recipe.vision == "blendshapes" or recipe.face_crop:
+        find_face_model(face_model)
+    if recipe.transcribe if speech is None else speech:
+        load_speech_model(recipe.speech_model)
+    load_extractors(recipe)
+
+
 @dataclass(frozen=True)
 class _Part:
     """Features of one stream, the frames' times, and the share of frames that say something (None: unknown)."""
@@ -191,14 +226,45 @@ class _Extraction:
         if self.cache is None or not self.path.is_file():
             return probe(self.path, self.recipe.max_seconds)
         self.hash = clip_hash(self.path)
+        refused = self.cache.load(self.hash, _refused())
+        if refused is not None:
+            raise ClipError(f"{self.path}: {refused[1]['reason']}")
         kept = self.cache.load(self.hash, "media")
         if kept is not None:
             info = MediaInfo(**kept[1])
             check_length(self.path, info.seconds, self.recipe.max_seconds)
             return info
-        info = probe(self.path, self.recipe.max_seconds)
+        try:
+            info = probe(self.path, None)
+        except ClipError as error:  # what is no clip is none the next time either
+            reason = str(error).removeprefix(f"{self.path}: ")
+            self.cache.save(self.hash, _refused(), {}, {"reason": reason})
+            raise
         self.cache.save(self.hash, "media", {}, asdict(info))
+        check_length(self.path, info.seconds, self.recipe.max_seconds)
         return info
+
+    def is_kept(self) -> bool:
+        if not self.path.is_file():
+            return False
+        self.hash = clip_hash(self.path)
+        if self.cache.holds(self.hash, _refused()):
+            return True
+        kept = self.cache.load(self.hash, "media")
+        if kept is None:
+            return False
+        info = MediaInfo(**kept[1])
+        self.face_model = None
+        needed = []
+        if info.has_audio and self.recipe.audio != "none":
+            needed.append("audio")
+        if info.has_audio and self.recipe.transcribe and self.text is None:
+            needed.append("transcript")
+        if info.has_video and self.recipe.vision != "none":
+            needed.append("vision")
+            if self.recipe.vision == "blendshapes" or self.recipe.face_crop:
+                self.face_model = find_face_model(self._face_model_given)
+        return all(self.cache.holds(self.hash, self.key(part)) for part in needed)
 
     def need_models(self, wants_words: bool, wants_face: bool) -> None:
         """Say what is missing before any work is done, and load what takes time to load."""
@@ -243,7 +309,7 @@ class _Extraction:
             self.notes.append(
                 f"the {stream} stream is damaged, nothing of it could be decoded: the {what} is left out"
             )
-            return self.nothing(part)
+            made = self.nothing(part)
         notes = {"notes": self.notes[before:], "share": made.share}
         self.keep(part, {"features": made.features, "times": made.times}, notes)
         return made
@@ -259,6 +325,7 @@ class _Extraction:
         try:
             sound = self.sound()
         except UndecodableStream:
+            self.keep("transcript", {}, asdict(Transcript("")))
             return Transcript("")
         self.progress("transcript", 0.0)
         with self.timed("transcript"):
@@ -304,7 +371,9 @@ class _Extraction:
     def frames(self, damage: Damage) -> Iterator[Frame]:
         """Sampled pictures; the time it takes to decode them is counted apart from that of looking at them."""
         recipe = self.recipe
-        frames = read_frames(self.path, recipe.fps, recipe.max_side, recipe.max_seconds, damage)
+        frames = read_frames(
+            self.path, recipe.fps, recipe.max_side, recipe.max_seconds, damage, allowed_threads()
+        )
         while True:
             with self.timed("decode_video"):
                 frame = next(frames, None)
@@ -347,3 +416,10 @@ class _Extraction:
             yield
         finally:
             self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - began
+
+
+def _refused() -> str:
+    """Name under which it is kept that a file is no clip; a newer decoder may think otherwise."""
+    import av
+
+    return f"refused-{av.__version__}"

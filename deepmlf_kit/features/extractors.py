@@ -67,6 +67,15 @@ def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Pat
     return features, times, _share(features.any(axis=1)) if recipe.face_crop else None
 
 
+def load_extractors(recipe: FeatureRecipe) -> None:
+    """Load (or download) the encoders that a recipe names."""
+    for kind, choice in (("audio", recipe.audio), ("vision", recipe.vision)):
+        if choice.startswith("hf:"):
+            from .hf_encoders import load_encoder
+
+            load_encoder(kind, choice.removeprefix("hf:").strip(), recipe.device, recipe.half)
+
+
 def resampled(sound: Sound, rate: int) -> np.ndarray:
     """The samples at another rate, [N * rate / sound.rate] float32."""
     import soxr

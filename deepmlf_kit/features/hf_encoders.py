@@ -93,7 +93,7 @@ def encode_audio(
     """
     import torch
 
-    encoder = _load("audio", model, device, half)
+    encoder = load_encoder("audio", model, device, half)
     _check_layer(model, encoder.config, layer)
     kernels, strides = list(encoder.config.conv_kernel), list(encoder.config.conv_stride)
     step = math.prod(strides)  # samples from one frame to the next
@@ -158,7 +158,7 @@ def encode_frames(
     """
     import torch
 
-    encoder = _load("vision", model, device, half)
+    encoder = load_encoder("vision", model, device, half)
     _check_layer(model, encoder.config, layer)
     rows: list[np.ndarray] = []
     times: list[float] = []
@@ -205,7 +205,14 @@ class _Encoder:
 
 
 @lru_cache(maxsize=4)
-def _load(kind: str, name: str, device: str, half: bool | str) -> _Encoder:
+def load_encoder(kind: str, name: str, device: str, half: bool | str) -> _Encoder:
+    """The loaded encoder, one per process; `kind` is `audio` or `vision`.
+
+    Raises
+    ------
+    EncoderError
+        The model cannot be had, or is no encoder of that kind.
+    """
     import torch
     from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoModel
 

@@ -7,6 +7,7 @@ never kept, so that memory does not grow with the length of a clip or (beyond a 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -283,6 +284,12 @@ def read_frames(
             f"{path}: found a video stream of which nothing could be decoded, expected pictures; the file is "
             f"damaged or incomplete, copy or record it again."
         )
+
+
+def allowed_threads() -> int:
+    """Threads that one library may start: what OMP_NUM_THREADS says, 0 (its own choice) where it is not set."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() else 0
 
 
 @contextmanager

@@ -35,6 +35,8 @@ Part = Literal["audio", "vision", "transcript"]
 _VERSIONS: dict[str, int] = {"audio": 1, "vision": 1, "transcript": 1}
 # Where the work is done and how much at a time: does not belong to what the features are.
 _MACHINE_FIELDS = ("device", "half", "batch_size", "max_seconds", "transcribe")
+# What a dataset's `recipe` column says besides.
+_DATASET_FIELDS = ("label_scale",)
 
 
 class RecipeError(DeepMLFError):
@@ -126,14 +128,14 @@ class FeatureRecipe:
 
     @classmethod
     def from_json(cls, text: str) -> FeatureRecipe:
-        """Inverse of `to_json`."""
+        """The recipe in a dataset's `recipe` column; what only datasets have (`label_scale`) is left out."""
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise RecipeError(f"recipe: found {text[:60]!r}, expected JSON ({error}).") from error
         if not isinstance(values, dict):
             raise RecipeError(f"recipe: found {text[:60]!r}, expected a JSON object.")
-        return cls.from_dict(values)
+        return cls.from_dict({key: value for key, value in values.items() if key not in _DATASET_FIELDS})
 
     def key(self, part: Part, **more: str) -> str:
         """Name under which a part's features are kept: 16 hex digits of all that decides what they are.

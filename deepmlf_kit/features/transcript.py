@@ -18,6 +18,8 @@ import numpy as np
 
 from deepmlf_kit.errors import DeepMLFError
 
+from .media import allowed_threads
+
 RATE = 16000
 """Sampling rate in Hz that Whisper models take."""
 
@@ -59,7 +61,7 @@ def load_speech_model(name: str | None = None, threads: int = 0):
         It is no folder of a CTranslate2 Whisper model, and no model that is kept here or can be downloaded.
     """
     with _lock:
-        return _load(speech_model_name(name), threads or int(os.environ.get("OMP_NUM_THREADS") or 0))
+        return _load(speech_model_name(name), threads or allowed_threads())
 
 
 def transcribe(

@@ -1,0 +1,264 @@
+"""Many clips at once, each in a worker process that may crash or hang without harm to the rest.
+
+Between `folder.prepare_folder`, which says what to extract, and `extraction_worker`, which does it. One thread
+here looks after each worker: it sends a clip, waits for the answer, and starts a new worker where the old one
+died or said nothing for too long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.features.recipe import FeatureRecipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """A clip to extract; `text` None means that its words are to be transcribed."""
+
+    path: str
+    text: str | None
+
+
+class ExtractionError(DeepMLFError):
+    """Nothing can be extracted at all, for one reason: a model is missing, the disk is full, ..."""
+
+
+def extract_all(
+    jobs: Sequence[Job],
+    recipe: FeatureRecipe,
+    cache_folder: Path,
+    *,
+    workers: int = 1,
+    face_model: str | Path | None = None,
+    timeout: float = 180.0,
+    finished: Callable[[int, str], None] = lambda index, problem: None,
+) -> None:
+    """Extract clips into the cache.
+
+    Parameters
+    ----------
+    workers
+        Number of processes; the machine's cores are shared out among them.
+    timeout
+        Seconds without any progress after which a clip is given up. Loading models does not count.
+    finished
+        Called with a job's index and why it failed (empty where it did not), as each comes to its end.
+
+    Raises
+    ------
+    ExtractionError
+        A model that is needed is missing, or the cache cannot be written to. What was done by then is kept.
+    """
+    if not jobs:
+        return
+    settings = {
+        "recipe": asdict(recipe),
+        "cache": str(cache_folder),
+        "face_model": str(face_model) if face_model is not None else None,
+        "speech": any(job.text is None for job in jobs) and recipe.transcribe,
+    }
+    _Pool(jobs, settings, min(workers, len(jobs)), timeout, finished).run()
+
+
+class _Pool:
+    def __init__(self, jobs, settings, workers, timeout, finished) -> None:
+        self.settings: dict[str, Any] = settings
+        self.workers: int = workers
+        self.timeout: float = timeout
+        self.todo: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
+        for numbered in enumerate(jobs):
+            self.todo.put(numbered)
+        # Reports are passed on by the thread that called, so that `finished` needs no lock.
+        self.reports: queue.SimpleQueue[tuple[int, str] | BaseException | None] = queue.SimpleQueue()
+        self.stopped = threading.Event()
+        self.live: list[_Worker] = []
+        self.live_lock = threading.Lock()
+        self.finished = finished
+
+    def run(self) -> None:
+        threads = [
+            threading.Thread(target=self._look_after, args=(n,), daemon=True) for n in range(self.workers)
+        ]
+        self.first_ready = threading.Event()
+        for thread in threads:
+            thread.start()
+        running = len(threads)
+        try:
+            while running:
+                report = self.reports.get()
+                if report is None:
+                    running -= 1
+                elif isinstance(report, BaseException):
+                    raise report
+                else:
+                    self.finished(*report)
+        finally:  # done, a fatal error, or the user's Ctrl-C: no process stays behind
+            self.stopped.set()
+            with self.live_lock:
+                for worker in self.live:
+                    worker.kill()
+            for thread in threads:
+                thread.join(timeout=10)
+
+    def _look_after(self, number: int) -> None:
+        """One worker's life: what a thread of the pool does until no job is left."""
+        worker: _Worker | None = None
+        try:
+            if number:  # the first one downloads what is missing; the others find it
+                self.first_ready.wait()
+            while not self.stopped.is_set():
+                try:
+                    index, job = self.todo.get_nowait()
+                except queue.Empty:
+                    return
+                if worker is None:
+                    worker = self._start()
+                problem = worker.extract(job)
+                if self.stopped.is_set():
+                    return
+                self.reports.put((index, problem))
+                if not worker.alive:
+                    worker = None
+        except BaseException as error:
+            if not self.stopped.is_set():
+                self.reports.put(error)
+        finally:
+            self.first_ready.set()
+            if worker is not None:
+                worker.close()
+            self.reports.put(None)
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self.settings, max(1, (os.cpu_count() or 1) // self.workers), self.timeout)
+        with self.live_lock:
+            self.live = [other for other in self.live if other.alive] + [worker]
+        if self.stopped.is_set():
+            worker.kill()
+        worker.wait_until_ready()
+        self.first_ready.set()
+        return worker
+
+
+class _Worker:
+    """A worker process, from this side."""
+
+    def __init__(self, settings: dict[str, Any], threads: int, timeout: float) -> None:
+        self.timeout = timeout
+        self.alive = True
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        package = str(Path(__file__).parents[2])
+        count = str(threads)
+        environment = {
+            **os.environ,
+            **{f"{name}_NUM_THREADS": count for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")},
+            "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
+            "PYTHONIOENCODING": "utf-8",
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "deepmlf_kit.data.extraction_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C is this side's to handle
+        )
+        self._send(settings)
+
+    def wait_until_ready(self) -> None:
+        """Until its models are loaded.
+
+        Raises
+        ------
+        ExtractionError
+            They cannot be, or the process cannot start.
+        """
+        answer = self._answer(None)
+        if answer is None:
+            self.kill()
+            raise ExtractionError(
+                f"extraction: a worker process ended before its first clip ({self._last_words()})."
+            )
+        if "fatal" in answer:
+            self.kill()
+            raise ExtractionError(answer["fatal"])
+
+    def extract(self, job: Job) -> str:
+        """Why a clip failed; empty where it did not. The process may be gone afterwards (`alive`)."""
+        self._send(asdict(job))
+        while True:
+            answer = self._answer(self.timeout)
+            if answer is None:
+                silent = self.alive and self._process.poll() is None
+                self.kill()
+                if silent or self._timed_out:
+                    return f"{job.path}: no progress for {self.timeout:.0f} s, the file is probably damaged; given up."
+                return (
+                    f"{job.path}: crashed the decoder ({self._last_words()}); the file is probably damaged."
+                )
+            if "fatal" in answer:
+                self.kill()
+                raise ExtractionError(answer["fatal"])
+            if "done" in answer or "failed" in answer:
+                return answer.get("failed", "")
+
+    def close(self) -> None:
+        """Let the process end by itself."""
+        try:
+            self._process.stdin.close()
+            self._process.wait(timeout=5)
+        except (OSError, subprocess.TimeoutExpired):
+            pass
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process now."""
+        self.alive = False
+        self._process.kill()
+        self._process.wait()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError):
+            pass  # it is dead: the missing answer says so
+
+    def _answer(self, timeout: float | None) -> dict[str, Any] | None:
+        """Its next line; None where the process ended, or said nothing for `timeout` seconds."""
+        self._timed_out = False
+        watch = threading.Timer(timeout, self._give_up) if timeout is not None else None
+        if watch is not None:
+            watch.daemon = True
+            watch.start()
+        try:
+            line = self._process.stdout.readline()
+            return json.loads(line) if line.endswith("\n") else None
+        except (ValueError, OSError):
+            return None
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+    def _give_up(self) -> None:
+        self._timed_out = True
+        self._process.kill()
+
+    def _last_words(self) -> str:
+        """The end of what it wrote to stderr, and how it ended."""
+        self._log.seek(0)
+        lines = [line for line in self._log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        said = f": {lines[-1].strip()[:200]}" if lines else ""
+        return f"exit code {self._process.returncode}{said}"

@@ -1,0 +1,524 @@
+"""A folder of clips with a label file -> a dataset in the one schema.
+
+    label.csv --> which clips --> extracted in parallel, into the cache --> rows --> DatasetDict, saved
+                       `--> failures.csv (what could not be used, and why)
+
+A run that was killed is repeated with the same call: what the cache holds is not computed again.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.features.cache import FeatureCache
+from deepmlf_kit.features.recipe import FeatureRecipe, feature_names
+
+from .extraction_pool import Job, extract_all
+from .label_csv import LabelFileError, LabelledClip, read_labels
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is done (`look`, `extract`, `write`), how many clips of how many."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A line of the label file that did not become a row: its id, its clip and the reason."""
+
+    id: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PreparedFolder:
+    """What became of a folder of clips.
+
+    `path`: where the dataset lies; `dataset`: opened from there (None for a shard without a usable clip);
+    `extracted`, `kept`: clips that were computed now, and that the cache had; `notes`: what was guessed.
+    """
+
+    path: Path
+    dataset: DatasetDict | None
+    failures: list[Failure]
+    extracted: int
+    kept: int
+    seconds: float
+    notes: list[str]
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Utterances by split."""
+        return {split: part.num_rows for split, part in (self.dataset or {}).items()}
+
+    def summary(self) -> str:
+        """A few lines for people: what was made, what failed and why."""
+        rows = ", ".join(f"{count} {split}" for split, count in self.rows.items()) or "no rows"
+        lines = [
+            f"{self.path}: {rows} ({self.extracted} clips extracted now, {self.kept} kept from before, "
+            f"{self.seconds:.1f} s)"
+        ]
+        lines += [f"note: {note}" for note in self.notes]
+        if self.failures:
+            lines.append(f"{len(self.failures)} could not be used (all in {self.path / FAILURES}):")
+            lines += [f"  {failure.id}: {failure.reason}" for failure in self.failures[:10]]
+            if len(self.failures) > 10:
+                lines.append(f"  ... and {len(self.failures) - 10} more")
+        return "\n".join(lines)
+
+
+FAILURES = "failures.csv"
+_SUMMARY = "prepared.json"
+
+
+def prepare_folder(
+    root: str | Path,
+    out: str | Path,
+    recipe: FeatureRecipe | None = None,
+    *,
+    labels: str | Path | None = None,
+    transcribe: bool = False,
+    workers: int | None = None,
+    shard: tuple[int, int] | None = None,
+    face_model: str | Path | None = None,
+    cache: FeatureCache | None = None,
+    timeout: float = 180.0,
+    label_scale: float | None = None,
+    progress: Progress | None = None,
+    show_progress: bool = False,
+) -> PreparedFolder:
+    """Extract the features of a folder of clips and save them as a dataset.
+
+    Parameters
+    ----------
+    root
+        Folder of the clips, with `label.csv` in it.
+    out
+        Folder to write the dataset to; `failures.csv` lies in it where there were any.
+    recipe
+        What to extract; the defaults of `FeatureRecipe` where not given.
+    labels
+        The label file, where it is not `root/label.csv`. See `label_csv.read_labels` for its two layouts.
+    transcribe
+        Transcribe the clips whose text is not given (`text_source` then says so). Otherwise they are failures.
+    workers
+        Processes that extract at the same time; the number of cores where not given.
+    shard
+        (i, n) with 1 <= i <= n: take the i-th of n equal parts, and write it beside `out`; `merge_shards` joins
+        them. For the job array of a cluster.
+    face_model
+        Path of the face model file, see `features.face_model.find_face_model`.
+    cache
+        Where features are kept; the user's cache folder where not given.
+    timeout
+        Seconds without progress after which a clip is given up.
+    label_scale
+        Largest absolute label there can be, kept with the dataset: 3 for MOSI and MOSEI, 1 for SIMS. Where not
+        given: 1 if no label is beyond it, else 3.
+    progress, show_progress
+        A function that is told how far it is; whether a progress bar is drawn on stderr.
+
+    Raises
+    ------
+    LabelFileError
+        The label file cannot be used.
+    DeepMLFError
+        A model is missing, no clip at all can be used, or `out` holds something else.
+    """
+    began = time.perf_counter()
+    root, out = Path(root), Path(out)
+    if not root.is_dir():
+        raise LabelFileError(
+            f"{root}: found no such folder, expected a folder of clips with a label.csv in it."
+        )
+    recipe = replace(recipe or FeatureRecipe(), transcribe=transcribe)
+    cache = cache or FeatureCache()
+    read = read_labels(labels or root / "label.csv", root)
+    notes = list(read.notes)
+    label_scale = label_scale or _guessed_scale(read.clips, notes)
+    clips = read.clips
+    if shard is not None:
+        out, clips = _shard(out, clips, shard)
+    _check_out(out)
+
+    failures = [_failure(clip, clip.problem) for clip in clips if clip.problem]
+    usable = []
+    for clip in clips:
+        if clip.problem:
+            continue
+        if clip.text is None and not transcribe:
+            failures.append(
+                _failure(clip, "the label file gives no text; add it, or have it transcribed (--transcribe)")
+            )
+        else:
+            usable.append(clip)
+
+    with _shown(progress, show_progress) as tell:
+        pending = _pending(usable, recipe, face_model, cache, tell)
+        failed = _extract(pending, recipe, face_model, cache, workers, timeout, tell)
+        failures += failed
+        gone = {failure.id for failure in failed}
+        good = [clip for clip in usable if clip.id not in gone]
+        made = json.dumps(
+            {**recipe.to_dict(), "label_scale": label_scale}, sort_keys=True, ensure_ascii=False
+        )
+        dataset = _write(good, out, recipe, made, face_model, cache, failures, tell)
+    if dataset is None and shard is None:
+        report = _report_nothing(out, failures)
+        raise DeepMLFError(
+            f"{root}: none of its {len(clips)} clips could be used; the reasons are in {report}, the first is: "
+            f"{failures[0].reason}"
+        )
+    order = {clip.id: place for place, clip in enumerate(clips)}
+    failures.sort(key=lambda failure: order[failure.id])
+    prepared = PreparedFolder(
+        path=out,
+        dataset=dataset,
+        failures=failures,
+        extracted=len(pending) - len(failed),
+        kept=len(usable) - len(pending),
+        seconds=round(time.perf_counter() - began, 3),
+        notes=notes,
+    )
+    _write_report(prepared, made)
+    return prepared
+
+
+def merge_shards(out: str | Path) -> PreparedFolder:
+    """Join the parts that `prepare_folder(..., shard=(i, n))` wrote beside `out`; they stay where they are.
+
+    Raises
+    ------
+    DeepMLFError
+        There are no parts, some are missing, or they were made with different recipes.
+    """
+    from datasets import DatasetDict, concatenate_datasets
+
+    from .schema import SPLITS, load, save
+
+    began = time.perf_counter()
+    out = Path(out)
+    parts = sorted(path.parent for path in out.parent.glob(f"{out.name}.shard-*-of-*/{_SUMMARY}"))
+    if not parts:
+        raise DeepMLFError(
+            f"{out}: found no parts beside it, expected folders {out.name}.shard-1-of-n and so on."
+        )
+    reports = {path: json.loads((path / _SUMMARY).read_text(encoding="utf-8")) for path in parts}
+    counts = {report["shard"][1] for report in reports.values()}
+    if len(counts) > 1:
+        raise DeepMLFError(
+            f"{out}: found parts of runs with {', '.join(map(str, sorted(counts)))} shards, expected one number; "
+            f"remove the folders of the other run."
+        )
+    count = counts.pop()
+    missing = sorted(set(range(1, count + 1)) - {report["shard"][0] for report in reports.values()})
+    if missing:
+        raise DeepMLFError(
+            f"{out}: found {len(parts)} of {count} parts, missing: {', '.join(map(str, missing))}; run them, then merge."
+        )
+    in_order = sorted(parts, key=lambda path: reports[path]["shard"][0])
+    recipes = {reports[path]["recipe"] for path in in_order}
+    if len(recipes) > 1:
+        raise DeepMLFError(
+            f"{out}: its parts were made with {len(recipes)} different recipes; make them again with one."
+        )
+    loaded = [load(path) for path in in_order if (path / "dataset_dict.json").is_file()]
+    failures = [Failure(**line) for path in in_order for line in _read_failures(path)]
+    if not loaded:
+        raise DeepMLFError(f"{out}: none of its parts holds a usable clip; see {FAILURES} in each of them.")
+    dataset = DatasetDict(
+        {
+            split: concatenate_datasets([part[split] for part in loaded if split in part])
+            for split in SPLITS
+            if any(split in part for part in loaded)
+        }
+    )
+    _check_out(out)
+    save(dataset, out)
+    prepared = PreparedFolder(
+        path=out,
+        dataset=load(out),
+        failures=failures,
+        extracted=sum(report["extracted"] for report in reports.values()),
+        kept=sum(report["kept"] for report in reports.values()),
+        seconds=round(time.perf_counter() - began, 3),
+        notes=list(dict.fromkeys(note for report in reports.values() for note in report["notes"])),
+    )
+    _write_report(prepared, recipes.pop())
+    return prepared
+
+
+# Steps of prepare_folder --------------------------------------------------------------------------------------
+
+
+def _pending(
+    clips: list[LabelledClip], recipe: FeatureRecipe, face_model: Any, cache: FeatureCache, tell: Progress
+) -> list[LabelledClip]:
+    """The clips that the cache does not hold yet."""
+    from deepmlf_kit.features.clip import is_kept
+
+    pending = []
+    for number, clip in enumerate(clips):
+        if not is_kept(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache):
+            pending.append(clip)
+        tell("look", number + 1, len(clips))
+    return pending
+
+
+def _extract(
+    clips: list[LabelledClip],
+    recipe: FeatureRecipe,
+    face_model: Any,
+    cache: FeatureCache,
+    workers: int | None,
+    timeout: float,
+    tell: Progress,
+) -> list[Failure]:
+    """Extract into the cache; what failed."""
+    failures: list[Failure] = []
+    done = 0
+
+    def finished(index: int, problem: str) -> None:
+        nonlocal done
+        done += 1
+        if problem:
+            failures.append(_failure(clips[index], problem))
+        tell("extract", done, len(clips))
+
+    extract_all(
+        [Job(clip.path, clip.text) for clip in clips],
+        recipe,
+        cache.folder,
+        workers=workers or os.cpu_count() or 1,
+        face_model=face_model,
+        timeout=timeout,
+        finished=finished,
+    )
+    return failures
+
+
+def _write(
+    clips: list[LabelledClip],
+    out: Path,
+    recipe: FeatureRecipe,
+    made: str,
+    face_model: Any,
+    cache: FeatureCache,
+    failures: list[Failure],
+    tell: Progress,
+) -> DatasetDict | None:
+    """Rows from the cache to the saved dataset, one at a time; None where there are none."""
+    from datasets import DatasetDict
+
+    from .schema import SPLITS, build_split, load, save
+
+    audio_dim, vision_dim = _dims(recipe)
+    written = 0
+
+    def rows(split: str) -> Iterator[dict[str, Any]]:
+        nonlocal written
+        for clip in clips:
+            if clip.split != split:
+                continue
+            try:
+                yield _row(clip, recipe, made, face_model, cache, audio_dim, vision_dim)
+            except DeepMLFError as error:
+                failures.append(_failure(clip, str(error)))
+            written += 1
+            tell("write", written, len(clips))
+
+    building = out.with_name(out.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        splits = {
+            split: build_split(rows(split), audio_dim, vision_dim, building / f"{split}.arrow")
+            for split in SPLITS
+            if any(clip.split == split for clip in clips)
+        }
+        splits = {split: part for split, part in splits.items() if part.num_rows}
+        if not splits:
+            return None
+        save(DatasetDict(splits), out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return load(out)
+
+
+def _row(
+    clip: LabelledClip,
+    recipe: FeatureRecipe,
+    made: str,
+    face_model: Any,
+    cache: FeatureCache,
+    audio_dim: int,
+    vision_dim: int,
+) -> dict[str, Any]:
+    from deepmlf_kit.features.clip import extract_clip
+
+    from .schema import utterance
+
+    got = extract_clip(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache)
+    return utterance(
+        clip.id,
+        got.text,
+        got.audio,
+        got.vision,
+        clip.label,
+        audio_dim=audio_dim,
+        vision_dim=vision_dim,
+        audio_times=got.audio_times,
+        vision_times=got.vision_times,
+        words=got.words,
+        text_source="given" if clip.text is not None else "transcribed",
+        clip=str(Path(clip.path).absolute()),
+        recipe=made,
+        **clip.unimodal,
+    )
+
+
+def _dims(recipe: FeatureRecipe) -> tuple[int, int]:
+    """Values per audio and per vision frame; a modality that is left out has one, and no frames."""
+    dims = []
+    for kind, choice, names in zip(
+        ("audio", "vision"), (recipe.audio, recipe.vision), feature_names(recipe), strict=True
+    ):
+        if names is None:
+            from deepmlf_kit.features.hf_encoders import encoder_width
+
+            dims.append(encoder_width(kind, choice.removeprefix("hf:").strip()))
+        else:
+            dims.append(max(1, len(names)))
+    return dims[0], dims[1]
+
+
+def _failure(clip: LabelledClip, reason: str) -> Failure:
+    return Failure(clip.id, clip.path, reason.removeprefix(f"{clip.path}: "))
+
+
+# Files around the dataset -------------------------------------------------------------------------------------
+
+
+def _shard(out: Path, clips: list[LabelledClip], shard: tuple[int, int]) -> tuple[Path, list[LabelledClip]]:
+    part, count = shard
+    if not 1 <= part <= count:
+        raise DeepMLFError(f"shard: found {part}/{count}, expected i/n with i from 1 to n.")
+    first, last = (len(clips) * edge // count for edge in (part - 1, part))
+    return out.with_name(f"{out.name}.shard-{part}-of-{count}"), clips[first:last]
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder with something else in it before hours of work; remove what an earlier run reported there."""
+    if out.is_dir() and not (out / "dataset_dict.json").is_file():
+        if all(path.name in (FAILURES, _SUMMARY) for path in out.iterdir()):
+            shutil.rmtree(out)
+            return
+        raise DeepMLFError(
+            f"{out}: found a folder with other things in it, expected a new one or a dataset; choose another."
+        )
+    if out.is_file():
+        raise DeepMLFError(f"{out}: found a file, expected a new folder; choose another.")
+
+
+def _guessed_scale(clips: list[LabelledClip], notes: list[str]) -> float:
+    largest = max((abs(clip.label) for clip in clips if not math.isnan(clip.label)), default=3.0)
+    scale = 1.0 if largest <= 1 else 3.0 if largest <= 3 else largest
+    notes.append(f"labels are taken to lie in [-{scale:g}, {scale:g}] (the largest is {largest:g})")
+    return scale
+
+
+def _write_report(prepared: PreparedFolder, recipe: str) -> None:
+    prepared.path.mkdir(parents=True, exist_ok=True)
+    if prepared.failures:
+        _write_failures(prepared.path, prepared.failures)
+    part = (
+        prepared.path.name.rpartition(".shard-")[2].split("-of-")
+        if ".shard-" in prepared.path.name
+        else ["1", "1"]
+    )
+    report = {
+        "rows": prepared.rows,
+        "failures": len(prepared.failures),
+        "extracted": prepared.extracted,
+        "kept": prepared.kept,
+        "seconds": prepared.seconds,
+        "notes": prepared.notes,
+        "shard": [int(number) for number in part],
+        "recipe": recipe,
+    }
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    (prepared.path / _SUMMARY).write_text(text + "\n", encoding="utf-8")
+
+
+def _report_nothing(out: Path, failures: list[Failure]) -> Path:
+    if (out / "dataset_dict.json").is_file():  # an older dataset stays as it is
+        out = out.with_name(out.name + ".failed")
+    out.mkdir(parents=True, exist_ok=True)
+    return _write_failures(out, failures)
+
+
+def _write_failures(folder: Path, failures: list[Failure]) -> Path:
+    file = folder / FAILURES
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(("id", "path", "reason"))
+        writer.writerows((failure.id, failure.path, failure.reason) for failure in failures)
+    return file
+
+
+def _read_failures(folder: Path) -> list[dict[str, str]]:
+    try:
+        with (folder / FAILURES).open(newline="", encoding="utf-8") as opened:
+            return list(csv.DictReader(opened))
+    except FileNotFoundError:
+        return []
+
+
+@contextmanager
+def _shown(progress: Progress | None, show: bool) -> Iterator[Progress]:
+    """A function to tell progress to: the caller's, a bar on stderr, both or neither."""
+    if not show:
+        yield progress or (lambda stage, done, of: None)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    titles = {"look": "Looking for clips", "extract": "Extracting features", "write": "Writing the dataset"}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, of: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(titles[stage], total=of)
+            bars.update(tasks[stage], completed=done)
+            if progress is not None:
+                progress(stage, done, of)
+
+        yield tell

@@ -1,0 +1,230 @@
+"""`label.csv`: which clips belong to a data set, with their words, labels and splits.
+
+The first step of `folder.prepare_folder`. Two layouts are read: M-SENA's (`video_id, clip_id, text, label, mode`,
+clips at `Raw/video_id/clip_id.mp4`) and a plain one (`path, text, label, split`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.features.media import MEDIA_SUFFIXES
+
+M_SENA_COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
+PLAIN_COLUMNS = ("path", "text", "label", "split")
+UNIMODAL_LABELS = {"label_T": "label_text", "label_A": "label_audio", "label_V": "label_vision"}
+"""Columns of CH-SIMS that are kept where there are any."""
+
+_SPLITS = {
+    "train": "train",
+    "valid": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "validation": "valid",
+    "test": "test",
+}
+
+
+class LabelFileError(DeepMLFError):
+    """A label file that cannot be used as a whole: what was found beside what was expected."""
+
+
+@dataclass(frozen=True)
+class LabelledClip:
+    """One line of the label file. `problem` says why it cannot be used, and is empty where it can."""
+
+    id: str
+    path: str
+    text: str | None
+    split: str
+    label: float = math.nan
+    unimodal: dict[str, float] = field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """All lines of a label file, in its order, and sentences about what was guessed in reading it."""
+
+    clips: list[LabelledClip]
+    notes: list[str]
+
+
+def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
+    """Read a label file in either layout.
+
+    Parameters
+    ----------
+    file
+        A CSV file with a header; commas, semicolons or tabs; UTF-8, UTF-16, GB18030 or Latin-1.
+    root
+        Folder that paths are relative to; that of the file where not given.
+
+    Returns
+    -------
+    LabelFile
+        One entry a line. A line with a wrong label, an unknown split, a repeated id or without a file becomes an
+        entry with a `problem`; its text is None where the file gives none.
+
+    Raises
+    ------
+    LabelFileError
+        There is no such file, it is no text, has no lines, or its columns fit neither layout.
+    """
+    file = Path(file)
+    root = Path(root) if root is not None else file.parent
+    if not file.is_file():
+        raise LabelFileError(
+            f"{file}: found no such file, expected a CSV with the columns {', '.join(M_SENA_COLUMNS)} "
+            f"or {', '.join(PLAIN_COLUMNS)}."
+        )
+    text, notes = _decoded(file)
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        columns = [(name or "").strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        lines = [line for line in reader if any(isinstance(v, str) and v.strip() for v in line.values())]
+    except csv.Error as error:
+        raise LabelFileError(
+            f"{file}: found a file that is no CSV ({error}), expected one clip a line."
+        ) from error
+    plain = "path" in columns
+    wanted = PLAIN_COLUMNS if plain else M_SENA_COLUMNS
+    # Words can be transcribed, so their column may be missing; whether they are is `prepare_folder`'s to decide.
+    missing = [name for name in wanted if name not in columns and name != "text"]
+    if missing:
+        raise LabelFileError(
+            f"{file}: found the columns {', '.join(columns) or '(none)'}, expected {', '.join(M_SENA_COLUMNS)} "
+            f"(M-SENA) or {', '.join(PLAIN_COLUMNS)}; missing: {', '.join(missing)}."
+        )
+    if not lines:
+        raise LabelFileError(f"{file}: found a header and no line below it, expected one clip a line.")
+    read = _plain_clip if plain else _m_sena_clip
+    clips: list[LabelledClip] = []
+    seen: set[str] = set()
+    for line in lines:
+        clip = read(line, root)
+        if clip.id in seen and not clip.problem:
+            clip = _with_problem(clip, "its id stands in the label file twice; the first one is used")
+        seen.add(clip.id)
+        clips.append(clip)
+    return LabelFile(clips, notes)
+
+
+def _plain_clip(line: dict[str, str], root: Path) -> LabelledClip:
+    given = _cell(line, "path")
+    path = root / given
+    inside = Path(given)
+    name = inside.with_suffix("") if not inside.is_absolute() else Path(inside.parent.name, inside.stem)
+    found = str(path) if given and path.is_file() else None
+    return _clip("$_$".join(name.parts) or "(no path)", line, "split", found, f"no file at {path}")
+
+
+def _m_sena_clip(line: dict[str, str], root: Path) -> LabelledClip:
+    video, clip = _cell(line, "video_id"), _cell(line, "clip_id")
+    folders = [folder for folder in (root / "Raw" / video, root / video) if video and folder.is_dir()]
+    found = next(filter(None, (_file_of(folder, clip) for folder in folders)), None)
+    return _clip(
+        f"{video}$_${clip}",
+        line,
+        "mode",
+        found,
+        f"no clip at {root / 'Raw' / video / clip}.mp4 (or .mov, .webm, ...)",
+    )
+
+
+def _file_of(folder: Path, clip: str) -> str | None:
+    """The clip's file, whatever its ending; spreadsheets turn `0001` into `1`, so numbers compare as numbers."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in MEDIA_SUFFIXES)
+    same = [path for path in files if path.stem == clip or path.name == clip]
+    if not same and clip.isascii() and clip.isdigit():
+        same = [
+            path
+            for path in files
+            if path.stem.isascii() and path.stem.isdigit() and int(path.stem) == int(clip)
+        ]
+    return str(same[0]) if same else None
+
+
+def _clip(id: str, line: dict[str, str], split_column: str, path: str | None, absent: str) -> LabelledClip:
+    problems = [] if path else [absent]
+    labels = {}
+    for column in ("label", *UNIMODAL_LABELS):
+        try:
+            labels[column] = _number(_cell(line, column))
+        except ValueError:
+            problems.append(f"{column} is {_cell(line, column)!r}, expected a number")
+    split = _cell(line, split_column).lower()
+    if split not in _SPLITS:
+        problems.append(f"{split_column} is {split!r}, expected train, valid or test")
+    return LabelledClip(
+        id=id,
+        path=path or "",
+        text=_cell(line, "text") or None,
+        split=_SPLITS.get(split, ""),
+        label=labels.get("label", math.nan),
+        unimodal={name: labels.get(column, math.nan) for column, name in UNIMODAL_LABELS.items()},
+        problem="; ".join(problems),
+    )
+
+
+def _with_problem(clip: LabelledClip, problem: str) -> LabelledClip:
+    return LabelledClip(**{**vars(clip), "problem": problem})
+
+
+def _cell(line: dict[str, str], name: str) -> str:
+    value = line.get(name)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _number(text: str) -> float:
+    if not text:
+        return math.nan
+    number = float(text.replace(",", "."))  # decimal commas, in files with semicolons
+    if math.isinf(number):
+        raise ValueError(text)
+    return number
+
+
+def _decoded(file: Path) -> tuple[str, list[str]]:
+    """The file's text, and a note where its encoding was guessed."""
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise LabelFileError(f"{file}: cannot be read ({error.strerror}), expected a CSV file.") from error
+    if not raw.strip():
+        raise LabelFileError(
+            f"{file}: found an empty file, expected a CSV with a header and one clip a line."
+        )
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return raw.decode("utf-16", errors="replace"), [f"{file.name} was read as UTF-16"]
+    if b"\0" in raw:
+        raise LabelFileError(f"{file}: found a file that is no text, expected a CSV file saved as UTF-8.")
+    try:
+        return raw.decode("utf-8-sig"), []
+    except UnicodeDecodeError:
+        pass
+    try:
+        text = raw.decode("gb18030")
+        if _looks_chinese(raw):
+            return text, [f"{file.name} is not UTF-8 and was read as GB18030; check the words"]
+    except UnicodeDecodeError:
+        pass
+    return raw.decode("latin-1"), [f"{file.name} is not UTF-8 and was read as Latin-1; check the words"]
+
+
+def _looks_chinese(raw: bytes) -> bool:
+    """Chinese stands in runs of bytes above 0xA0; the accents of Latin-1 stand alone between plain letters."""
+    high = [byte > 0xA0 for byte in raw]
+    paired = sum(
+        here and (before or after)
+        for before, here, after in zip([False, *high], high, [*high[1:], False], strict=False)
+    )
+    return paired > 0.5 * sum(byte > 0x7F for byte in raw)
