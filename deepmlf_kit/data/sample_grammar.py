@@ -142,9 +142,13 @@ def make_sentence(rng: np.random.Generator, polarity: int) -> Sentence:
         words, strong = lead + words, strong + len(lead)
     else:
         turn = rng.random() < 0.5  # "but": the second clause is the point.
-        first, value_1, strong_1 = _clause(rng, nouns, -polarity if turn else polarity, short=True)
-        second, value_2, strong_2 = _clause(rng, nouns, polarity, short=True)
-        value = 0.8 * value_2 + 0.3 * value_1 if turn else 0.6 * (value_1 + value_2)
+        value = 0.0
+        while (
+            value * polarity <= 0.2
+        ):  # A strong first clause may win; then it is not the polarity asked for.
+            first, value_1, strong_1 = _clause(rng, nouns, -polarity if turn else polarity, short=True)
+            second, value_2, strong_2 = _clause(rng, nouns, polarity, short=True)
+            value = 0.8 * value_2 + 0.3 * value_1 if turn else 0.6 * (value_1 + value_2)
         words = [*first, "but" if turn else "and", *second]
         strong = len(first) + 1 + strong_2 if turn or abs(value_2) >= abs(value_1) else strong_1
     if rng.random() < 0.3:
