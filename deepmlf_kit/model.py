@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 from transformers.utils.hub import cached_file
 
@@ -28,6 +28,7 @@ from .lm_loading import IN_MEMORY, load_lm, load_tokenizer
 from .losses import next_token_loss, next_token_targets, sentiment_loss
 from .mm_block import MMBlock
 from .seqaug import seqaug
+from .text_store import DEFAULT_GIGABYTES, TextStates, TextStore
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -107,6 +108,7 @@ class DeepMLFModel(PreTrainedModel):
             config.lm = lm.config._name_or_path or IN_MEMORY
         config.check_against_lm(lm.config.get_text_config())
         self._tokenizer = tokenizer
+        self._text_store: TextStore | None = None
         self.language = LanguageStream(lm)
         width = self.language.width
         self.fusion_tokens = nn.Parameter(torch.randn(config.fusion_tokens, width) * 0.02)  # (F, D)
@@ -195,10 +197,19 @@ class DeepMLFModel(PreTrainedModel):
         fusion = self.fusion_tokens.to(text.dtype).expand(batch, -1, -1)  # (B, F, D)
 
         # LM layers with MM Blocks between them
-        walk = _Walk(self, attention_mask, av_states, av_mask, output_hidden_states, output_attentions)
-        text, fusion = (
-            walk.text_first(text, fusion) if self._goes_text_first(text) else walk.plain(text, fusion)
+        store = self.usable_text_store() if text_embeddings is None else None
+        walk = _Walk(
+            self,
+            input_ids,
+            attention_mask,
+            av_states,
+            av_mask,
+            store,
+            output_hidden_states,
+            output_attentions,
         )
+        go = walk.text_first if self._goes_text_first(text) else walk.plain
+        text, fusion = go(text, fusion)  # (B, L, D), (B, F, D)
 
         # Heads
         last = (attention_mask.sum(dim=1) - 1).clamp(min=0)  # (B,)
@@ -223,6 +234,31 @@ class DeepMLFModel(PreTrainedModel):
         output.fusion_prediction = said["fusion"].squeeze(-1) if number else said["fusion"]
         output.av_prediction = said["av"].squeeze(-1) if number else said["av"]
         return output
+
+    def keep_text_states(self, folder: str | Path, gigabytes: float = DEFAULT_GIGABYTES) -> TextStore:
+        """Compute what the frozen LM makes of a text once, and keep it for all epochs (needs `text_first`).
+
+        Used wherever it is exact: not for a training batch under SeqAug on text, nor for `text_embeddings`.
+
+        Args:
+            folder: where the states are kept; a later run with the same LM finds them there.
+            gigabytes: the most disk they may take; texts beyond it are computed each time.
+        """
+        name = f"{self.config.lm}@{self.config.lm_revision}"
+        self._text_store = TextStore(folder, self.language.lm, name, self.layers_before_training, gigabytes)
+        return self._text_store
+
+    def usable_text_store(self) -> TextStore | None:
+        """The store of text states, where using it now is exact."""
+        augmented = self.config.seqaug_text_p_feat > 0 and self.config.seqaug_text_p_apply > 0
+        return None if self.training and augmented else self._text_store
+
+    @property
+    def layers_before_training(self) -> int:
+        """How many of the LM's layers a text passes before it meets something that is trained."""
+        if self.config.ffw_on_text and self.config.ffw != "none":
+            return self.config.fusion_layers[0] + 1
+        return len(self.language.layers)
 
     def _goes_text_first(self, text: Tensor) -> bool:
         return self.config.text_first and not text.requires_grad
@@ -346,14 +382,18 @@ class _Walk:
     def __init__(
         self,
         model: DeepMLFModel,
+        input_ids: Tensor,
         attention_mask: Tensor,
         av_states: Tensor,
         av_mask: Tensor,
+        store: TextStore | None,
         keep_states: bool,
         keep_attentions: bool,
     ) -> None:
         self.language, self.blocks, self.config = model.language, model.mm_blocks, model.config
+        self.apart = model.layers_before_training
         self.again = model.config.gradient_checkpointing_layers and model.training
+        self.store, self.input_ids = store, input_ids
         self.av_states, self.av_mask = av_states, av_mask
         self.keep_states, self.keep_attentions = keep_states, keep_attentions
         self.hidden_states: list[Tensor] = []
@@ -380,14 +420,8 @@ class _Walk:
     def text_first(self, text: Tensor, fusion: Tensor) -> tuple[Tensor, Tensor]:
         """The text alone, without a gradient, as far as nothing trained touches it; then the fusion tokens
         against its keys and values; from there on together, as in `plain`, whose results it equals."""
-        layers = len(self.language.layers)
-        apart = layers if not self._text_is_trained() else self.config.fusion_layers[0] + 1
-        with torch.no_grad():
-            cache = self.language.new_cache()
-            calls = self.language.prepare(text, self.text_mask, self.text_positions, cache)
-            states = [calls.hidden]
-            for layer in range(apart):
-                states.append(self.language.run_layer(layer, states[-1], calls))
+        layers, apart = len(self.language.layers), self.apart
+        states, cache = self._text_alone(text, apart)
         calls = self.language.prepare(fusion, self.mask, self.fusion_positions, cache)
         x_f = calls.hidden
         self._keep(states[0], x_f)
@@ -395,7 +429,8 @@ class _Walk:
             x_f = self.language.run_layer(layer, x_f, calls)
             if layer < apart - 1 or not self._text_is_trained():
                 x_f = self._block_on_fusion(layer, x_f)
-                self._keep(states[layer + 1], x_f)
+                if self.keep_states:
+                    self._keep(states[layer + 1], x_f)
         if not self._text_is_trained():
             return self._finish(torch.cat([states[-1], x_f], dim=1))
         x = self._block(apart - 1, torch.cat([states[-1], x_f], dim=1))  # (B, L + F, D)
@@ -405,6 +440,28 @@ class _Walk:
             x = self._layer_and_block(layer, x, calls)
             self._keep(x)
         return self._finish(x)
+
+    @torch.no_grad()
+    def _text_alone(self, text: Tensor, apart: int) -> tuple[list[Tensor], DynamicCache]:
+        """The text through the first `apart` layers, or what the store kept of that.
+
+        Returns:
+            Hidden states: the first layer's input and each layer's output [B, L, D]; only the last where they were
+            kept. Keys and values of these layers.
+        """
+        keys: list[bytes] = []
+        if self.store is not None and not self.keep_states:
+            keys = self.store.key(self.input_ids, self.text_mask)
+            if (kept := self.store.load(keys, self.length, text.device)) is not None:
+                return [kept.hidden], kept.cache
+        cache = self.language.new_cache()
+        calls = self.language.prepare(text, self.text_mask, self.text_positions, cache)
+        states = [calls.hidden]
+        for layer in range(apart):
+            states.append(self.language.run_layer(layer, states[-1], calls))
+        if keys and self.store is not None:
+            self.store.save(keys, self.text_mask, TextStates(states[-1], cache))
+        return states, cache
 
     def _text_is_trained(self) -> bool:
         return self.config.ffw_on_text and self.config.ffw != "none"
