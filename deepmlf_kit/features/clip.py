@@ -9,10 +9,13 @@ What a clip does not have is left out and said in `found.notes`; a clip of which
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +163,7 @@ class _Part:
     features: np.ndarray
     times: np.ndarray
     share: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 class _Extraction:
@@ -175,7 +179,9 @@ class _Extraction:
         cache: FeatureCache | None,
     ) -> None:
         self.path, self.recipe, self.text, self.cache = path, recipe, text, cache
-        self.progress: Progress = progress or (lambda stage, share: None)
+        self.told: Progress = progress or (lambda stage, share: None)
+        self.untold: queue.SimpleQueue[tuple[str, float]] = queue.SimpleQueue()
+        self.caller = threading.get_ident()
         self.timings: dict[str, float] = {}
         self.notes: list[str] = []
         self.hash = ""
@@ -193,13 +199,19 @@ class _Extraction:
         wants_words = info.has_audio and recipe.transcribe and self.text is None
         self.need_models(wants_words, wants_face)
 
+        def voice_and_words() -> tuple[_Part, Transcript]:
+            voice = self.part("audio", self.voice) if wants_voice else self.nothing("audio")
+            return voice, self.part_transcript() if wants_words else Transcript("")
+
+        def face() -> _Part:
+            return self.part("vision", self.face) if wants_face else self.nothing("vision")
+
+        (audio, transcript), vision = self.at_once(voice_and_words, face)
         if not info.has_audio:
             self.notes.append("no audio stream: the voice is left out")
         if not info.has_video:
             self.notes.append("no video stream: the face is left out")
-        audio = self.part("audio", self.voice) if wants_voice else self.nothing("audio")
-        transcript = self.part_transcript() if wants_words else Transcript("")
-        vision = self.part("vision", self.face) if wants_face else self.nothing("vision")
+        self.notes += [*audio.notes, *vision.notes]
         if (wants_voice or wants_face) and not len(audio.times) and not len(vision.times):
             raise ClipError(
                 f"{self.path}: found nothing that can be used, expected sound or pictures: {'; '.join(self.notes)}."
@@ -221,6 +233,31 @@ class _Extraction:
             *(audio.features, audio.times, vision.features, vision.times),
             *(text, transcript.words, source, found, timings),
         )
+
+    def at_once(self, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, Any]:
+        """Results of both: side by side where there are two cores for it, else one after the other.
+
+        What they call spends its time in native code, so a thread is enough.
+        """
+        if allowed_threads() == 1:
+            return one(), other()
+        with ThreadPoolExecutor(1) as thread:
+            running = thread.submit(one)
+            result = other()
+            while not running.done():
+                wait([running], timeout=0.1)
+                self.tell_what_was_done()
+            return running.result(), result
+
+    def progress(self, stage: str, share: float) -> None:
+        """Tell the caller, always from the caller's own thread: interfaces ask for that."""
+        self.untold.put((stage, share))
+        if threading.get_ident() == self.caller:
+            self.tell_what_was_done()
+
+    def tell_what_was_done(self) -> None:
+        while not self.untold.empty():
+            self.told(*self.untold.get())
 
     def open(self) -> MediaInfo:
         if self.cache is None or not self.path.is_file():
@@ -299,18 +336,14 @@ class _Extraction:
         kept = self.kept(part)
         if kept is not None and {"features", "times"} <= kept[0].keys():
             arrays, notes = kept
-            self.notes += notes["notes"]
-            return _Part(arrays["features"], arrays["times"], notes["share"])
-        before = len(self.notes)
+            return _Part(arrays["features"], arrays["times"], notes["share"], tuple(notes["notes"]))
         try:
             made = compute()
         except UndecodableStream:
             stream, what = {"audio": ("audio", "voice"), "vision": ("video", "face")}[part]
-            self.notes.append(
-                f"the {stream} stream is damaged, nothing of it could be decoded: the {what} is left out"
-            )
-            made = self.nothing(part)
-        notes = {"notes": self.notes[before:], "share": made.share}
+            note = f"the {stream} stream is damaged, nothing of it could be decoded: the {what} is left out"
+            made = replace(self.nothing(part), notes=(note,))
+        notes = {"notes": made.notes, "share": made.share}
         self.keep(part, {"features": made.features, "times": made.times}, notes)
         return made
 
@@ -345,7 +378,6 @@ class _Extraction:
         if self._sound is None:
             with self.timed("decode_audio"):
                 self._sound = read_audio(self.path, 16000, self.recipe.max_seconds)
-            self.say_damage("audio", self._sound.damage)
         return self._sound
 
     def voice(self) -> _Part:
@@ -356,7 +388,7 @@ class _Extraction:
                 sound, self.recipe, lambda share: self.progress("voice", share)
             )
         self.progress("voice", 1.0)
-        return _Part(features, times, voiced)
+        return _Part(features, times, voiced, _said_of("audio", sound.damage))
 
     def face(self) -> _Part:
         self.progress("face", 0.0)
@@ -364,9 +396,8 @@ class _Extraction:
         began = time.perf_counter()
         features, times, seen = extract_face(self.frames(damage), self.recipe, self.face_model)
         self.timings["face"] = time.perf_counter() - began - self.timings.get("decode_video", 0.0)
-        self.say_damage("video", damage)
         self.progress("face", 1.0)
-        return _Part(features, times, seen)
+        return _Part(features, times, seen, _said_of("video", damage))
 
     def frames(self, damage: Damage) -> Iterator[Frame]:
         """Sampled pictures; the time it takes to decode them is counted apart from that of looking at them."""
@@ -404,11 +435,6 @@ class _Extraction:
         if audio.share == 0:
             self.notes.append("no voiced sound was found: the voice says little")
 
-    def say_damage(self, stream: str, damage: Damage) -> None:
-        if damage.ended_early or damage.packets:
-            what = "ends early" if damage.ended_early else f"has {damage.packets} damaged packets"
-            self.notes.append(f"the {stream} stream {what}: what could be decoded is used")
-
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         began = time.perf_counter()
@@ -416,6 +442,13 @@ class _Extraction:
             yield
         finally:
             self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - began
+
+
+def _said_of(stream: str, damage: Damage) -> tuple[str, ...]:
+    if not damage.ended_early and not damage.packets:
+        return ()
+    what = "ends early" if damage.ended_early else f"has {damage.packets} damaged packets"
+    return (f"the {stream} stream {what}: what could be decoded is used",)
 
 
 def _refused() -> str:

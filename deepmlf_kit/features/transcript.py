@@ -61,7 +61,7 @@ def load_speech_model(name: str | None = None, threads: int = 0):
         It is no folder of a CTranslate2 Whisper model, and no model that is kept here or can be downloaded.
     """
     with _lock:
-        return _load(speech_model_name(name), threads or allowed_threads())
+        return _load(speech_model_name(name), threads or allowed_threads() or min(4, os.cpu_count() or 1))
 
 
 def transcribe(
