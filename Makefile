@@ -26,6 +26,7 @@ help:  ## this list
 	@echo "DeepMLF kit. Commands:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
+# pip itself first, at its pinned version: an old one (Debian 12 has 23.0) never ends resolving the list below.
 $(VENV)/.python:
 	@if [ -z "$(PYTHON)" ]; then \
 	  echo "No Python 3.11 or newer with the venv module was found." >&2; \
@@ -33,6 +34,7 @@ $(VENV)/.python:
 	  exit 1; fi
 	@echo "Creating $(VENV) with $(PYTHON)"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(PIP) --quiet --upgrade pip
 	@touch $@
 
 # torch first and alone: the largest download starts at once, and its own index settings (if you have any) apply.
