@@ -58,6 +58,9 @@ _SMIRK = {
     "browOuterUpLeft": 0.35,
     "headRoll": 0.12,
 }
+# Six faces do not show how people, cameras and seats differ: at least this much at rest, and within a clip.
+_FACE_BETWEEN = np.r_[np.full(52, 0.01), np.full(3, 0.08), 3.0, 3.0, 8.0]
+_FACE_WITHIN = np.r_[np.full(52, 0.01), np.full(3, 0.03), 0.3, 0.3, 0.5]
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,13 @@ class Speaker:
 
     Attributes:
         pitch: semitones above 27.5 Hz.
+        gain: of the microphone, on loudness and flux.
         audio: [25] offsets of the descriptors.
         vision: [58] offsets of the face at rest.
     """
 
     pitch: float
+    gain: float
     audio: np.ndarray
     vision: np.ndarray
 
@@ -112,8 +117,9 @@ def make_speaker(rng: np.random.Generator) -> Speaker:
     real = statistics()
     return Speaker(
         pitch=float(rng.choice([24.5, 30.0, 35.5]) + rng.normal(0, 1.2)),
+        gain=float(np.exp(rng.normal(0, 0.4))),
         audio=rng.normal(0, 1, AUDIO_DIM) * real["audio"]["voiced"]["between"] * 0.7,
-        vision=rng.normal(0, 1, VISION_DIM) * real["vision"]["between"] * 0.7,
+        vision=rng.normal(0, 1, VISION_DIM) * np.maximum(real["vision"]["between"], _FACE_BETWEEN) * 0.7,
     )
 
 
@@ -176,7 +182,7 @@ def make_voice(
         0.25 + 0.12 * rng.random() + loud * mean[:, level].max() + 0.1 * frames[:, level] * loud
     )
     flux = column["spectralFlux_sma3"]
-    frames[:, flux] = frames[:, level] * 0.45 * np.exp(0.25 * _noise(rng, count, np.array([0.9]))[:, 0])
+    frames[:, flux] = frames[:, level] * 0.5 * np.exp(0.25 * _noise(rng, count, np.array([0.9]))[:, 0])
 
     # Valence colours voiced frames, most around the strong word.
     weight = voiced * expression.voice * (0.8 + 0.4 * accent)
@@ -216,6 +222,7 @@ def make_silence(rng: np.random.Generator, seconds: float) -> tuple[np.ndarray, 
     frames[:, 0] = np.abs(rng.uniform(0.0, 0.15) * (1 + 0.2 * noise[:, 0]))
     frames[:, 5] = np.abs(0.1 * frames[:, 0])
     frames[:, 10:16] = 0.0
+    frames[:, 16:] = np.maximum(frames[:, 16:], 0.0)
     frames[:, [18, 21, 24]] = -201.0
     return frames.astype(np.float32), ((np.arange(count) + 1.0) / AUDIO_HZ).astype(np.float32)
 
@@ -237,7 +244,11 @@ def make_face(
     # Correlations at the face rate: the fitted ones hold at 10 pictures a second.
     steady = real["ar"] ** (real["hz"] / fps)
     moves = 0.5 + 0.5 * np.exp(-4 * np.abs(real["smile"]))  # what smiling moves is moved by `face` below
-    frames = real["plain"] + speaker.vision + real["std"] * moves * 0.8 * _noise(rng, count, steady)
+    frames = (
+        real["plain"]
+        + speaker.vision
+        + np.maximum(real["std"], _FACE_WITHIN) * moves * 0.8 * _noise(rng, count, steady)
+    )
 
     talk = np.zeros(count)
     for word in words:
@@ -264,7 +275,7 @@ def make_face(
         blink = np.exp(-(((times - at) / 0.11) ** 2)) * rng.uniform(0.4, 0.6)
         for name in ("eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight"):
             frames[:, column[name]] += blink
-    frames[:, :52] = np.clip(frames[:, :52], 0.0, np.maximum(real["high"][:52], 1e-4))
+    frames[:, :52] = np.clip(frames[:, :52], 0.0, np.maximum(real["high"][:52], 0.05))
     frames[:, 0] = 0.0  # MediaPipe's `_neutral` is always about 0
     if rng.random() < 0.06:  # The tracker loses the face for a moment.
         start = int(rng.integers(count))
@@ -308,7 +319,9 @@ def _noise(
     if corr is not None:
         white = white @ np.linalg.cholesky(corr).T
     out = np.empty_like(white)
-    for i, a in enumerate(steady):
-        gain = np.sqrt(1 - a * a)
-        out[:, i] = lfilter([gain], [1.0, -a], white[:, i], zi=[a * white[0, i]])[0] if count else white[:, i]
+    steps = np.minimum(np.round(np.asarray(steady) / 0.05) * 0.05, 0.98)  # few values, so few calls
+    for a in np.unique(steps):
+        chosen = steps == a
+        part = white[:, chosen]
+        out[:, chosen] = lfilter([np.sqrt(1 - a * a)], [1.0, -a], part, axis=0, zi=a * part[:1])[0]
     return out

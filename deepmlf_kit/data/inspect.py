@@ -1,0 +1,408 @@
+"""Look at a dataset before training on it: labels, lengths, what is missing, and which dimensions are odd.
+
+Where it stands: after a dataset is made, before it is used; behind `deepmlf inspect`. `inspect_dataset` measures
+in one pass over the rows (memory does not grow with the dataset), `print_report` draws the tables in a
+terminal, and the modules `plots.data_*` draw the pictures.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import DatasetDict
+
+from deepmlf_kit.data.schema import check, dims_of, recipe_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+MODALITIES = ("audio", "vision")
+_SAMPLE = 40_000  # frames per modality and split that percentiles are taken over
+WILD = 10.0  # deviations from the mean beyond which a value is called wild
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What `inspect_dataset` found, as pandas tables (a notebook shows them as they are).
+
+    Attributes:
+        recipe: what made the features.
+        splits: one row a split: utterances, label mean, deviation, range, labels missing, words from a transcript.
+        labels: one row a bin of the label, one column a split: utterances.
+        lengths: one row a split and quantity (words, seconds, frames): mean and percentiles.
+        missing: one row a split: shares of utterances without text, audio, vision; share of missing (all-zero)
+            frames; NaN and infinite values.
+        features: one row a dimension of audio and vision: mean, deviation, percentiles, range, remark
+            (`constant`, `wild`, `nearly always 0`).
+        label_values: labels of each split, for the plots.
+    """
+
+    recipe: dict[str, Any]
+    splits: pd.DataFrame
+    labels: pd.DataFrame
+    lengths: pd.DataFrame
+    missing: pd.DataFrame
+    features: pd.DataFrame
+    label_values: dict[str, np.ndarray]
+
+    @property
+    def odd(self) -> pd.DataFrame:
+        """The dimensions with a remark."""
+        return self.features[self.features["remark"] != ""]
+
+
+def inspect_dataset(dataset: DatasetDict, bins: int = 7) -> DatasetReport:
+    """Measure a dataset.
+
+    Args:
+        bins: of the label histogram, over [-3, 3] or, where no label exceeds it, [-1, 1].
+
+    Raises:
+        DatasetError: it does not fit the schema.
+    """
+    import pandas as pd
+
+    check(dataset)
+    recipe = recipe_of(dataset)
+    names = dimension_names(dataset)
+    label_values = {
+        split: np.asarray(part.with_format(None)["label"][:], float) for split, part in dataset.items()
+    }
+    known = np.concatenate([v[np.isfinite(v)] for v in label_values.values()])
+    limit = 1.0 if len(known) and np.abs(known).max() <= 1.0 + 1e-6 else 3.0
+    edges = np.linspace(-limit, limit, bins + 1)
+    histogram = {
+        split: np.histogram(np.clip(v[np.isfinite(v)], -limit, limit), edges)[0]
+        for split, v in label_values.items()
+    }
+    index = [f"{low:+.2f} to {high:+.2f}" for low, high in itertools.pairwise(edges)]
+
+    splits, lengths, missing = [], [], []
+    totals = {m: _Frames(len(names[m])) for m in MODALITIES}
+    for split, part in dataset.items():
+        seen = _Split()
+        for row in _rows(part):
+            seen.add(row, totals)
+        labels = label_values[split]
+        fine = labels[np.isfinite(labels)]
+        splits.append(
+            {
+                "split": split,
+                "utterances": len(part),
+                "label mean": fine.mean() if len(fine) else np.nan,
+                "label std": fine.std() if len(fine) else np.nan,
+                "label min": fine.min() if len(fine) else np.nan,
+                "label max": fine.max() if len(fine) else np.nan,
+                "no label": len(labels) - len(fine),
+                "transcribed": seen.transcribed,
+            }
+        )
+        lengths += [{"split": split, **row} for row in seen.lengths()]
+        missing.append({"split": split, **seen.missing(len(part))})
+    features = pd.DataFrame(
+        [row for m in MODALITIES for row in totals[m].table(m, names[m])],
+    )
+    return DatasetReport(
+        recipe,
+        pd.DataFrame(splits).set_index("split"),
+        pd.DataFrame(histogram, index=pd.Index(index, name="label")),
+        pd.DataFrame(lengths).set_index(["split", "of"]),
+        pd.DataFrame(missing).set_index("split"),
+        features.set_index(["modality", "dim"]),
+        label_values,
+    )
+
+
+def normalization_report(dataset: DatasetDict, normalize: str = "train") -> pd.DataFrame:
+    """What a choice of `normalize=` does to each dimension of the training split.
+
+    * `none`: the model sees the values as they are.
+    * `train`: minus the training split's mean, over its deviation, clipped to +-5; constant dimensions become 0.
+    * `batchnorm`: the AV encoder's BatchNorm does the like with running statistics over pooled steps, learns a scale and
+      shift, and clips nothing; the figures here are those of its start, over frames.
+
+    Returns:
+        One row a dimension: `mean`, `std`, `largest` (absolute) before, the same after, `clipped` (share of
+        values) and the remark of `inspect_dataset`.
+    """
+    from deepmlf_kit.data.normalize import CHOICES, Normalizer
+    from deepmlf_kit.data.schema import DatasetError
+
+    if normalize not in CHOICES:
+        raise DatasetError(f"found normalize={normalize!r}, expected one of {', '.join(CHOICES)}")
+    check(dataset)
+    if "train" not in dataset:
+        raise DatasetError(f"found the splits {list(dataset)}; the statistics are taken from 'train'")
+    names, normalizer = dimension_names(dataset), Normalizer.fit(dataset["train"])
+    raw = {m: _Frames(len(names[m])) for m in MODALITIES}
+    new = {m: _Frames(len(names[m])) for m in MODALITIES}
+    clipped = {m: np.zeros(len(names[m])) for m in MODALITIES}
+    for row in _rows(dataset["train"]):
+        for m in MODALITIES:
+            frames = np.nan_to_num(row[m], nan=0.0, posinf=0.0, neginf=0.0)
+            frames = frames[frames.any(axis=1)]
+            raw[m].add(frames)
+            statistics = getattr(normalizer, m)
+            if normalize == "train":
+                changed = statistics.apply(frames)
+                clipped[m] += (np.abs(changed) >= statistics.limit).sum(0)
+            elif normalize == "batchnorm":
+                changed = (frames - statistics.mean) / np.sqrt(statistics.std**2 + 1e-5)
+            else:
+                changed = frames
+            new[m].add(changed)
+    before = _table(raw, names)
+    after = _table(new, names)
+    table = before[["mean", "std"]].assign(largest=before[["min", "max"]].abs().max(axis=1))
+    table["mean after"], table["std after"] = after["mean"], after["std"]
+    table["largest after"] = after[["min", "max"]].abs().max(axis=1)
+    table["clipped"] = np.concatenate([clipped[m] / max(raw[m].count, 1) for m in MODALITIES])
+    table["remark"] = before["remark"]
+    return table
+
+
+def dimension_names(dataset: DatasetDict) -> dict[str, list[str]]:
+    """Names of the dimensions of audio and vision: the extractor's own where it has some, else numbers."""
+    from deepmlf_kit.errors import DeepMLFError
+
+    named: tuple[Any, Any] = (None, None)
+    try:
+        from deepmlf_kit.features.recipe import FeatureRecipe, feature_names
+
+        named = feature_names(FeatureRecipe.from_dict(recipe_of(dataset)))
+    except (DeepMLFError, TypeError):
+        pass  # features from elsewhere, such as an MMSA pickle
+    return {
+        modality: list(own) if own and len(own) == dim else [str(i) for i in range(dim)]
+        for modality, dim, own in zip(MODALITIES, dims_of(dataset), named, strict=True)
+    }
+
+
+def print_report(report: DatasetReport, console: Console | None = None, all_dims: bool = False) -> None:
+    """Draw the report in the terminal; of the dimensions, only the odd ones unless `all_dims`."""
+    from rich.console import Console
+
+    console = console or Console()
+    made = ", ".join(
+        f"{key} {value}" for key, value in report.recipe.items() if value not in (None, False, "")
+    )
+    console.print(
+        f"[bold]Features[/bold]  {made or 'the rows do not say how they were made'}", highlight=False
+    )
+    console.print(_rich_table("Splits", report.splits))
+    console.print(_histogram_table(report.labels))
+    console.print(_rich_table("Lengths", report.lengths))
+    console.print(_rich_table("Missing", report.missing))
+    shown = report.features if all_dims else report.odd
+    total = len(report.features)
+    if len(shown):
+        console.print(_rich_table(f"Dimensions ({'all' if all_dims else 'odd ones of'} {total})", shown))
+    else:
+        console.print(f"[bold]Dimensions[/bold]  none of the {total} is constant or wild", highlight=False)
+
+
+def print_normalization(table: pd.DataFrame, normalize: str, console: Console | None = None) -> None:
+    """Draw a `normalization_report` in the terminal: the spread of dimensions, then those that stand out."""
+    from rich.console import Console
+
+    console = console or Console()
+    for modality in MODALITIES:
+        part = table.loc[modality]
+        moving = part[part["std"] > 0]
+        if not len(moving):
+            console.print(f"{modality}: every dimension is constant")
+            continue
+        before, after = moving["std"], moving["std after"]
+        console.print(
+            f"[bold]{modality}[/bold]  normalize={normalize}: deviations of the dimensions from "
+            f"{before.min():.3g} to {before.max():.3g}, afterwards from {after.min():.3g} to {after.max():.3g}; "
+            f"{len(part) - len(moving)} constant; {part['clipped'].mean():.2%} of values clipped",
+            highlight=False,
+        )
+    odd = table[(table["remark"] != "") | ((normalize != "none") & (table["largest after"] > WILD))]
+    if len(odd):
+        console.print(_rich_table("Dimensions that stand out", odd))
+
+
+class _Split:
+    """Counts over the rows of one split."""
+
+    def __init__(self) -> None:
+        self.words: list[int] = []
+        self.frames: dict[str, list[int]] = {m: [] for m in MODALITIES}
+        self.seconds: dict[str, list[float]] = {m: [] for m in MODALITIES}
+        self.lost = dict.fromkeys(MODALITIES, 0)
+        self.absent = dict.fromkeys(MODALITIES, 0)
+        self.nan = self.infinite = self.transcribed = 0
+
+    def add(self, row: dict[str, Any], totals: dict[str, _Frames]) -> None:
+        text = str(row["text"]).strip()
+        # Languages without spaces are counted by characters.
+        self.words.append(len(text.split()) if text.isascii() or " " in text else len(text))
+        self.transcribed += str(row["text_source"]) == "transcribed"
+        for m in MODALITIES:
+            frames = row[m]
+            if not np.isfinite(frames).all():
+                nan = int(np.isnan(frames).sum())
+                self.nan += nan
+                self.infinite += int((~np.isfinite(frames)).sum()) - nan
+                frames = np.nan_to_num(frames, nan=0.0, posinf=0.0, neginf=0.0)
+            valid = frames.any(axis=1)
+            self.frames[m].append(len(frames))
+            self.lost[m] += int((~valid).sum())
+            self.absent[m] += int(not valid.any())
+            times = row[f"{m}_times"]
+            if len(times):
+                self.seconds[m].append(
+                    float(times[-1] - times[0]) + (float(times[1] - times[0]) if len(times) > 1 else 0)
+                )
+            totals[m].add(frames[valid])
+
+    def lengths(self) -> Iterator[dict[str, Any]]:
+        quantities = {"words": self.words}
+        for m in MODALITIES:
+            quantities |= {f"{m} frames": self.frames[m], f"{m} seconds": self.seconds[m]}
+        for name, values in quantities.items():
+            if values:
+                low, middle, high = np.percentile(values, [5, 50, 95])
+                yield {
+                    "of": name,
+                    "mean": np.mean(values),
+                    "min": np.min(values),
+                    "5 %": low,
+                    "median": middle,
+                    "95 %": high,
+                    "max": np.max(values),
+                }
+
+    def missing(self, count: int) -> dict[str, Any]:
+        out: dict[str, Any] = {"no text": sum(n == 0 for n in self.words) / max(count, 1)}
+        for m in MODALITIES:
+            out[f"no {m}"] = self.absent[m] / max(count, 1)
+            out[f"{m} frames missing"] = self.lost[m] / max(sum(self.frames[m]), 1)
+        return out | {"NaN values": self.nan, "infinite values": self.infinite}
+
+
+class _Frames:
+    """Moments and a sample of frames of one modality."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim, self.count = dim, 0
+        self.sum, self.squares, self.zeros = np.zeros(dim), np.zeros(dim), np.zeros(dim)
+        self.low, self.high = np.full(dim, np.inf), np.full(dim, -np.inf)
+        self.kept: list[np.ndarray] = []
+        self.held, self.step = 0, 1
+        self.offset: np.ndarray | None = None
+
+    def add(self, frames: np.ndarray) -> None:
+        if not len(frames):
+            return
+        frames = np.asarray(frames, np.float64)
+        if self.offset is None:
+            self.offset = frames.mean(0)  # sums of squares about a near mean do not cancel
+        moved = frames - self.offset
+        self.count += len(frames)
+        self.sum += moved.sum(0)
+        self.squares += (moved**2).sum(0)
+        self.zeros += (frames == 0).sum(0)
+        self.low, self.high = np.minimum(self.low, frames.min(0)), np.maximum(self.high, frames.max(0))
+        self.kept.append(frames[:: self.step].astype(np.float32))
+        self.held += len(self.kept[-1])
+        if self.held > _SAMPLE:  # thin what is kept, and keep less of what comes
+            self.kept = [np.concatenate(self.kept)[::2]]
+            self.held, self.step = len(self.kept[0]), self.step * 2
+
+    def table(self, modality: str, names: list[str]) -> Iterator[dict[str, Any]]:
+        if not self.count:
+            for name in names:
+                yield {"modality": modality, "dim": name, "remark": "no frame"}
+            return
+        assert self.offset is not None
+        shift = self.sum / self.count
+        mean, std = self.offset + shift, np.sqrt(np.maximum(self.squares / self.count - shift**2, 0))
+        sample = np.concatenate(self.kept)
+        percentiles = np.percentile(sample, [1, 50, 99], axis=0)
+        for i, name in enumerate(names):
+            far = max(self.high[i] - mean[i], mean[i] - self.low[i])
+            constant = self.low[i] == self.high[i] or std[i] < 1e-7 * (1 + abs(mean[i]))
+            zeros = self.zeros[i] / self.count
+            remark = "constant" if constant else "nearly always 0" if zeros > 0.999 else ""
+            if not constant and far > WILD * std[i]:
+                remark = "wild" + (f", {remark}" if remark else "")
+            yield {
+                "modality": modality,
+                "dim": name,
+                "mean": mean[i],
+                "std": std[i],
+                "min": self.low[i],
+                "1 %": percentiles[0, i],
+                "median": percentiles[1, i],
+                "99 %": percentiles[2, i],
+                "max": self.high[i],
+                "zeros": zeros,
+                "beyond 5 std": float((np.abs(sample[:, i] - mean[i]) > 5 * std[i]).mean())
+                if std[i]
+                else 0.0,
+                "remark": remark,
+            }
+
+
+def _table(frames: dict[str, _Frames], names: dict[str, list[str]]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [row for m in MODALITIES for row in frames[m].table(m, names[m])]
+    return pd.DataFrame(rows).set_index(["modality", "dim"])
+
+
+def _rows(part: Any, batch: int = 64) -> Iterator[dict[str, Any]]:
+    columns = ["text", "text_source", *(f"{m}{end}" for m in MODALITIES for end in ("", "_times"))]
+    view = part.with_format("numpy", columns=columns)
+    for start in range(0, len(view), batch):
+        yield from view.__getitems__(list(range(start, min(start + batch, len(view)))))
+
+
+def _rich_table(title: str, table: pd.DataFrame) -> Any:
+    from rich.table import Table
+
+    out = Table(title=title, title_justify="left", header_style="bold")
+    index = list(table.index.names)
+    for name in index:
+        out.add_column(str(name))
+    for name in table.columns:
+        out.add_column(str(name), justify="left" if name == "remark" else "right")
+    for key, row in table.iterrows():
+        keys = key if isinstance(key, tuple) else (key,)
+        out.add_row(*map(str, keys), *(_shown(row[c], c) for c in table.columns))
+    return out
+
+
+def _histogram_table(labels: pd.DataFrame) -> Any:
+    from rich.table import Table
+
+    out = Table(title="Labels", title_justify="left", header_style="bold")
+    out.add_column("label")
+    for split in labels.columns:
+        out.add_column(str(split), justify="left")
+    for name, row in labels.iterrows():
+        bars = [f"{n:>6} {'█' * round(16 * n / max(labels[s].max(), 1))}" for s, n in row.items()]
+        out.add_row(str(name), *bars)
+    return out
+
+
+def _shown(value: Any, column: str) -> str:
+    if isinstance(value, str):
+        return value
+    if (
+        (column.startswith("no ") and column != "no label")
+        or column.endswith("missing")
+        or column in ("zeros", "beyond 5 std", "clipped")
+    ):
+        return f"{value:.1%}"
+    if float(value).is_integer() and abs(value) < 1e9:
+        return f"{int(value)}"
+    return f"{value:.3g}"
