@@ -1,0 +1,169 @@
+"""Integrated gradients: a prediction shared out over words, voice frames and face frames.
+
+Where it stands: beside `causes`. Along the straight path from a baseline (an utterance that says nothing) to the
+utterance, the gradients of the prediction are averaged and multiplied with what changed (Sundararajan et al.,
+2017; `captum`). The shares add up to the difference of the two predictions (`gap` says how nearly).
+
+The baseline is part of the answer: a share says what a frame adds *against the baseline's frame*. Points on the
+path are utterances that nobody ever said, so where the model is far from linear, set the shares beside
+`causes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DeepMLFError
+from ..model import DeepMLFModel
+from .capturing import score_of, text_mask_of, to_device
+
+BASELINES = ("zero", "mean")
+
+
+@dataclass
+class Attributions:
+    """Shares of one prediction.
+
+    Attributes:
+        text: of each text token [L].
+        audio, vision: of each feature of each frame [La, da], [Lv, dv].
+        prediction, baseline_prediction: at both ends of the path.
+        gap: what the shares miss of the difference between the two; more steps make it smaller.
+        how: the baselines, in words.
+    """
+
+    text: np.ndarray
+    audio: np.ndarray
+    vision: np.ndarray
+    prediction: float
+    baseline_prediction: float
+    gap: float
+    how: str
+
+    @property
+    def by_modality(self) -> dict[str, float]:
+        """Summed shares of `words`, `voice` and `face`."""
+        return {
+            "words": float(self.text.sum()),
+            "voice": float(self.audio.sum()),
+            "face": float(self.vision.sum()),
+        }
+
+
+def integrated_gradients(
+    model: DeepMLFModel,
+    batch: Mapping[str, Any],
+    *,
+    text_baseline: str = "mean",
+    frame_baseline: str = "zero",
+    steps: int = 32,
+    rows: int = 16,
+) -> Attributions:
+    """Integrated gradients of one utterance's prediction.
+
+    Args:
+        model: in eval mode.
+        batch: one utterance (B = 1), as `DeepMLFModel.forward` takes it.
+        text_baseline: `mean`: every word is the LM's mean embedding; `zero`: the zero vector, which an RMSNorm
+            blows up close to zero, so that it takes more steps.
+        frame_baseline: `zero`: frames of zeros, the training mean where features are normalised; `mean`: the
+            utterance's own mean frame, so that only what changes during the utterance gets a share.
+        steps: points on the path (Gauss-Legendre).
+        rows: points per forward pass.
+
+    Raises:
+        DeepMLFError: more than one utterance, a baseline that does not exist, or a model in training mode.
+    """
+    from captum.attr import IntegratedGradients
+
+    for name, value in (("text_baseline", text_baseline), ("frame_baseline", frame_baseline)):
+        if value not in BASELINES:
+            raise DeepMLFError(f"{name}={value!r} is not known: choose from {', '.join(BASELINES)}.")
+    if model.training:
+        raise DeepMLFError(
+            "The model is in training mode, where dropout changes every pass: call model.eval()."
+        )
+    if len(batch["input_ids"]) != 1:
+        raise DeepMLFError(f"One utterance was expected, the batch has {len(batch['input_ids'])}: pass one.")
+    batch = to_device(batch, model)
+    ids = batch["input_ids"]
+    text = model.language.embed(ids).detach()  # [1, L, D]
+    if text_baseline == "mean":
+        weight = model.language.lm.get_input_embeddings().weight
+        neutral = model.language.embed(torch.arange(len(weight), device=weight.device)).mean(dim=0)
+        nothing = neutral.detach().to(text.dtype).expand_as(text)
+    else:
+        nothing = torch.zeros_like(text)
+    frames, masks, empty = [], [], []
+    for stream in ("audio", "vision"):
+        values, mask = _stream(batch, stream, model)
+        frames.append(values)
+        masks.append(mask)
+        empty.append(_frame_baseline(values, mask, frame_baseline))
+
+    def predict(text: Tensor, audio: Tensor, vision: Tensor, *rest: Tensor) -> Tensor:
+        ids, text_mask, audio_mask, vision_mask = rest
+        output = model(
+            ids,
+            text_mask,
+            audio=audio,
+            audio_mask=audio_mask,
+            vision=vision,
+            vision_mask=vision_mask,
+            text_embeddings=text,
+        )
+        return score_of(output.prediction, model.config.num_classes)
+
+    rest = (ids, text_mask_of(batch).long(), *masks)
+    shares = IntegratedGradients(predict).attribute(
+        inputs=(text, *frames),
+        baselines=(nothing, *empty),
+        additional_forward_args=rest,
+        n_steps=steps,
+        internal_batch_size=rows,
+    )
+    with torch.no_grad():
+        there = float(predict(text, *frames, *rest))
+        base = float(predict(nothing, *empty, *rest))
+    parts = [share.detach().float().cpu().numpy()[0] for share in shares]
+    said = text_mask_of(batch)[0].cpu().numpy()
+    return Attributions(
+        text=parts[0].sum(axis=-1)[said],
+        audio=parts[1],
+        vision=parts[2],
+        prediction=there,
+        baseline_prediction=base,
+        gap=there - base - float(sum(part.sum() for part in parts)),
+        how=f"integrated gradients from {_SAYS['text', text_baseline]} and {_SAYS['frame', frame_baseline]}",
+    )
+
+
+_SAYS = {
+    ("text", "mean"): "the LM's mean embedding",
+    ("text", "zero"): "zero embeddings",
+    ("frame", "zero"): "zero frames",
+    ("frame", "mean"): "the utterance's mean frames",
+}
+
+
+def _stream(batch: Mapping[str, Any], stream: str, model: DeepMLFModel) -> tuple[Tensor, Tensor]:
+    values, mask = batch.get(stream), batch.get(f"{stream}_mask")
+    if values is None:
+        values = model.fusion_tokens.new_zeros(1, 1, getattr(model.config, f"{stream}_dim"))
+        mask = torch.zeros(1, 1, dtype=torch.bool, device=values.device)
+    elif mask is None:
+        mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+    return values.float(), mask.bool()
+
+
+def _frame_baseline(values: Tensor, mask: Tensor, kind: str) -> Tensor:
+    if kind == "zero" or not bool(mask.any()):
+        return torch.zeros_like(values)
+    mean = values[mask].mean(dim=0)  # [C]
+    return mean.expand_as(values) * mask.unsqueeze(-1)

@@ -1,0 +1,38 @@
+"""Hooks that see (or change) one thread's forward pass and are gone afterwards, whatever happens in it.
+
+Where it stands: under `capture` and `causes`. A model may answer several users at once; a hook that another
+thread's pass runs into does nothing there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
+"""(module, args, kwargs, output) -> None, or what to give instead of the output."""
+
+
+@contextmanager
+def forward_hooks(hooks: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
+    """Hook modules for the passes this thread runs inside the `with` block."""
+    owner = threading.get_ident()
+
+    def only_here(hook: Hook) -> Hook:
+        def guarded(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            return hook(module, args, kwargs, output) if threading.get_ident() == owner else None
+
+        return guarded
+
+    handles = []
+    try:
+        for module, hook in hooks:
+            handles.append(module.register_forward_hook(only_here(hook), with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,226 @@
+"""Lens: a trained model and a dataset, looked at one call a question.
+
+Where it stands: the door that notebooks, the explorer and reports use; the measures themselves take a model and
+a batch and stand in their own modules.
+
+    lens = Lens("runs/demo", dataset)
+    reading = lens.read(3)                       # attention, gates, depth of test utterance 3
+    plots.clip_timeline(reading)
+    plots.effect_bars(lens.effects(3, "words"))
+    plots.specialisation(lens.survey())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DeepMLFError
+from ..model import DeepMLFModel
+from . import causes, gradients
+from .capturing import MEASURES, capture
+from .compare import AttentionVsEffect, attention_vs_effect
+from .reading import Reading, av_step_times
+from .surveying import Survey, survey
+from .words import words_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+    from ..data.collate import Collator
+    from ..training.run_folder import Run
+
+Row = int | str | Mapping[str, Any]
+"""An utterance: its number in the split, its id, or a row of one's own with `text`, `audio` and `vision`."""
+
+
+class Lens:
+    """A model and the utterances it is looked at with.
+
+    Args:
+        model_or_run: a `DeepMLFModel`, a `Run`, or the path of a run's folder.
+        dataset: a `DatasetDict`, or its path; by default the one that the run was trained on, where that is on
+            disk.
+        split: the split that numbers and ids refer to.
+        collator: rows -> batch; by default the run's own, or for a bare model one without normalisation.
+
+    Raises:
+        DeepMLFError: the run is not a fused model, or there is no dataset or split.
+    """
+
+    def __init__(
+        self,
+        model_or_run: DeepMLFModel | Run | str | Path,
+        dataset: DatasetDict | str | Path | None = None,
+        split: str = "test",
+        collator: Collator | Callable[[Sequence[Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        self.name = "model"
+        if isinstance(model_or_run, DeepMLFModel):
+            self.model = model_or_run
+        else:
+            run = _open(model_or_run)
+            self.name = run.path.name
+            self.model = run.load_model()
+            collator = collator or run.collator(self.model.tokenizer)
+            dataset = dataset if dataset is not None else run.info["dataset"].get("path")
+        self.model.eval()
+        self.collator = collator or self._plain_collator()
+        self.dataset = _open_dataset(dataset)
+        if split not in self.dataset:
+            raise DeepMLFError(f"The dataset has no split {split!r}: choose from {', '.join(self.dataset)}.")
+        self.split = split
+        self.rows: Dataset = self.dataset[split]
+        self._ids: dict[str, int] | None = None
+        self._survey: Survey | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the split's utterances, in order."""
+        if self._ids is None:
+            self._ids = {name: i for i, name in enumerate(self.rows.with_format(None)["id"])}
+        return list(self._ids)
+
+    def row(self, which: Row) -> dict[str, Any]:
+        """One utterance: frames and times as arrays, the rest as plain values.
+
+        Raises:
+            DeepMLFError: there is no such utterance.
+        """
+        if isinstance(which, Mapping):
+            return dict(which)
+        if isinstance(which, str):
+            _ = self.ids
+            assert self._ids is not None
+            if which not in self._ids:
+                raise DeepMLFError(
+                    f"No utterance {which!r} in the split {self.split!r} ({len(self)} utterances)."
+                )
+            which = self._ids[which]
+        if not -len(self) <= which < len(self):
+            raise DeepMLFError(f"No utterance {which} in the split {self.split!r}, which has {len(self)}.")
+        which = int(which) % len(self)
+        arrays = [c for c in ("audio", "audio_times", "vision", "vision_times") if c in self.rows.features]
+        plain = [c for c in self.rows.column_names if c not in arrays]
+        row = dict(self.rows.with_format(None).select_columns(plain)[which])
+        row |= self.rows.with_format("numpy").select_columns(arrays)[which]
+        return row
+
+    def batch(self, which: Row) -> dict[str, Any]:
+        """One utterance as the model takes it."""
+        return self.collator([self.row(which)])
+
+    def donors(self, which: Row, count: int = 16, seed: int = 0) -> dict[str, Any]:
+        """A batch of other utterances of the split, to resample from."""
+        mine = self.row(which).get("id") if len(self) else None
+        order = np.random.default_rng(seed).permutation(len(self))
+        others = [int(i) for i in order[: count + 1]]
+        rows = [row for row in map(self.row, others) if row.get("id") != mine][:count]
+        return self.collator(rows)
+
+    # Measures ------------------------------------------------------------------------------------------------
+
+    def read(self, which: Row, what: str | Iterable[str] = MEASURES) -> Reading:
+        """Capture what happens inside the model for one utterance (`capture`), with words and seconds."""
+        row = self.row(which)
+        batch = self.collator([row])
+        seen = capture(self.model, batch, what)
+        steps, timed = av_step_times(row, batch, self.model.config.av_steps)
+        return Reading(row, self._words(row), seen, steps, timed, self.model.config.num_classes)
+
+    def effects(self, which: Row, of: str, how: str | None = None, **options: Any) -> causes.Effects:
+        """How far the prediction moves when things are taken out (`explain.effects`); donors are other utterances."""
+        row = self.row(which)
+        if how == "resampled":
+            options.setdefault("donors", self.donors(which))
+        if of == "words":
+            options.setdefault("words", self._words(row))
+        return causes.effects(self.model, self.collator([row]), of, how, **options)
+
+    def gradients(self, which: Row, **options: Any) -> gradients.Attributions:
+        """Integrated gradients of one utterance (`integrated_gradients`)."""
+        return gradients.integrated_gradients(self.model, self.batch(which), **options)
+
+    def compare(
+        self, which: Row, of: str = "time", how: str | None = None, **options: Any
+    ) -> AttentionVsEffect:
+        """Attention beside effect (`attention_vs_effect`), over `time` or `words`."""
+        measure = "cross_attention" if of == "time" else "self_attention"
+        return attention_vs_effect(self.read(which, measure), self.effects(which, of, how, **options))
+
+    def survey(self, limit: int | None = None, progress: bool = False) -> Survey:
+        """The whole split (`survey`), or its first `limit` utterances. The whole split's is kept."""
+        if limit is None and self._survey is not None:
+            return self._survey
+        from ..data.schema import scale_of
+
+        chosen = self.rows if limit is None else self.rows.select(range(min(limit, len(self))))
+        columns = [c for c in ("id", "text", "audio", "vision", "label") if c in chosen.column_names]
+        rows = chosen.with_format("numpy", columns=columns)
+        made = survey(self.model, rows, self.collator, scale=scale_of(chosen), progress=progress)
+        if limit is None:
+            self._survey = made
+        return made
+
+    def predict(self, which: Row, text: str | None = None, without: Iterable[str] = ()) -> Reading:
+        """Read an utterance with other words, or without `words`, `voice` or `face`; cheap measures only."""
+        return self.read(self.changed(which, text, without), what=("cross_attention", "depth"))
+
+    def changed(self, which: Row, text: str | None = None, without: Iterable[str] = ()) -> dict[str, Any]:
+        """A row with other words, or with a modality missing."""
+        row = self.row(which)
+        if text is not None:
+            row["text"] = text
+        without = set(without)
+        if unknown := sorted(without - {"words", "voice", "face"}):
+            raise DeepMLFError(f"without={unknown} is not known: choose from words, voice, face.")
+        if "words" in without:
+            row["text"] = ""
+        for name, stream in (("voice", "audio"), ("face", "vision")):
+            if name in without:
+                row[stream] = np.zeros_like(np.asarray(row[stream]))  # all-zero frames are missing frames
+        return row
+
+    def _words(self, row: Mapping[str, Any]) -> Any:
+        limit = getattr(self.collator, "max_text_tokens", self.model.config.max_text_tokens)
+        return words_of(str(row["text"]), self.model.tokenizer, limit, row.get("words") or ())
+
+    def _plain_collator(self) -> Any:
+        from ..data.collate import Collator
+
+        config = self.model.config
+        return Collator(
+            self.model.tokenizer,
+            config.max_text_tokens,
+            audio_dim=config.audio_dim,
+            vision_dim=config.vision_dim,
+        )
+
+
+def _open(model_or_run: Any) -> Run:
+    from ..training.run_folder import Run
+
+    run = Run.open(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
+    if run.kind != "fused":
+        raise DeepMLFError(
+            f"{run.path} is a run of kind {run.kind!r}, which has no fusion tokens: open a fused run (deepmlf train)."
+        )
+    return run
+
+
+def _open_dataset(dataset: Any) -> DatasetDict:
+    if dataset is None:
+        raise DeepMLFError(
+            "The run does not say where its dataset lies (it was made in memory): pass dataset=."
+        )
+    if isinstance(dataset, str | Path):
+        from ..data import schema
+
+        return schema.load(dataset)
+    return dataset

@@ -1,0 +1,133 @@
+"""Tokens, words and seconds: which word a token belongs to, and when it was said.
+
+Where it stands: the LM reads tokens, people read words, voice and face run in seconds. Every view of the
+language stream goes through here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Scripts written without spaces: there, a character is a word.
+_UNSPACED = "぀-ヿ㐀-䶿一-鿿豈-﫿"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of one text, as the LM read it.
+
+    Attributes:
+        words: the words that the LM read at least one token of [W].
+        tokens: the tokens, as text [L].
+        word_of: index of each token's word [L]; -1 for a special token.
+        start, end: seconds [W]; NaN where unknown.
+        cut: how many words at the end were not read, since the text is longer than the model takes.
+    """
+
+    words: list[str]
+    tokens: list[str]
+    word_of: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    cut: int = 0
+
+    @property
+    def labels(self) -> list[str]:
+        """The words, each once: a word that comes again is numbered, so that it can name a place on an axis."""
+        counts: dict[str, int] = {}
+        labels = []
+        for word in self.words:
+            counts[word] = counts.get(word, 0) + 1
+            labels.append(word if counts[word] == 1 else f"{word} ({counts[word]})")
+        return labels
+
+    def tokens_of(self, word: int) -> np.ndarray:
+        """Indices of a word's tokens."""
+        return np.flatnonzero(self.word_of == word)
+
+    def sum_over_words(self, values: np.ndarray) -> np.ndarray:
+        """Sum token values [..., L] into words [..., W]; special tokens are left out."""
+        place = (self.word_of[:, None] == np.arange(len(self.words))).astype(values.dtype)  # [L, W]
+        return values @ place
+
+
+def words_of(
+    text: str,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    timed: Iterable[Mapping[str, Any]] = (),
+) -> Words:
+    """Map a text's tokens to its words, and its words to seconds.
+
+    Args:
+        text: as the collator gets it.
+        tokenizer: the LM's.
+        max_tokens: longer texts lose their end, as in the collator.
+        timed: words with `word`, `start` and `end` in seconds; they are matched to the text's by spelling, so
+            that punctuation or a corrected word does not shift the others.
+    """
+    spans = [(match.start(), match.end()) for match in _WORD.finditer(text)]
+    offsets, ids = _offsets(text, tokenizer, max_tokens)
+    word_of = np.full(len(ids), -1)
+    for token, (start, end) in enumerate(offsets):
+        while (
+            start < end and text[start].isspace()
+        ):  # many tokenizers count the space before a word as its own
+            start += 1
+        if start < end:
+            word_of[token] = next((w for w, (a, b) in enumerate(spans) if a <= start < b), -1)
+    read = int(word_of.max()) + 1 if len(word_of) else 0
+    words = [text[a:b] for a, b in spans[:read]]
+    start, end = _times([text[a:b] for a, b in spans], list(timed))
+    return Words(
+        words=words,
+        tokens=[tokenizer.decode([token]) for token in ids],
+        word_of=word_of,
+        start=start[:read],
+        end=end[:read],
+        cut=len(spans) - read,
+    )
+
+
+def _offsets(
+    text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> tuple[list[tuple[int, int]], list[int]]:
+    options = {"truncation": True, "max_length": max_tokens}
+    if getattr(tokenizer, "is_fast", False):
+        encoded = tokenizer(text, return_offsets_mapping=True, **options)
+        return [tuple(pair) for pair in encoded["offset_mapping"]], list(encoded["input_ids"])
+    ids = list(tokenizer(text, **options)["input_ids"])
+    offsets, place = [], 0
+    special = set(tokenizer.all_special_ids)
+    for token in ids:  # a slow tokenizer has no offsets: look each token up behind the one before it
+        piece = "" if token in special else tokenizer.decode([token]).strip()
+        found = text.find(piece, place) if piece else -1
+        offsets.append((found, found + len(piece)) if found >= 0 else (0, 0))
+        place = offsets[-1][1] or place
+    return offsets, ids
+
+
+def _times(words: list[str], timed: list[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    start, end = np.full(len(words), np.nan), np.full(len(words), np.nan)
+    mine = [_plain(word) for word in words]
+    theirs = [_plain(str(entry["word"])) for entry in timed]
+    matcher = difflib.SequenceMatcher(None, mine, theirs, autojunk=False)
+    for tag, a, b, c, d in matcher.get_opcodes():
+        if tag == "equal" or (tag == "replace" and b - a == d - c):  # a corrected word keeps its time
+            for i, j in zip(range(a, b), range(c, d), strict=True):
+                start[i], end[i] = float(timed[j]["start"]), float(timed[j]["end"])
+    return start, end
+
+
+def _plain(word: str) -> str:
+    return "".join(character for character in word.lower() if character.isalnum()) or word
