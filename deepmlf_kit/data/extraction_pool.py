@@ -22,6 +22,9 @@ from typing import Any
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features.recipe import FeatureRecipe
 
+WORKER = "deepmlf_kit.data.extraction_worker"
+"""Module that a worker process runs."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -167,7 +170,7 @@ class _Worker:
             "PYTHONIOENCODING": "utf-8",
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "deepmlf_kit.data.extraction_worker"],
+            [sys.executable, "-m", WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

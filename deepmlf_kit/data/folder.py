@@ -189,7 +189,7 @@ def prepare_folder(
         dataset=dataset,
         failures=failures,
         extracted=len(pending) - len(failed),
-        kept=len(usable) - len(pending),
+        kept=sum(part.num_rows for part in (dataset or {}).values()) - (len(pending) - len(failed)),
         seconds=round(time.perf_counter() - began, 3),
         notes=notes,
     )
