@@ -26,7 +26,7 @@ help:  ## this list
 	@echo "DeepMLF kit. Commands:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-# pip itself first, at its pinned version: an old one (Debian 12 has 23.0) never ends resolving the list below.
+# pip itself first, at its pinned version, so that every machine resolves the list alike.
 $(VENV)/.python:
 	@if [ -z "$(PYTHON)" ]; then \
 	  echo "No Python 3.11 or newer with the venv module was found." >&2; \

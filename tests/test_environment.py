@@ -2,12 +2,13 @@
 
 import re
 import tomllib
-from importlib.metadata import requires
+from importlib.metadata import distributions, requires
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -80,6 +81,17 @@ def test_what_the_dependencies_need_is_pinned_too():
             if applies and not exact:
                 wanted.setdefault(canonicalize_name(requirement.name), set()).update(requirement.extras)
     assert seen - {"deepmlf-kit"} <= set(pins())
+
+
+def test_every_pinned_version_runs_on_the_oldest_python_we_name():
+    """Debian 12 has 3.11.2: one pin that asks for a later 3.11 leaves its users with nothing to install."""
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    refused = []
+    for found in distributions():
+        name, asked = canonicalize_name(found.metadata["Name"]), found.metadata["Requires-Python"]
+        if name in pins() and asked and not SpecifierSet(asked).contains(oldest):
+            refused.append(f"{name} {found.version} asks for Python {asked}")
+    assert not refused
 
 
 def test_conda_environment_installs_the_project_with_its_pins():
