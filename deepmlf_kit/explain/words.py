@@ -77,25 +77,30 @@ def words_of(
             that punctuation or a corrected word does not shift the others.
     """
     spans = [(match.start(), match.end()) for match in _WORD.finditer(text)]
-    offsets, ids = _offsets(text, tokenizer, max_tokens)
-    word_of = np.full(len(ids), -1)
-    for token, (start, end) in enumerate(offsets):
-        while (
-            start < end and text[start].isspace()
-        ):  # many tokenizers count the space before a word as its own
-            start += 1
-        if start < end:
-            word_of[token] = next((w for w, (a, b) in enumerate(spans) if a <= start < b), -1)
-    read = int(word_of.max()) + 1 if len(word_of) else 0
-    words = [text[a:b] for a, b in spans[:read]]
     start, end = _times([text[a:b] for a, b in spans], list(timed))
+    offsets, ids = _offsets(text, tokenizer, max_tokens)
+    first = np.full(len(ids), -1)  # first and last span that a token reads from
+    last = np.full(len(ids), -1)
+    for token, (a, b) in enumerate(offsets):
+        inside = [i for i, (c, d) in enumerate(spans) if a < d and c < b]
+        if inside:
+            first[token], last[token] = inside[0], inside[-1]
+    # Spans that one token reads together cannot be told apart: they are one word.
+    opens = np.ones(len(spans), bool)
+    for token in range(len(ids)):
+        opens[first[token] + 1 : last[token] + 1] = False
+    group = np.cumsum(opens) - 1
+    read = int(group[last.max()]) + 1 if len(ids) and last.max() >= 0 else 0
+    begins = np.flatnonzero(opens)
+    ends = np.append(begins[1:], len(spans)) - 1
+    begins, ends = begins[:read], ends[:read]
     return Words(
-        words=words,
+        words=[text[spans[a][0] : spans[b][1]] for a, b in zip(begins, ends, strict=True)],
         tokens=[tokenizer.decode([token]) for token in ids],
-        word_of=word_of,
-        start=start[:read],
-        end=end[:read],
-        cut=len(spans) - read,
+        word_of=np.where(first >= 0, group[first], -1) if len(spans) else np.full(len(ids), -1),
+        start=start[begins],
+        end=end[ends],
+        cut=int(opens.sum()) - read,
     )
 
 

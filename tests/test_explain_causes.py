@@ -1,0 +1,211 @@
+"""Taking things out: the effect is the difference it makes, whatever was computed together."""
+
+import numpy as np
+import pytest
+import torch
+from explain_fixtures import tiny_lens
+from tiny_lms import one_of, tiny_batch, tiny_model
+
+from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.explain import attention_vs_effect, effects, integrated_gradients
+from deepmlf_kit.explain.causes import HOWS, frames_of_steps
+from deepmlf_kit.explain.words import Words
+
+
+@pytest.fixture(scope="module")
+def model():
+    made = tiny_model()
+    with torch.no_grad():
+        made.fusion_tokens.mul_(20)
+    return made
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return one_of(tiny_batch(), 0)
+
+
+@pytest.fixture(scope="module")
+def lens():
+    return tiny_lens()
+
+
+def single_words(count):
+    names = [f"w{i}" for i in range(count)]
+    unknown = np.full(count, np.nan)
+    return Words(names, names, np.arange(count), unknown, unknown)
+
+
+def predict(model, batch):
+    with torch.no_grad():
+        return float(model(**{k: v for k, v in batch.items() if k != "labels"}).prediction)
+
+
+def test_a_missing_modality_is_the_models_own_missing_modality(model, batch):
+    found = effects(model, batch, "modalities")
+    whole = predict(model, batch)
+    assert found.prediction == pytest.approx(whole, abs=1e-5)
+    for name, without in (
+        ("voice", {"audio": None, "audio_mask": None}),
+        ("face", {"vision": None, "vision_mask": None}),
+        ("voice and face", {"audio": None, "audio_mask": None, "vision": None, "vision_mask": None}),
+    ):
+        expected = whole - predict(model, {**batch, **without})
+        assert found.effect[found.names.index(name)] == pytest.approx(expected, abs=1e-5), name
+
+
+def test_a_removed_word_is_the_text_without_it(model, batch):
+    found = effects(model, batch, "words", words=single_words(9))
+    keep = [i for i in range(9) if i != 3]
+    shorter = {
+        **batch,
+        "input_ids": batch["input_ids"][:, keep],
+        "attention_mask": batch["attention_mask"][:, keep],
+    }
+    assert found.effect[3] == pytest.approx(predict(model, batch) - predict(model, shorter), abs=1e-5)
+    assert len(found.names) == 9
+
+
+def test_rows_per_pass_change_nothing(model, batch):
+    for of in ("words", "tokens", "blocks", "time"):
+        many = effects(model, batch, of, words=single_words(9), width=3)
+        few = effects(model, batch, of, words=single_words(9), width=3, rows=2)
+        np.testing.assert_allclose(many.effect, few.effect, atol=1e-5)
+
+
+def test_hidden_steps_matter_only_where_they_are_read(model, batch):
+    with torch.no_grad():
+        gates = [model.mm_blocks[name].gate_1.alpha for name in ("1", "2")]
+        for gate in gates:
+            gate.fill_(-1e4)  # fusion tokens read nothing: only the AV mean is left
+        found = effects(model, batch, "time", width=2)
+        for gate in gates:
+            gate.zero_()
+    assert np.abs(found.fusion_tokens).max() < 1e-6
+    assert np.abs(found.heads["av"]).max() > 1e-3
+    assert list(found.start) == [0, 2, 4, 6, 8] and list(found.end) == [2, 4, 6, 8, 10]
+
+
+def test_a_deaf_token_does_not_change_earlier_tokens(model, batch):
+    found = effects(model, batch, "tokens", "deaf")
+    own = found.fusion_tokens  # [token taken, token that changes]
+    assert np.abs(np.triu(own.T, k=1)).max() < 1e-5  # causal: earlier ones cannot notice
+    assert (np.abs(np.diagonal(own)) > 1e-6).all()
+
+
+def test_a_token_that_the_mean_leaves_out_is_left_out(model, batch):
+    found = effects(model, batch, "tokens", "unread")
+    with torch.no_grad():
+        output = model(**batch)
+    last = int(batch["attention_mask"].sum()) - 1
+    kept = output.fusion_states[:, [0, 1, 3, 4]]
+    from deepmlf_kit.av_encoder import mean_state
+
+    with torch.no_grad():
+        said = model.heads(kept, output.text_states[:, last], mean_state(output.av_states, output.av_mask))
+    assert found.effect[2] == pytest.approx(float(output.prediction) - float(said["task"]), abs=1e-5)
+
+
+def test_a_silent_block_is_the_model_without_it(model, batch):
+    found = effects(model, batch, "blocks")
+    whole = predict(model, batch)
+    shut = model.mm_blocks["1"]
+    with torch.no_grad():
+        shut.gate_1.alpha.fill_(-1e4)
+        reading_off = predict(model, batch)
+        shut.gate_2.alpha.fill_(-1e4)
+        both_off = predict(model, batch)
+        shut.gate_1.alpha.zero_()
+        shut.gate_2.alpha.zero_()
+    assert found.effect[found.names.index("layer 1: cross-attention")] == pytest.approx(
+        whole - reading_off, abs=1e-5
+    )
+    assert found.effect[found.names.index("layer 1: both")] == pytest.approx(whole - both_off, abs=1e-5)
+
+
+def test_resampling_from_itself_changes_nothing(model, batch):
+    for of in ("modalities", "time", "tokens", "blocks"):
+        found = effects(model, batch, of, "resampled", donors=batch, draws=1, width=3)
+        np.testing.assert_allclose(found.effect, 0, atol=1e-5, err_msg=of)
+
+
+def test_the_same_seed_draws_the_same(model, batch):
+    donors = tiny_batch(seed=3)
+    first = effects(model, batch, "modalities", "resampled", donors=donors, draws=2, seed=1)
+    again = effects(model, batch, "modalities", "resampled", donors=donors, draws=2, seed=1)
+    np.testing.assert_array_equal(first.effect, again.effect)
+    assert first.draws == 2 and first.spread.max() > 0
+
+
+@pytest.mark.parametrize(("of", "how"), [(of, how) for of, hows in HOWS.items() for how in hows])
+def test_every_choice_says_what_it_did(lens, of, how):
+    found = lens.effects(2, of, how, draws=2)
+    assert len(found.meaning) > 10 and len(found.names) == len(found.effect)
+    assert np.isfinite(found.effect).all() and np.abs(found.effect).max() > 0
+    assert list(found.table()["effect"].abs()) == sorted(np.abs(found.effect), reverse=True)
+
+
+def test_wrong_choices_are_refused(model, batch):
+    with pytest.raises(DeepMLFError, match="modalities"):
+        effects(model, batch, "pixels")
+    with pytest.raises(DeepMLFError, match="removed"):
+        effects(model, batch, "words", "burnt")
+    with pytest.raises(DeepMLFError, match="donors"):
+        effects(model, batch, "time", "resampled")
+    with pytest.raises(DeepMLFError, match="words="):
+        effects(model, batch, "words")
+    with pytest.raises(DeepMLFError, match="One utterance"):
+        effects(model, tiny_batch(), "modalities")
+
+
+def test_steps_and_frames_agree_with_the_encoders_pooling():
+    from deepmlf_kit.av_encoder import pool_to_steps
+
+    for length, steps in ((23, 10), (10, 10), (4, 10)):
+        mask = torch.arange(25) < length
+        for start, end in ((0, 3), (3, 10)):
+            inside = frames_of_steps(mask, steps, start, end)
+            pooled, _ = pool_to_steps(inside.float().view(1, -1, 1), mask.unsqueeze(0), steps)
+            assert (pooled[0, start:end] == 1).all()
+
+
+def test_integrated_gradients_add_up_to_the_difference(lens, model, batch):
+    for shares in (
+        integrated_gradients(model, batch, steps=48),
+        lens.gradients(1, steps=64),
+        lens.gradients(1, steps=64, frame_baseline="mean"),
+    ):
+        total = shares.text.sum() + shares.audio.sum() + shares.vision.sum()
+        difference = shares.prediction - shares.baseline_prediction
+        assert total == pytest.approx(difference, abs=0.02 * max(1.0, abs(difference)) + 0.01)
+        assert shares.gap == pytest.approx(difference - total, abs=1e-4)
+        assert np.abs(shares.audio).sum() > 0 and np.abs(shares.vision).sum() > 0
+
+
+def test_gradients_of_a_missing_modality_are_zero(model, batch):
+    silent = {**batch, "audio_mask": torch.zeros_like(batch["audio_mask"])}
+    shares = integrated_gradients(model, silent, steps=4)
+    assert (shares.audio == 0).all() and (shares.vision != 0).any()
+
+
+def test_attention_vs_effect_ranks_them(lens):
+    found = lens.compare(2, "time", width=2)
+    assert len(found.attention) == len(found.effect) == 10
+    assert found.attention.sum() == pytest.approx(1, abs=1e-4)
+    assert -1 <= found.rank_correlation <= 1
+    words = lens.compare(2, "words")
+    assert words.names == lens.read(2, "gates").words.labels
+    reading = lens.read(2, "cross_attention")
+    one = attention_vs_effect(reading, lens.effects(2, "time", width=2), layer=0, head=1, token=3)
+    np.testing.assert_allclose(
+        one.attention, reading.get("cross_attention")[0, 1, 3].reshape(10, 2).sum(axis=1), rtol=1e-5
+    )
+
+
+def test_a_model_that_looks_where_it_matters_ranks_high(lens):
+    reading, found = lens.read(2, "cross_attention"), lens.effects(2, "time", width=2)
+    share = reading.get("cross_attention").mean(axis=(0, 1, 2)).reshape(10, 2).sum(axis=1)
+    found.effect = -share  # the size of an effect counts, not its sign
+    assert attention_vs_effect(reading, found).rank_correlation == pytest.approx(1)
+    found.effect = 1 / share
+    assert attention_vs_effect(reading, found).misleading
