@@ -67,7 +67,7 @@ class FeatureCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
                 try:
-                    np.savez(file, notes=text, **arrays)
+                    np.savez(file, allow_pickle=False, notes=text, **arrays)
                 except BaseException:
                     os.unlink(file.name)
                     raise

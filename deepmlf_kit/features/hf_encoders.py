@@ -107,7 +107,8 @@ def encode_audio(
     samples = np.pad(samples, (0, max(0, field - len(samples)))).astype(np.float32)
     total = 1 + (len(samples) - field) // step
     longest = int(WINDOW_SECONDS * RATE) // step
-    size = (min(total, longest) - 1) * step + field
+    # Sound of one window goes in whole, to the last sample, as the encoder's own pipeline would have it.
+    size = len(samples) if total <= longest else (longest - 1) * step + field
     windows = _windows(total, longest, int(CONTEXT_SECONDS * RATE) // step)
     pieces = []
     while group := list(islice(windows, max(1, batch_size // 8))):

@@ -1,0 +1,107 @@
+"""Kept features: only what is new is computed, damage is repaired, the key is the content."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips_made import make_clip
+
+from deepmlf_kit.features import FeatureCache, FeatureRecipe, extract_clip
+from deepmlf_kit.features import clip as clip_module
+from deepmlf_kit.features.cache import CacheError, clip_hash
+from deepmlf_kit.features.clip import is_kept
+
+VOICE = FeatureRecipe(vision="none", transcribe=False)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> FeatureCache:
+    return FeatureCache(tmp_path / "cache")
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is computed, by extractor, as it happens."""
+    done = []
+    real = clip_module.extract_voice
+
+    def counted(sound, recipe, progress=None):
+        done.append(recipe.audio)
+        return real(sound, recipe, progress)
+
+    monkeypatch.setattr(clip_module, "extract_voice", counted)
+    return done
+
+
+def test_a_second_run_computes_nothing_and_gives_the_same(tmp_path, cache, computed):
+    path = make_clip(tmp_path / "clip.mp4", 1.0)
+    assert not is_kept(path, VOICE, cache=cache)
+    first = extract_clip(path, VOICE, cache=cache)
+    assert is_kept(path, VOICE, cache=cache)
+    second = extract_clip(path, VOICE, cache=cache)
+    assert computed == ["egemaps"]
+    np.testing.assert_array_equal(first.audio, second.audio)
+    np.testing.assert_array_equal(first.audio_times, second.audio_times)
+    assert first.found == second.found
+
+
+def test_a_second_recipe_computes_only_what_is_new(tmp_path, cache, computed):
+    path = make_clip(tmp_path / "clip.mp4", 1.0)
+    extract_clip(path, VOICE, cache=cache)
+    extract_clip(path, FeatureRecipe(vision="none", transcribe=False, fps=25), cache=cache)
+    assert computed == ["egemaps"]
+    extract_clip(path, FeatureRecipe(audio="mfcc", vision="none", transcribe=False), cache=cache)
+    assert computed == ["egemaps", "mfcc"]
+
+
+def test_the_same_content_under_another_name_is_known(tmp_path, cache, computed):
+    path = make_clip(tmp_path / "clip.mp4", 1.0)
+    extract_clip(path, VOICE, cache=cache)
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(path.read_bytes())
+    extract_clip(copy, VOICE, cache=cache)
+    other = make_clip(tmp_path / "other.mp4", 1.2)
+    extract_clip(other, VOICE, cache=cache)
+    assert computed == ["egemaps", "egemaps"]
+    assert clip_hash(path) == clip_hash(copy) != clip_hash(other)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "other"])
+def test_a_damaged_entry_is_made_again(tmp_path, cache, computed, damage: str):
+    path = make_clip(tmp_path / "clip.mp4", 1.0)
+    first = extract_clip(path, VOICE, cache=cache)
+    for entry in cache.folder.rglob("*.npz"):
+        raw = bytearray(entry.read_bytes())
+        middle = len(raw) // 2
+        raw[middle : middle + 40] = bytes(byte ^ 0xFF for byte in raw[middle : middle + 40])
+        entry.write_bytes(
+            {"truncated": raw[:middle], "flipped": raw, "empty": b"", "other": b"hello"}[damage]
+        )
+    again = extract_clip(path, VOICE, cache=cache)
+    assert computed == ["egemaps", "egemaps"]
+    np.testing.assert_array_equal(first.audio, again.audio)
+    extract_clip(path, VOICE, cache=cache)
+    assert computed == ["egemaps", "egemaps"]
+
+
+def test_nothing_is_kept_where_no_cache_is_given(tmp_path, own_cache):
+    before = sorted(own_cache.rglob("*"))
+    extract_clip(make_clip(tmp_path / "clip.mp4", 1.0), VOICE)
+    assert sorted(own_cache.rglob("*")) == before
+
+
+def test_a_save_that_fails_leaves_no_entry(cache):
+    with pytest.raises(TypeError):
+        cache.save("ab" * 16, "audio", {"features": np.zeros(3)}, {"bad": object()})
+    with pytest.raises(ValueError, match="allow_pickle"):
+        cache.save("ab" * 16, "audio", {"features": np.array([object()])}, {})
+    assert cache.load("ab" * 16, "audio") is None
+    assert not list(cache.folder.rglob("*.part"))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs a file system with permissions")
+def test_a_cache_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(CacheError, match="DEEPMLF_CACHE"):
+        extract_clip(make_clip(tmp_path / "clip.mp4", 1.0), VOICE, cache=FeatureCache(tmp_path / "cache"))
