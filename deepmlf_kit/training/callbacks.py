@@ -157,7 +157,12 @@ def epochs_of(log_history: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-_TIMINGS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+_TIMINGS = (
+    "eval_runtime",
+    "eval_samples_per_second",
+    "eval_steps_per_second",
+    "eval_model_preparation_time",
+)
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -154,7 +154,10 @@ def predict_split(trainer: Any, rows: Sequence[Any], ids: Sequence[str]) -> tupl
             **dict(zip(("prediction", "text", "fusion", "av"), heads.T, strict=True)),
         }
     )
-    skip = {f"test_{name}" for name in ("runtime", "samples_per_second", "steps_per_second")}
+    skip = {
+        f"test_{name}"
+        for name in ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+    }
     metrics = {k.removeprefix("test_"): v for k, v in output.metrics.items() if k not in skip}
     return metrics, table.dropna(axis="columns", how="all")
 

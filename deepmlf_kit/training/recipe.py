@@ -49,6 +49,8 @@ class Recipe:
         ):
             if getattr(self, name) < 0:
                 raise DeepMLFError(f"{name} is {getattr(self, name)}, but must not be negative.")
+        if self.learning_rate == 0:
+            raise DeepMLFError("learning_rate is 0, with which nothing is learned: set it higher.")
         if self.min_learning_rate > self.learning_rate:
             raise DeepMLFError(
                 f"min_learning_rate {self.min_learning_rate:g} is above learning_rate {self.learning_rate:g}: "

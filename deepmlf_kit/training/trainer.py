@@ -226,6 +226,12 @@ class SentimentTrainer(Trainer):
         with quiet_bars():
             super()._save(output_dir, state_dict)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """A checkpoint has no tensors of the LM, as it should; only what else is missing is worth a warning."""
+        missing = set(load_result.missing_keys) - set(self.model._keys_to_ignore_on_save or ())
+        if missing or load_result.unexpected_keys:
+            super()._issue_warnings_after_load(load_result)
+
     # Resume --------------------------------------------------------------------------------------------------
 
     def train_or_resume(self) -> None:
@@ -280,7 +286,7 @@ def decayed_parameters(model: nn.Module) -> list[str]:
     return [
         name
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and parameter.squeeze().ndim >= 2 and "fusion_tokens" not in name
+        if parameter.requires_grad and parameter.ndim >= 2 and "fusion_tokens" not in name
     ]
 
 

@@ -1,0 +1,170 @@
+"""The first minutes: the whole path on the sample set, in one call.
+
+Makes the sample set, pretrains the AV encoder, trains text only and the fused model on the embedded language model,
+prints what each modality is worth and writes a report. Everything it does is one call that notebooks use too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .metrics import HEADINGS, score
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from .training import Run
+
+#: Columns of the table of modalities.
+COLUMNS = ("MAE", "Corr", "Has0_acc_2", "Mult_acc_7")
+_QUICK_SIZES = {"train": 160, "valid": 48, "test": 64}
+_QUICK = {
+    "training.epochs": 2,
+    "pretraining.epochs": 2,
+}
+DATASET, AV, TEXT, FUSED = "data", "av", "text", "fused"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo left: `rows` are the table of modalities, `report` the page to open."""
+
+    out: Path
+    dataset: Path
+    fused: Run
+    rows: dict[str, dict[str, float]]
+    report: Path
+    seconds: float
+
+
+def run_demo(
+    out: str | Path = "runs/demo",
+    seed: int = 0,
+    quick: bool = False,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    lm: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    console: Console | None = None,
+) -> DemoResult:
+    """Sample set, AV pretraining, text only, fused training, table and report; minutes on two cores, no network.
+
+    Stopped and called again, it goes on where it stopped.
+
+    Args:
+        out: folder for the dataset (`data`), the runs (`av`, `text`, `fused`) and `report.html`.
+        seed: of the sample set and of the trainings.
+        quick: a small set and two epochs, to see that everything works; the scores mean nothing.
+        overrides: settings of the `sample` preset to change.
+        lm, tokenizer: in place of the embedded language model.
+        console: where to print (rich).
+    """
+    from rich.console import Console
+
+    from .baselines import late_fusion, train_text_only
+    from .data import schema
+    from .data.sample import make_sample
+    from .presets import load_preset
+    from .report import write_report
+    from .training import pretrain_av, train
+
+    console = console or Console()
+    started = time.perf_counter()
+    out = Path(out)
+    preset = load_preset("sample", {**(_QUICK if quick else {}), **(overrides or {})})
+    sizes = _QUICK_SIZES if quick else {}
+
+    console.print("[bold]1/5[/] The sample set: synthetic utterances, some of them ironic")
+    data = out / DATASET
+    if not (data / "dataset_dict.json").is_file():
+        schema.save(make_sample(seed, **sizes), data)
+    console.print("[bold]2/5[/] AV pretraining: voice and face alone")
+    common = {"seed": seed, "tokenizer": tokenizer}
+    av = pretrain_av(preset, data, out / AV, **common)
+    console.print("[bold]3/5[/] Text alone, on the frozen language model")
+    text = train_text_only(preset, data, out / TEXT, lm=lm, **common)
+    console.print("[bold]4/5[/] DeepMLF: fusion tokens in the frozen language model")
+    fused = train(preset, data, out / FUSED, av_encoder=av, lm=lm, **common)
+
+    mean = late_fusion(text, av)
+    rows = {
+        "Text only": text.metrics,
+        "Voice and face only": av.metrics,
+        "Late fusion (mean of both)": score(mean["prediction"], mean["label"], preset.data.scale),
+        f"DeepMLF, {len(preset.fusion.layers)} fusion layers": fused.metrics,
+    }
+    console.print("[bold]5/5[/] The report")
+    report = write_report(
+        fused,
+        data,
+        out / "report.html",
+        rows=rows,
+        title="DeepMLF demo: words, voice and face",
+        next_steps=_NEXT_IN_REPORT,
+        lm=lm,
+        tokenizer=tokenizer,
+    )
+    seconds = time.perf_counter() - started
+    console.print(modality_table(rows, "What each modality is worth (test split, synthetic sample set)"))
+    console.print(_verdict(rows))
+    console.print(f"Done in {seconds:.0f} s. Open next:")
+    console.print(
+        f"  {report}  (in a browser: curves, predictions, attention of the fusion tokens)", soft_wrap=True
+    )
+    console.print(f"  deepmlf predict CLIP --checkpoint {out / FUSED}  (a clip of yours)", soft_wrap=True)
+    console.print("  notebooks/00_quickstart.ipynb  (the same, step by step: make lab)", soft_wrap=True)
+    return DemoResult(out, data, fused, rows, report, seconds)
+
+
+def modality_table(
+    rows: Mapping[str, Mapping[str, float | tuple[float, float]]],
+    title: str,
+    columns: tuple[str, ...] = COLUMNS,
+) -> Any:
+    """A rich table of models by metric; the best value of a column is bold. Pairs are mean and deviation."""
+    from rich.table import Table
+
+    def value(cell: float | tuple[float, float]) -> float:
+        return cell[0] if isinstance(cell, tuple) else cell
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("model")
+    for name in columns:
+        heading, more = HEADINGS[name]
+        table.add_column(f"{heading.replace(' (neg/non-neg)', '')} {'↑' if more else '↓'}", justify="right")
+    best = {}
+    for name in columns:
+        values = [value(row[name]) for row in rows.values()]
+        best[name] = max(values) if HEADINGS[name][1] else min(values)
+    for title_of_row, row in rows.items():
+        cells = []
+        for name in columns:
+            cell = row[name]
+            text = f"{cell[0]:.3f} ± {cell[1]:.3f}" if isinstance(cell, tuple) else f"{cell:.3f}"
+            cells.append(f"[bold]{text}[/]" if value(cell) == best[name] else text)
+        table.add_row(title_of_row, *cells)
+    return table
+
+
+def _verdict(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """What the table says, in a sentence, whatever came out."""
+    errors = {name: row["MAE"] for name, row in rows.items()}
+    fused = next(name for name in errors if name.startswith("DeepMLF"))
+    single = min(("Text only", "Voice and face only"), key=errors.__getitem__)
+    change = 1 - errors[fused] / errors[single]
+    if change > 0:
+        return f"Fusion makes {change:.0%} less error than {single.lower()}, the better of the two alone."
+    return f"Fusion makes {-change:.0%} more error than {single.lower()} here; train longer or on more utterances."
+
+
+_NEXT_IN_REPORT = (
+    "<code>deepmlf predict CLIP --checkpoint runs/demo/fused</code>: the sentiment of a clip of yours",
+    "<code>deepmlf app</code>: the same with your webcam",
+    "<code>make lab</code>, then <code>notebooks/00_quickstart.ipynb</code>: this page, step by step",
+    "<code>notebooks/04_fusion_token_attention.ipynb</code>: what the fusion tokens listen to, and whether it matters",
+)

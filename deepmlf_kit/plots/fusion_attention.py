@@ -1,0 +1,105 @@
+"""Where in an utterance the fusion tokens listen and look: attention over time, one map a fusion layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .style import COLOURS, SEQUENTIAL, figure
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+def fusion_attention(
+    attention: Mapping[int, np.ndarray],
+    times: np.ndarray,
+    words: Sequence[Mapping[str, Any]] = (),
+    tracks: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    title: str = "What the fusion tokens attend to",
+) -> go.Figure:
+    """Maps fusion token x time, one a fusion layer, above the clip's own tracks on the same time axis.
+
+    Args:
+        attention: fusion layer -> weights [F, K] (mean over heads); each row sums to 1.
+        times: seconds of the K AV steps (`av_encoder.step_times`); of those that are NaN nothing is drawn.
+        words: mappings with `word`, `start`, `end` in seconds, written under the maps.
+        tracks: name -> (seconds [n], values [n]), e.g. loudness and smile; each is drawn scaled to its own range.
+    """
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    from .style import template
+
+    layers = sorted(attention)
+    rows = len(layers) + 1
+    known = ~np.isnan(times)
+    heights = [1.0] * len(layers) + [1.6]
+    fig = make_subplots(rows, 1, shared_xaxes=True, vertical_spacing=0.02, row_heights=heights)
+    head = figure(
+        title,
+        subtitle="Bright: a fusion token (row) reads this moment. Above: one map a fusion layer; below: the clip.",
+    )
+    fig.update_layout(template=template(), title=head.layout.title, height=120 + 110 * len(layers) + 180)
+    top = max(float(attention[layer][:, known].max()) for layer in layers)
+    for i, layer in enumerate(layers, start=1):
+        tokens = [str(token) for token in range(attention[layer].shape[0])]
+        fig.add_trace(
+            go.Heatmap(
+                x=times[known],
+                y=tokens,
+                z=attention[layer][:, known],
+                coloraxis="coloraxis",
+                hovertemplate="layer " + str(layer) + ", token %{y}, %{x:.2f} s: %{z:.3f}<extra></extra>",
+            ),
+            row=i,
+            col=1,
+        )
+        fig.update_yaxes(
+            title_text=f"layer {layer}<br>token", row=i, col=1, autorange="reversed", showgrid=False
+        )
+    palette = (COLOURS["audio"], COLOURS["vision"], COLOURS["task"], COLOURS["text"])
+    for (name, (seconds, values)), colour in zip((tracks or {}).items(), palette, strict=False):
+        low, high = float(np.min(values)), float(np.max(values))
+        fig.add_trace(
+            go.Scatter(
+                x=seconds,
+                y=(np.asarray(values) - low) / ((high - low) or 1.0),
+                customdata=np.asarray(values),
+                name=name,
+                line={"color": colour, "width": 1.6},
+                hovertemplate="%{x:.2f} s: %{customdata:.3g}<extra>" + name + "</extra>",
+            ),
+            row=rows,
+            col=1,
+        )
+    for word in words:
+        fig.add_vrect(
+            x0=word["start"], x1=word["end"], fillcolor="rgba(59,130,246,0.10)", line_width=0, row=rows, col=1
+        )
+        fig.add_annotation(
+            x=(word["start"] + word["end"]) / 2,
+            y=1.32,
+            text=str(word["word"]),
+            showarrow=False,
+            textangle=-35,
+            font={"size": 11, "color": COLOURS["text"]},
+            row=rows,
+            col=1,
+        )
+    fig.update_yaxes(
+        title_text="voice, face<br>(scaled)", range=[-0.1, 1.65], showticklabels=False, row=rows, col=1
+    )
+    fig.update_xaxes(title_text="time (seconds)", row=rows, col=1)
+    fig.update_layout(
+        coloraxis={
+            "colorscale": SEQUENTIAL,
+            "cmin": 0,
+            "cmax": top,
+            "colorbar": {"title": {"text": "attention<br>weight"}, "len": 0.6, "y": 0.7, "thickness": 12},
+        },
+        legend={"orientation": "h", "y": -0.12},
+    )
+    return fig

@@ -1,0 +1,55 @@
+"""What each modality is worth: errors of text only, voice and face only, and their fusions, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from .style import COLOURS, SERIES, figure
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+def modality_errors(errors: Mapping[str, tuple[float, float | None]], split: str = "test") -> go.Figure:
+    """Bars of mean absolute error.
+
+    Args:
+        errors: for each model its error and, over several seeds, the deviation of it (else None).
+        split: on which split.
+    """
+    import plotly.graph_objects as go
+
+    fig = figure(
+        "Error by modality",
+        f"mean absolute error on the {split} split (units of the label; lower is better)",
+        height=110 + 50 * len(errors),
+    )
+    colours = {
+        "text": COLOURS["text"],
+        "voice": COLOURS["av"],
+        "late": COLOURS["label"],
+        "deepmlf": COLOURS["fusion"],
+    }
+    names = list(errors)
+    deviations = [errors[name][1] or 0.0 for name in names]
+    fig.add_trace(
+        go.Bar(
+            y=names,
+            x=[errors[name][0] for name in names],
+            error_x={
+                "type": "data",
+                "array": deviations,
+                "color": COLOURS["label"],
+                "visible": any(deviations),
+            },
+            text=[f"{errors[name][0]:.2f}" for name in names],
+            textposition="inside",
+            insidetextfont={"color": "white"},
+            orientation="h",
+            marker={"color": [colours.get(name.lower().split()[0], SERIES[0]) for name in names]},
+            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+        )
+    )
+    fig.update_yaxes(autorange="reversed", ticks="")
+    return fig

@@ -1,0 +1,79 @@
+"""How a training went: losses and validation errors by epoch, with the epoch that was kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .style import COLOURS, figure
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from ..training import Run
+
+_TERMS = {
+    "train_loss_task": ("task", "task"),
+    "train_loss_fusion": ("fusion tokens", "fusion"),
+    "train_loss_av": ("voice and face", "av"),
+    "train_loss_text": ("text", "text"),
+    "train_loss_lm": ("next token", "label"),
+}
+_ERRORS = {
+    "valid_MAE": ("task head", "task"),
+    "valid_fusion_MAE": ("fusion head", "fusion"),
+    "valid_av_MAE": ("AV head", "av"),
+    "valid_text_MAE": ("text head", "text"),
+}
+
+
+def training_losses(run: Run) -> go.Figure:
+    """The loss terms on the training split, by epoch; their weighted sum for models with one term."""
+    history = run.history()
+    terms = {name: style for name, style in _TERMS.items() if name in history[0]}
+    terms = terms or {"train_loss": ("L1", "task")}
+    return _curves(
+        run,
+        terms,
+        "Training loss by term",
+        "loss (before weighting; L1 in units of the label)",
+        "Lower is better.",
+    )
+
+
+def validation_errors(run: Run) -> go.Figure:
+    """Mean absolute error of every head on the validation split, by epoch."""
+    errors = {name: style for name, style in _ERRORS.items() if name in run.history()[0]}
+    return _curves(
+        run, errors, "Validation error by head", "mean absolute error (units of the label)", _kept(run)
+    )
+
+
+def _kept(run: Run) -> str:
+    best = run.info.get("best")
+    return f"The weights of epoch {best['epoch']} were kept." if best else "Lower is better."
+
+
+def _curves(run: Run, lines: dict[str, tuple[str, str]], title: str, y: str, subtitle: str) -> go.Figure:
+    import plotly.graph_objects as go
+
+    history = run.history()
+    fig = figure(title, "epoch", y, subtitle=subtitle, height=380)
+    epochs = [row["epoch"] for row in history]
+    for name, (label, colour) in lines.items():
+        fig.add_trace(
+            go.Scatter(
+                x=epochs,
+                y=[row.get(name) for row in history],
+                name=label,
+                mode="lines+markers",
+                line={"color": COLOURS[colour], "width": 2},
+                marker={"size": 5},
+                hovertemplate="epoch %{x}: %{y:.3f}<extra>" + label + "</extra>",
+            )
+        )
+    best = run.info.get("best")
+    if best:
+        fig.add_vline(x=best["epoch"], line={"color": COLOURS["label"], "dash": "dot", "width": 1})
+    fig.update_yaxes(rangemode="tozero")
+    fig.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
+    return fig

@@ -1,0 +1,275 @@
+"""The report of a run: one HTML file that works offline, with everything worth a first look.
+
+Stands after training: `write_report` reads run folders and a dataset, draws with `plots` and writes a page that
+carries its own scripts.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import DeepMLFError
+from .metrics import HEADINGS
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from datasets import Dataset, DatasetDict
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from .training import Run
+
+#: Tracks drawn under the attention maps where the dataset's features have these names.
+_TRACKS = {
+    "loudness": ("audio", ("Loudness_sma3",)),
+    "smile": ("vision", ("mouthSmileLeft", "mouthSmileRight")),
+    "lowered brows": ("vision", ("browDownLeft", "browDownRight")),
+}
+
+
+def write_report(
+    run: Run,
+    dataset: DatasetDict | str | Path | None = None,
+    path: str | Path | None = None,
+    *,
+    rows: Mapping[str, Mapping[str, float]] | None = None,
+    title: str | None = None,
+    next_steps: Sequence[str] = (),
+    utterance: str | None = None,
+    lm: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Path:
+    """Write the report of a finished fused run.
+
+    Args:
+        run: what `train` gave.
+        dataset: what it was trained on; None: from the path that the run remembers.
+        path: the file; None: `report.html` in the run's folder.
+        rows: models to set beside each other (name -> metrics on the test split); the run alone if None.
+        next_steps: commands or notebooks to try next, one line each.
+        utterance: id of the utterance whose attention is shown; None: one where text alone is misled and the
+            fused model is not.
+        lm, tokenizer: where the run was made with a language model in memory.
+
+    Returns:
+        The file written.
+
+    Raises:
+        DeepMLFError: the run is not finished, or its dataset or the utterance cannot be found.
+    """
+    from .training.engine import open_dataset
+
+    if not run.finished:
+        raise DeepMLFError(f"The run {run.path} is not finished: run the same training again, it goes on.")
+    where = dataset if dataset is not None else run.info["dataset"]["path"]
+    if where is None:
+        raise DeepMLFError(f"The run {run.path} was trained on a dataset in memory: pass it as dataset=...")
+    data, _ = open_dataset(where)
+    split = "test" if "test" in data else "valid"
+    rows = rows or {run.path.name: run.metrics}
+    parts = [_metrics_table(rows, split)]
+    if len(rows) > 1:
+        from .plots.modalities import modality_errors
+
+        parts.append(_figure(modality_errors({name: (m["MAE"], None) for name, m in rows.items()}, split)))
+    parts += _training_part(run)
+    parts += _predictions_part(run, data[split])
+    if run.kind == "fused":
+        parts += _attention_part(run, data[split], utterance, lm, tokenizer)
+    if next_steps:
+        items = "".join(f"<li>{step}</li>" for step in next_steps)
+        parts.append(f"<h2>What to open next</h2><ul>{items}</ul>")
+    path = Path(path) if path is not None else run.path / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_page(title or f"Run {run.path.name}", run, parts), encoding="utf-8")
+    return path
+
+
+def choose_utterance(run: Run) -> str:
+    """Id of a test utterance that shows fusion at work: the text head is far off, the prediction is close."""
+    table = run.predictions()
+    error = (table["prediction"] - table["label"]).abs()
+    text_error = (table["text"] - table["label"]).abs() if "text" in table else error * 0
+    return str(table["id"][(text_error - 2 * error).idxmax()])
+
+
+def _training_part(run: Run) -> list[str]:
+    from .plots.training_curves import training_losses, validation_errors
+
+    seconds = run.info.get("seconds", 0)
+    parameters = run.info["parameters"]
+    text = (
+        f"{parameters['trained']:,} weights were trained and {parameters['frozen']:,} of the language model were left "
+        f"as they are, in {seconds:.0f} seconds. Every head is asked the same question from what it sees: the text "
+        "head from the words, the AV head from voice and face, the fusion head from the fusion tokens, and the task "
+        "head, whose answer is the model's, from all three."
+    )
+    return [
+        "<h2>How training went</h2>",
+        f"<p>{text}</p>",
+        _figure(validation_errors(run)),
+        _figure(training_losses(run)),
+    ]
+
+
+def _predictions_part(run: Run, split: Dataset) -> list[str]:
+    from .plots.predicted_vs_true import predicted_vs_true
+
+    table = run.predictions()
+    texts = dict(zip(split["id"], split["text"], strict=True))
+    kinds = [str(i).rsplit("_", 1)[-1] for i in table["id"]]
+    named = set(kinds) <= {"sincere", "ironic", "neutral"}  # the sample set says what each utterance is
+    note = (
+        "The sample set says how each utterance was meant. Ironic ones mean the opposite of their words, and only "
+        "voice and face tell."
+        if named
+        else "Hover over a dot to read the utterance."
+    )
+    return [
+        "<h2>What it predicts</h2>",
+        f"<p>{note}</p>",
+        _figure(predicted_vs_true(table, [texts[i] for i in table["id"]], kinds if named else None)),
+    ]
+
+
+def _attention_part(
+    run: Run,
+    split: Dataset,
+    utterance: str | None,
+    lm: PreTrainedModel | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> list[str]:
+    import torch
+
+    from .av_encoder import step_times
+    from .plots.fusion_attention import fusion_attention
+
+    wanted = utterance or choose_utterance(run)
+    ids = list(split["id"])
+    if wanted not in ids:
+        raise DeepMLFError(f"There is no utterance {wanted!r} in the split; its ids look like {ids[0]!r}.")
+    row = split.with_format("numpy")[ids.index(wanted)]
+    model = run.load_model(lm=lm, tokenizer=tokenizer)
+    batch = run.collator(model.tokenizer)([row])
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        output = model(**batch, output_attentions=True)
+    attention = {layer: w[0].mean(dim=0).numpy() for layer, w in output.cross_attentions.items()}
+    times = step_times(row["audio_times"], model.config.av_steps)
+    if np.isnan(times).all():
+        times = step_times(row["vision_times"], model.config.av_steps)
+    if np.isnan(times).all():
+        times = np.linspace(0, 1, model.config.av_steps)  # no frame times: the share of the utterance
+    words = split[ids.index(wanted)]["words"]
+    fig = fusion_attention(attention, times, words, _tracks(row, split), title=f"“{row['text']}”")
+    said = {
+        "the text head says": output.text_prediction.item(),
+        "the AV head": output.av_prediction.item(),
+        "the model": output.prediction.item(),
+        "the label is": labels.item(),
+    }
+    sentence = ", ".join(f"{who} {value:+.2f}" for who, value in said.items())
+    return [
+        "<h2>What the fusion tokens look at</h2>",
+        f"<p>Utterance <code>{html.escape(wanted)}</code>: {sentence}. Attention is where the tokens read, not yet "
+        "why the model answers as it does; notebook 04 sets the two beside each other.</p>",
+        _figure(fig),
+    ]
+
+
+def _tracks(row: Mapping[str, Any], split: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Loudness, smile and brows of an utterance, where the dataset's recipe names its features."""
+    from .data.schema import recipe_of
+
+    try:
+        from .features.recipe import FeatureRecipe, feature_names
+
+        recipe = recipe_of(split)
+        known = {k: v for k, v in recipe.items() if k in FeatureRecipe.__dataclass_fields__}
+        names = dict(zip(("audio", "vision"), feature_names(FeatureRecipe(**known)), strict=True))
+    except (DeepMLFError, TypeError):
+        return {}
+    tracks = {}
+    for title, (modality, dims) in _TRACKS.items():
+        frames, seconds = row[modality], row[f"{modality}_times"]
+        have = names.get(modality) or []
+        if len(seconds) and all(dim in have for dim in dims):
+            valid = frames.any(axis=1)
+            columns = [have.index(dim) for dim in dims]
+            if valid.any():
+                tracks[title] = (seconds[valid], frames[valid][:, columns].mean(axis=1))
+    return tracks
+
+
+def _metrics_table(rows: Mapping[str, Mapping[str, float]], split: str) -> str:
+    first = next(iter(rows.values()))
+    names = [name for name in HEADINGS if name in first]
+    best = {
+        name: (max if HEADINGS[name][1] else min)(metrics[name] for metrics in rows.values())
+        for name in names
+    }
+    head = "".join(f"<th>{html.escape(HEADINGS[name][0])}</th>" for name in names)
+    body = ""
+    for title, metrics in rows.items():
+        cells = "".join(
+            f"<td>{'<b>' if metrics[n] == best[n] and len(rows) > 1 else ''}{metrics[n]:.3f}</td>"
+            for n in names
+        )
+        body += f"<tr><th scope='row'>{html.escape(title)}</th>{cells}</tr>"
+    return (
+        f"<h2>Results on the {split} split</h2>"
+        "<p>MAE: mean absolute error, lower is better; all others are shares or correlations, higher is better.</p>"
+        f"<div class='scroll'><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _figure(fig: go.Figure) -> str:
+    return fig.to_html(
+        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
+    )
+
+
+def _page(title: str, run: Run, parts: Sequence[str]) -> str:
+    from plotly.offline import get_plotlyjs
+
+    preset = run.preset
+    about = (
+        f"Preset <code>{html.escape(preset.name)}</code>, language model <code>{html.escape(preset.lm.name)}</code>, fusion "
+        f"layers {preset.fusion.layers}, {preset.fusion.tokens} fusion tokens, seed {run.info['seed']}."
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title>
+<style>{_STYLE}</style>
+<script>{get_plotlyjs()}</script>
+</head>
+<body>
+<main>
+<h1>{html.escape(title)}</h1>
+<p>{about}</p>
+{chr(10).join(parts)}
+</main>
+</body>
+</html>
+"""
+
+
+_STYLE = """
+:root { color-scheme: light dark; --page: #ffffff; --ink: #1f2328; --soft: #59636e; --line: #d1d9e0; }
+@media (prefers-color-scheme: dark) { :root { --page: #14171c; --ink: #e6e8eb; --soft: #9aa4af; --line: #333a44; } }
+body { background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; margin: 0; }
+main { max-width: 1000px; margin: 0 auto; padding: 24px 20px 64px; }
+h1 { font-size: 1.7rem; margin: 0 0 4px; } h2 { font-size: 1.25rem; margin: 40px 0 4px; }
+p, li { max-width: 75ch; } h1 + p { color: var(--soft); margin-top: 0; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 6px 12px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child { text-align: left; } thead th { font-weight: 600; font-size: .85rem; color: var(--soft); }
+code { font-size: .9em; background: color-mix(in srgb, var(--ink) 8%, transparent); padding: 1px 5px; border-radius: 4px; }
+"""

@@ -1,0 +1,66 @@
+"""A language model and a dataset so small that a training takes a second; shared by the tests of training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from datasets import DatasetDict
+
+
+def tiny_lm(texts: list[str], layers: int = 3, width: int = 32) -> tuple[Any, Any]:
+    """A random Llama and a word tokenizer over `texts`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=["<pad>", "<unk>"]))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token="<pad>"
+    )
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    lm = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+        )
+    )
+    torch.random.set_rng_state(state)
+    return lm, tokenizer
+
+
+def tiny_sample() -> DatasetDict:
+    """40 utterances to train on, 16 to validate, 16 to test."""
+    from deepmlf_kit.data.sample import make_sample
+
+    return make_sample(seed=0, train=40, valid=16, test=16)
+
+
+#: The sample preset, as small as the tiny LM.
+TINY = {
+    "fusion.layers": [1, 2],
+    "fusion.tokens": 3,
+    "fusion.heads": 4,
+    "av_encoder.steps": 8,
+    "av_encoder.width": 12,
+    "av_encoder.layers": 1,
+    "av_encoder.heads": 2,
+    "data.max_text_tokens": 24,
+    "seqaug.text_p_feat": 0.2,
+    "seqaug.text_p_apply": 0.5,
+    "seqaug.av_p_feat": 0.2,
+    "training.epochs": 4,
+    "training.early_stop": 4,
+    "training.batch_size": 8,
+    "training.accumulation": 2,
+    "training.learning_rate": 1e-3,
+    "pretraining.epochs": 2,
+    "pretraining.batch_size": 8,
+}
