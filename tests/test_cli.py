@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import deepmlf_kit
-from deepmlf_kit.cli import app as cli_app
+from deepmlf_kit.cli import frame
 from deepmlf_kit.cli.output import plain, print_json, stdout_kept_for_json
 from deepmlf_kit.errors import DeepMLFError
 
@@ -22,35 +22,35 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def command() -> None:
         raise error
 
-    monkeypatch.setattr(cli_app, "VERBS", ("fail",))
-    monkeypatch.setattr(cli_app, "import_module", lambda name: SimpleNamespace(command=command))
+    monkeypatch.setattr(frame, "VERBS", ("fail",))
+    monkeypatch.setattr(frame, "import_module", lambda name: SimpleNamespace(command=command))
 
 
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]):
-    assert cli_app.run(["--help"]) == 0
+    assert frame.run(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(verb in text for verb in cli_app.VERBS)
+    assert all(verb in text for verb in frame.VERBS)
 
 
-@pytest.mark.parametrize("verb", cli_app.VERBS)
+@pytest.mark.parametrize("verb", frame.VERBS)
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]):
-    assert cli_app.run([verb, "--help"]) == 0
+    assert frame.run([verb, "--help"]) == 0
     assert f"deepmlf {verb}" in capsys.readouterr().out
 
 
 def test_version_is_the_package_version(capsys: pytest.CaptureFixture[str]):
-    assert cli_app.run(["--version"]) == 0
+    assert frame.run(["--version"]) == 0
     assert capsys.readouterr().out.strip() == f"deepmlf {deepmlf_kit.__version__}"
 
 
 def test_unknown_verb_is_a_usage_error(capsys: pytest.CaptureFixture[str]):
-    assert cli_app.run(["juggle"]) == 2
+    assert frame.run(["juggle"]) == 2
     assert "juggle" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line_on_stderr_and_exit_code_2(monkeypatch, capsys):
     fail_with(monkeypatch, DeepMLFError("found a text file,\n  expected a clip; give an mp4"))
-    assert cli_app.run(["fail"]) == 2
+    assert frame.run(["fail"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "deepmlf: found a text file, expected a clip; give an mp4\n"
@@ -58,7 +58,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(monkeypatch, capsys):
 
 def test_defect_is_one_line_that_names_debug_and_exit_code_1(monkeypatch, capsys):
     fail_with(monkeypatch, ZeroDivisionError("division by zero"))
-    assert cli_app.run(["fail"]) == 1
+    assert frame.run(["fail"]) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "ZeroDivisionError: division by zero" in err and "--debug" in err
@@ -68,18 +68,18 @@ def test_defect_is_one_line_that_names_debug_and_exit_code_1(monkeypatch, capsys
 def test_debug_keeps_the_traceback_of_a_defect(monkeypatch, arguments):
     fail_with(monkeypatch, ZeroDivisionError("division by zero"))
     with pytest.raises(ZeroDivisionError):
-        cli_app.run(arguments)
+        frame.run(arguments)
 
 
 def test_debug_shows_where_bad_input_was_refused(monkeypatch, capsys):
     fail_with(monkeypatch, DeepMLFError("no such preset"))
-    assert cli_app.run(["fail", "--debug"]) == 2
+    assert frame.run(["fail", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_stopping_gives_exit_code_130(monkeypatch):
     fail_with(monkeypatch, KeyboardInterrupt())
-    assert cli_app.run(["fail"]) == 130
+    assert frame.run(["fail"]) == 130
 
 
 def test_the_installed_command_answers():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deepmlf_kit.cli.app import run
+from deepmlf_kit.cli.frame import run
 
 TINY = [
     "fusion.layers=[1,2]",

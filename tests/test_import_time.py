@@ -32,11 +32,11 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_building_the_command_imports_nothing_heavy():
-    assert heavy_after("from deepmlf_kit.cli.app import build_app; build_app()") == []
+    assert heavy_after("from deepmlf_kit.cli.frame import build_app; build_app()") == []
 
 
 def test_showing_the_help_imports_nothing_heavy():
-    assert heavy_after("from deepmlf_kit.cli.app import run; assert run(['--help']) == 0") == []
+    assert heavy_after("from deepmlf_kit.cli.frame import run; assert run(['--help']) == 0") == []
 
 
 def test_the_check_sees_a_heavy_import():

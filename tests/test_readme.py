@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deepmlf_kit.cli import app as cli_app
+from deepmlf_kit.cli import frame
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -37,7 +37,7 @@ def test_every_make_target_exists(page: str):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_verb_exists(page: str):
     for verb in re.findall(r"deepmlf ([a-z][a-z-]+)\b", PAGES[page]):
-        assert verb in cli_app.VERBS, f"{page} names `deepmlf {verb}`"
+        assert verb in frame.VERBS, f"{page} names `deepmlf {verb}`"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -8,7 +8,7 @@ import sys
 
 
 def main() -> None:
-    """Entry point of the `deepmlf` command; ends the process with the exit code of `app.run`."""
-    from .app import run
+    """Entry point of the `deepmlf` command; ends the process with the exit code of `frame.run`."""
+    from .frame import run
 
     sys.exit(run(sys.argv[1:]))

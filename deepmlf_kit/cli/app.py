@@ -1,106 +1,26 @@
-"""The command's frame: which verbs there are, and what a user sees when something goes wrong.
+"""`deepmlf app`: the live demo in the browser."""
 
-Exit codes: 0 done; 1 a defect of ours (one line; the traceback with `--debug`); 2 the input or the usage is at
-fault (one line that says what to do); 130 stopped by the user.
-"""
-
-import os
-import sys
-import traceback
-from collections.abc import Sequence
-from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .. import __version__
-from ..errors import DeepMLFError
 
-# In the order of the work. A verb lives in the file of its name (`pretrain-av` in pretrain_av.py), which defines
-# the function `command`.
-VERBS: tuple[str, ...] = ("sample", "presets", "pretrain-av", "train", "predict")
+def command(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Run folder of `deepmlf train`; without it, the kit's own demo checkpoint."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; without it, the first free one from 7860.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. The default can be reached from this machine only.")
+    ] = "127.0.0.1",
+    face_model: Annotated[Path | None, typer.Option(help="Path of face_landmarker.task.")] = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser window.")] = True,
+) -> None:
+    """Open the live demo: webcam or clip in, sentiment and its reasons out."""
+    from ..app import launch
 
-HELP = """DeepMLF: the sentiment of an utterance from its words, voice and face.
-
-Start with `deepmlf demo`, or `deepmlf predict CLIP` on a clip of yours."""
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"deepmlf {__version__}")
-        raise typer.Exit()
-
-
-def build_app() -> typer.Typer:
-    """The typer application with every verb; imports none of the libraries that the verbs need."""
-    app = typer.Typer(
-        name="deepmlf",
-        help=HELP,
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-
-    @app.callback()
-    def options(
-        debug: Annotated[
-            bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")
-        ] = False,
-        version: Annotated[
-            bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
-        ] = False,
-    ) -> None:
-        pass
-
-    for verb in VERBS:
-        module = import_module(f"{__package__}.{verb.replace('-', '_')}")
-        app.command(name=verb)(module.command)
-    return app
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _say(message: str) -> None:
-    """One line on stderr, red on a terminal that shows colours."""
-    if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
-        from rich.console import Console
-
-        Console(stderr=True, highlight=False).print(message, style="red", markup=False, soft_wrap=True)
-    else:
-        print(message, file=sys.stderr)
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code (see the module's docstring); raises only with `--debug`.
-
-    `--debug` is understood before or after the verb.
-    """
-    arguments = list(arguments)
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    debug = "--debug" in arguments[:end]
-    arguments = [word for word in arguments[:end] if word != "--debug"] + arguments[end:]
-    try:
-        build_app()(arguments, prog_name="deepmlf")
-    except SystemExit as stop:  # how typer ends, well or badly
-        return stop.code if isinstance(stop.code, int) else 1
-    except DeepMLFError as error:
-        if debug:
-            traceback.print_exc()
-        _say(f"deepmlf: {_one_line(error)}")
-        return 2
-    except KeyboardInterrupt:
-        _say("deepmlf: stopped")
-        return 130
-    except Exception as error:
-        if debug:
-            raise
-        _say(
-            f"deepmlf: unexpected {type(error).__name__}: {_one_line(error)} "
-            "(this is a defect of the kit; the same command with --debug shows where)"
-        )
-        return 1
-    return 0
+    launch(checkpoint, host=host, port=port, face_model=face_model, open_browser=open_browser)

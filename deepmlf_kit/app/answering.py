@@ -1,0 +1,134 @@
+"""From a clip to everything the page shows of it, in steps that are told as they happen."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DeepMLFError
+from ..features import extract_clip
+from ..features.clip import ClipFeatures
+from .reasons import Reasons, find_reasons
+from .uploads import check_upload
+
+if TYPE_CHECKING:
+    from ..features.recipe import FeatureRecipe
+    from ..predict import Prediction
+    from .models import Models
+    from .sessions import Session
+    from .settings import Settings
+
+# What `extract_clip` times, by the step that it belongs to.
+_STEP_OF = {"open": "open", "decode_audio": "open", "decode_video": "open", "voice": "voice"}
+_STEP_OF |= {"transcript": "transcript", "load_speech_model": "transcript", "face": "face"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage (`views.STEPS`) is under way: the share of it that is done, and the seconds of those before."""
+
+    stage: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All that is known of one clip with these words and streams. `seconds`: what each step took."""
+
+    prediction: Prediction
+    reasons: Reasons
+    features: ClipFeatures
+    recipe: FeatureRecipe
+    seconds: dict[str, float]
+
+
+def read_clip(
+    models: Models, settings: Settings, path: Path, text: str, words: list[dict] | None = None
+) -> Iterator[Step | Answer]:
+    """Extract a clip and ask the model, telling the steps; the last thing is the `Answer`.
+
+    Args:
+        text: the words; empty: transcribe where a speech model is at hand.
+        words: their times, where they are known.
+
+    Raises:
+        DeepMLFError: the file is not taken, or nothing can be made of it.
+    """
+    check_upload(path, settings)
+    recipe = models.recipe()
+    news: queue.Queue = queue.Queue()
+
+    def work() -> None:
+        try:
+            given = text.strip() or (None if recipe.transcribe else "")
+            features = extract_clip(
+                path,
+                recipe,
+                text=given,
+                face_model=models.face_model,
+                progress=lambda stage, share: news.put(Step(stage, share)),
+            )
+            if words and not features.words:
+                features = replace(features, words=words)
+            news.put(Step("model", 0.0))
+            news.put(answer(models, with_all_dims(features, models), recipe))
+        except BaseException as error:
+            news.put(error)
+
+    threading.Thread(target=work, name="read-clip", daemon=True).start()
+    while True:
+        item = news.get()
+        if isinstance(item, DeepMLFError):
+            raise type(item)(str(item).replace(str(path), "the clip")) from item
+        if isinstance(item, BaseException):
+            raise item
+        yield item
+        if isinstance(item, Answer):
+            return
+
+
+def ask_again(models: Models, session: Session, text: str, *, audio: bool, vision: bool) -> Answer:
+    """Answer for the session's clip with other words or streams; nothing is extracted again."""
+    assert session.features is not None
+    return answer(models, session.features, models.recipe(), text, audio=audio, vision=vision)
+
+
+def answer(
+    models: Models,
+    features: ClipFeatures,
+    recipe: FeatureRecipe,
+    text: str | None = None,
+    *,
+    audio: bool = True,
+    vision: bool = True,
+) -> Answer:
+    """Ask the model about features, and why it says so."""
+    import time
+
+    began = time.perf_counter()
+    predictor = models.predictor
+    prediction = predictor.features(features, text, audio=audio, vision=vision)
+    reasons = find_reasons(predictor, features, prediction.text, audio=audio, vision=vision)
+    seconds: dict[str, float] = {}
+    for stage, took in features.timings.items():
+        if stage in _STEP_OF:
+            seconds[_STEP_OF[stage]] = seconds.get(_STEP_OF[stage], 0.0) + took
+    seconds["model"] = time.perf_counter() - began
+    return Answer(prediction, reasons, features, recipe, seconds)
+
+
+def with_all_dims(features: ClipFeatures, models: Models) -> ClipFeatures:
+    """Features whose missing streams have the model's dims too: a stream without an extractor has 0 columns."""
+    dims = models.predictor.collator.dims
+    changes = {
+        stream: np.zeros((0, dims[stream]), np.float32)
+        for stream in ("audio", "vision")
+        if not len(getattr(features, stream)) and dims[stream]
+    }
+    return replace(features, **changes)

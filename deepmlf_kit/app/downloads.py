@@ -1,0 +1,74 @@
+"""The tables behind one answer, as files: everything as JSON, frames and effects as CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..features import feature_names
+
+if TYPE_CHECKING:
+    from ..features.clip import ClipFeatures
+    from ..features.recipe import FeatureRecipe
+    from ..predict import Prediction
+    from .reasons import Reasons
+
+
+def write_files(
+    folder: Path, prediction: Prediction, reasons: Reasons, features: ClipFeatures, recipe: FeatureRecipe
+) -> list[Path]:
+    """Write answer.json, effects.csv and frames.csv.
+
+    `frames.csv` has one row a frame: stream, seconds, feature, value in long form would be large, so each stream's
+    frames stand in columns of their own names, empty where the row is the other stream's.
+    """
+    answer, effects, frames = (folder / name for name in ("answer.json", "effects.csv", "frames.csv"))
+    answer.write_text(json.dumps(as_dict(prediction, reasons), indent=1, ensure_ascii=False) + "\n")
+    with effects.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["kind", "name", "start_s", "end_s", "effect", "says"])
+        for kind in ("words", "moments", "tokens", "modalities"):
+            for entry in getattr(reasons, kind):
+                row = [entry.get(key) for key in ("name", "start", "end", "effect", "says")]
+                table.writerow([kind, *row])
+    _write_frames(frames, features, recipe)
+    return [answer, effects, frames]
+
+
+def as_dict(prediction: Prediction, reasons: Reasons) -> dict[str, Any]:
+    """The answer and its reasons as JSON knows them."""
+    attention = None
+    if reasons.attention is not None:
+        attention = {
+            "times": [None if np.isnan(t) else round(float(t), 3) for t in reasons.times],
+            "fusion_tokens": np.round(reasons.attention, 5).tolist(),
+        }
+    return {
+        **prediction.to_dict(),
+        "effects": {kind: getattr(reasons, kind) for kind in ("words", "moments", "tokens", "modalities")},
+        "taken_out": reasons.meaning,
+        "attention": attention,
+    }
+
+
+def _write_frames(path: Path, features: ClipFeatures, recipe: FeatureRecipe) -> None:
+    names = feature_names(recipe)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        columns: list[list[str]] = []
+        for stream, known in zip(("audio", "vision"), names, strict=True):
+            width = getattr(features, stream).shape[1]
+            columns.append(list(known) if known else [f"{stream}_{i}" for i in range(width)])
+        table.writerow(["stream", "seconds", *columns[0], *columns[1]])
+        empty = [[""] * len(part) for part in columns]
+        for number, stream in enumerate(("audio", "vision")):
+            for time, values in zip(
+                getattr(features, f"{stream}_times"), getattr(features, stream), strict=True
+            ):
+                cells = list(empty)
+                cells[number] = [f"{value:.6g}" for value in values]
+                table.writerow([stream, f"{time:.3f}", *cells[0], *cells[1]])

@@ -1,0 +1,268 @@
+"""Live mode: pictures and sound come in while they are recorded, and every two seconds an answer goes out.
+
+Where it stands: the browser (`live.js`) sends packets to `push`; a thread of the session's own looks at each
+picture as it comes, and at every tick asks the model about the last six seconds. It never falls behind: what it
+cannot look at in time it drops, and counts.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..features.audio_egemaps import RATE
+from ..features.clip import ClipFeatures, ClipFound
+from ..features.extractors import extract_voice
+from ..features.media import Frame, Sound
+from ..features.transcript import transcribe
+
+if TYPE_CHECKING:
+    from ..features.recipe import FeatureRecipe
+    from ..predict import Prediction, Predictor
+    from .settings import Settings
+
+_log = logging.getLogger(__name__)
+_SILENT_TAB = 10.0  # seconds without a packet after which the tab is taken to be gone
+_LARGEST_PACKET = 3_000_000  # characters
+_SETTLED = 0.6  # seconds after which a word at the window's end is taken to be heard right
+
+
+@dataclass
+class LiveState:
+    """What a live session has to show.
+
+    `seconds` since its start; `points`: (seconds, sentiment) of all answers; `words` {word, start, end} as they
+    came; `pictures` looked at and `dropped`; `took`: seconds that the last answer took; `ended`: why it ended.
+    """
+
+    seconds: float = 0.0
+    prediction: Prediction | None = None
+    points: list[tuple[float, float]] = field(default_factory=list)
+    words: list[dict[str, Any]] = field(default_factory=list)
+    answers: int = 0
+    pictures: int = 0
+    dropped: int = 0
+    took: float = 0.0
+    ended: str = ""
+
+
+class LiveSession:
+    """One user's live session: takes packets, gives states. Ends by `stop`, or when packets stay out.
+
+    Args:
+        predictor: the sentiment model.
+        recipe: how features are made; only eGeMAPS or MFCC voices and blendshapes can be live.
+        face_model: None leaves the face out.
+        text: words to use where nothing is transcribed.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        recipe: FeatureRecipe,
+        settings: Settings,
+        *,
+        face_model: Path | None = None,
+        text: str = "",
+    ) -> None:
+        self.predictor, self.recipe, self.settings, self.text = predictor, recipe, settings, text
+        self._face_model = face_model if recipe.vision == "blendshapes" else None
+        self._pending: deque[tuple[float, bytes]] = deque()
+        self._most_pending = round(settings.live_fps * settings.live_every)
+        self._sound = np.zeros(0, np.float32)  # the last `live_window` seconds
+        self._sound_end = 0.0  # seconds, of its last sample
+        self._rows: deque[tuple[float, np.ndarray]] = deque()
+        self._state, self._version = LiveState(), 0
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._last_packet = time.monotonic()
+        self.thread = threading.Thread(target=self._run, name="live", daemon=True)
+        self.thread.start()
+
+    # From the browser ----------------------------------------------------------------------------------------
+
+    def push(self, packet: dict[str, Any]) -> dict[str, Any]:
+        """Take pictures and sound.
+
+        Args:
+            packet: `frames`: [[seconds, JPEG as base64], ...]; `sound`: mono int16 at 16 kHz as base64;
+                `sound_end`: seconds of its end; `dropped`: pictures that the browser left out.
+
+        Returns:
+            `go`: whether to send more.
+        """
+        sound = np.frombuffer(base64.b64decode(str(packet.get("sound") or "")[:_LARGEST_PACKET]), "<i2")
+        frames = [
+            (float(at), base64.b64decode(str(data)[:_LARGEST_PACKET]))
+            for at, data in list(packet.get("frames") or [])[:60]
+        ]
+        with self._changed:
+            if self._stopped:
+                return {"go": False}
+            self._last_packet = time.monotonic()
+            self._state.dropped += max(0, int(packet.get("dropped") or 0))
+            if len(sound):
+                most = round(self.settings.live_window * RATE)
+                self._sound = np.concatenate([self._sound, sound.astype(np.float32) / 32768])[-most:]
+                self._sound_end = max(self._sound_end, float(packet.get("sound_end") or 0.0))
+            self._pending.extend(frames)
+            while len(self._pending) > self._most_pending:
+                self._pending.popleft()
+                self._state.dropped += 1
+            now = max(self._sound_end, frames[-1][0] if frames else 0.0)
+            self._state.seconds = max(self._state.seconds, now)
+            self._changed.notify_all()
+        return {"go": True}
+
+    def stop(self, why: str = "Stopped.") -> None:
+        """End the session; its thread ends within moments."""
+        with self._changed:
+            if not self._stopped:
+                self._stopped, self._state.ended = True, why
+                self._version += 1
+            self._changed.notify_all()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped
+
+    # To the page ---------------------------------------------------------------------------------------------
+
+    def states(self) -> Iterator[LiveState]:
+        """States as they change, until the session has ended."""
+        seen = -1
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda seen=seen: self._version != seen or self._stopped, timeout=1.0)
+                if time.monotonic() - self._last_packet > _SILENT_TAB and not self._stopped:
+                    self._stopped, self._state.ended = True, "Stopped: nothing came from the camera."
+                if self._version == seen and not self._stopped:
+                    continue
+                seen = self._version
+                state = replace(self._state, points=list(self._state.points), words=list(self._state.words))
+                ended = self._stopped
+            yield state
+            if ended:
+                return
+
+    # The session's own thread --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            if self._face_model is None:
+                self._work(None)
+            else:
+                from ..features.vision_blendshapes import FaceTracker
+
+                with FaceTracker(self._face_model) as tracker:
+                    self._work(tracker)
+        except Exception as error:
+            _log.exception("live mode failed")
+            self.stop(f"Stopped by an error: {error}")
+
+    def _work(self, tracker: Any) -> None:
+        due = self.settings.live_every
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda due=due: self._stopped or self._pending or self._state.seconds >= due, timeout=1.0
+                )
+                if time.monotonic() - self._last_packet > _SILENT_TAB:
+                    self._stopped = True
+                    self._state.ended = self._state.ended or "Stopped: nothing came from the camera."
+                    self._version += 1
+                    self._changed.notify_all()
+                if self._stopped:
+                    return
+                waiting = [self._pending.popleft() for _ in range(len(self._pending))]
+                now = self._state.seconds
+            for at, data in waiting:
+                self._look(tracker, at, data)
+            if now >= due:
+                self._answer(now)
+                due = max(due + self.settings.live_every, now + 0.5)  # late: skip, never queue up
+
+    def _look(self, tracker: Any, at: float, data: bytes) -> None:
+        if tracker is None:
+            return
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+                if max(picture.size) > 1920:
+                    return
+                image = np.ascontiguousarray(picture.convert("RGB"))
+        except (OSError, ValueError):
+            with self._changed:
+                self._state.dropped += 1
+            return
+        self._rows.append((at, tracker.row(Frame(image, at))))
+        with self._changed:
+            self._state.pictures += 1
+
+    def _answer(self, now: float) -> None:
+        began = time.perf_counter()
+        features = self._window(now)
+        if not len(features.audio) and not len(features.vision):
+            return
+        prediction = self.predictor.features(features)
+        with self._changed:
+            state = self._state
+            state.prediction, state.answers = prediction, state.answers + 1
+            state.points = [*state.points, (now, prediction.sentiment)][-600:]
+            state.words = _with_new(state.words, features.words, now)
+            state.took = time.perf_counter() - began
+            self._version += 1
+            self._changed.notify_all()
+
+    def _window(self, now: float) -> ClipFeatures:
+        """Features of the last seconds, their times counted from the window's start; words on the session's clock."""
+        start = max(0.0, now - self.settings.live_window)
+        with self._changed:
+            samples, end = self._sound.copy(), self._sound_end
+        while self._rows and self._rows[0][0] < start:
+            self._rows.popleft()
+        recipe, dims = self.recipe, self.predictor.collator.dims
+        audio, audio_times, voiced = (
+            np.zeros((0, dims["audio"] or 0), np.float32),
+            np.zeros(0, np.float32),
+            None,
+        )
+        words: list[dict[str, Any]] = []
+        text, source = self.text, "given" if self.text.strip() else "none"
+        if len(samples) >= RATE // 4:
+            first = end - len(samples) / RATE
+            audio, audio_times, voiced = extract_voice(Sound(samples, RATE, max(0.0, first - start)), recipe)
+            if recipe.transcribe:
+                heard = transcribe(samples, recipe.speech_model, recipe.language, first)
+                text, words, source = heard.text, heard.words, "transcribed"
+        vision, vision_times = np.zeros((0, dims["vision"] or 0), np.float32), np.zeros(0, np.float32)
+        if self._rows:
+            vision = np.stack([row for _, row in self._rows])
+            vision_times = np.asarray([at - start for at, _ in self._rows], np.float32)
+        found = ClipFound(
+            seconds=round(now - start, 2),
+            has_audio=len(audio) > 0,
+            has_video=len(vision) > 0,
+            face_share=float(vision.any(axis=1).mean()) if len(vision) else None,
+            voiced_share=voiced,
+        )
+        return ClipFeatures(audio, audio_times, vision, vision_times, text, words, source, found, {})
+
+
+def _with_new(words: list[dict[str, Any]], heard: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
+    """The words so far and those newly heard; windows overlap, so only what lies behind the last word is new, and
+    the newest words wait until the next window has heard what follows them."""
+    last = words[-1]["end"] if words else -1.0
+    new = [w for w in heard if w["start"] >= last - 0.1 and w["end"] <= now - _SETTLED]
+    return [*words, *new][-400:]

@@ -1,0 +1,47 @@
+"""What may be uploaded: judged by the file's content, never by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import DeepMLFError
+from ..features.media import ClipError, MediaInfo, probe
+from .settings import Settings
+
+# libav's names of the containers that browsers and phones record, and of plain sound files.
+_CONTAINERS = ("mov", "mp4", "matroska", "webm", "wav", "flac", "mp3", "ogg")
+_TAKEN = "Give a video (mp4, webm, mov) or a sound file (wav, flac, mp3)."
+
+
+class UploadRefused(DeepMLFError):
+    """A file that the app does not take: what it is, and what it takes."""
+
+
+def check_upload(path: str | Path, settings: Settings) -> MediaInfo:
+    """Look at a file before any work is done on it.
+
+    Raises:
+        UploadRefused: it is too large, too long, empty, damaged, or no clip.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UploadRefused("The file is no longer there. Give the clip again.")
+    megabytes = path.stat().st_size / 1e6
+    if megabytes > settings.max_megabytes:
+        raise UploadRefused(
+            f"The file has {megabytes:.0f} MB; at most {settings.max_megabytes} MB are taken. "
+            "Cut it, or save it at a lower resolution."
+        )
+    try:
+        info = probe(path, None)
+    except ClipError as error:
+        found = str(error).removeprefix(f"{path}: ").split(", expected")[0].split("; expected")[0]
+        raise UploadRefused(f"This is no clip: {found}. {_TAKEN}") from error
+    if not set(info.container.split(",")) & set(_CONTAINERS):
+        raise UploadRefused(f"This is a {info.container} file. {_TAKEN}")
+    if info.seconds > settings.max_seconds:
+        raise UploadRefused(
+            f"The clip lasts {info.seconds:.0f} s; at most {settings.max_seconds:.0f} s are taken. "
+            "Cut out one utterance: the model reads a sentence or two."
+        )
+    return info
