@@ -204,9 +204,9 @@ class _Worker:
         while True:
             answer = self._answer(self.timeout)
             if answer is None:
-                silent = self.alive and self._process.poll() is None
+                self._process.wait()
                 self.kill()
-                if silent or self._timed_out:
+                if self._timed_out:
                     return f"{job.path}: no progress for {self.timeout:.0f} s, the file is probably damaged; given up."
                 return (
                     f"{job.path}: crashed the decoder ({self._last_words()}); the file is probably damaged."
@@ -250,6 +250,7 @@ class _Worker:
             line = self._process.stdout.readline()
             return json.loads(line) if line.endswith("\n") else None
         except (ValueError, OSError):
+            self._process.kill()
             return None
         finally:
             if watch is not None:

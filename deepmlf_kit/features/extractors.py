@@ -68,7 +68,11 @@ def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Pat
 
 
 def load_extractors(recipe: FeatureRecipe) -> None:
-    """Load (or download) the encoders that a recipe names."""
+    """Load (or download) what a recipe names; the first clip then takes no longer than the others."""
+    if recipe.audio in ("egemaps", "mfcc"):
+        extract_voice(Sound(np.zeros(4000, np.float32), 16000), recipe)
+    if recipe.vision == "blendshapes" or recipe.face_crop:
+        import mediapipe.tasks.python.vision  # noqa: F401
     for kind, choice in (("audio", recipe.audio), ("vision", recipe.vision)):
         if choice.startswith("hf:"):
             from .hf_encoders import load_encoder

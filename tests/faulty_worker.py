@@ -1,0 +1,37 @@
+"""A worker that fails as damaged clips make real ones fail; what a clip's name says decides how.
+
+Run in place of `deepmlf_kit.data.extraction_worker` by tests/test_folder_prepare.py.
+"""
+
+import os
+import time
+
+from deepmlf_kit.data import extraction_worker
+from deepmlf_kit.features import clip
+
+_real = clip.extract_clip
+
+
+def extract_clip(path, *arguments, **named):
+    """The real one, after the mishap in the clip's name."""
+    if "hangs" in path:
+        time.sleep(600)
+    if "crashes" in path:
+        os.write(2, b"terminate called: bad packet\n")
+        os.abort()
+    if "surprises" in path:
+        raise RecursionError("line one\nline two")
+    if "prints" in path:
+        os.write(1, b'{"done": "not an answer"}\n')
+        print("a library's greeting")
+    if "slow" in path:
+        for _ in range(8):
+            time.sleep(0.6)
+            named["progress"]("face", 0.5)
+    return _real(path, *arguments, **named)
+
+
+clip.extract_clip = extract_clip
+
+if __name__ == "__main__":
+    extraction_worker.main()

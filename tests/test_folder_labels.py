@@ -1,0 +1,135 @@
+"""The label file: both layouts, spreadsheets' habits, encodings, and one clear error where nothing fits."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from deepmlf_kit.data.label_csv import LabelFileError, read_labels
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with (empty) clips in both layouts."""
+    for name in ("Raw/v1/0001.mp4", "Raw/v1/0002.webm", "Raw/v2/a.MOV", "v3/1.mp4", "sub/x.mp4", "y.wav"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def write(root: Path, text: str | bytes, encoding: str = "utf-8") -> Path:
+    path = root / "label.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
+    return path
+
+
+def test_the_m_sena_layout(root):
+    read = read_labels(
+        write(
+            root,
+            "video_id,clip_id,text,label,mode\n"
+            'v1,0001,"Well, yes",1.5,train\n'
+            "v1,0002,no,-1,valid\n"
+            "v2,a,NA,0,test\n"
+            "v3,1,,0.5,train\n",
+        )
+    )
+    assert read.notes == []
+    assert [clip.problem for clip in read.clips] == [""] * 4
+    assert [clip.id for clip in read.clips] == ["v1$_$0001", "v1$_$0002", "v2$_$a", "v3$_$1"]
+    assert [Path(clip.path).name for clip in read.clips] == ["0001.mp4", "0002.webm", "a.MOV", "1.mp4"]
+    assert [clip.text for clip in read.clips] == ["Well, yes", "no", "NA", None]
+    assert [clip.split for clip in read.clips] == ["train", "valid", "test", "train"]
+    assert [clip.label for clip in read.clips] == [1.5, -1.0, 0.0, 0.5]
+
+
+def test_the_plain_layout_with_paths_below_the_folder_and_absolute(root):
+    read = read_labels(
+        write(
+            root,
+            f"path,text,label,split\nsub/x.mp4,one,1,train\ny.wav,two,2,dev\n{root / 'v3/1.mp4'},three,,test\n",
+        )
+    )
+    assert [clip.id for clip in read.clips] == ["sub$_$x", "y", "v3$_$1"]
+    assert [clip.split for clip in read.clips] == ["train", "valid", "test"]
+    assert all(Path(clip.path).is_file() and not clip.problem for clip in read.clips)
+    assert math.isnan(read.clips[2].label)
+
+
+def test_sims_unimodal_labels_are_kept(root):
+    read = read_labels(
+        write(
+            root, "video_id,clip_id,text,label,label_T,label_A,label_V,mode\nv1,0001,x,0.2,-0.4,0.6,,train\n"
+        )
+    )
+    unimodal = read.clips[0].unimodal
+    assert (unimodal["label_text"], unimodal["label_audio"]) == (-0.4, 0.6)
+    assert math.isnan(unimodal["label_vision"])
+
+
+def test_a_spreadsheet_that_drops_leading_zeros_still_finds_its_clips(root):
+    read = read_labels(write(root, "video_id;clip_id;text;label;mode\nv1;1;x;0,5;train\nv1;2;y;-1;train\n"))
+    assert [Path(clip.path).name for clip in read.clips] == ["0001.mp4", "0002.webm"]
+    assert read.clips[0].label == 0.5
+
+
+def test_a_bad_line_is_a_problem_of_its_own(root):
+    read = read_labels(
+        write(
+            root,
+            "video_id,clip_id,text,label,mode\n"
+            "v1,0001,x,happy,train\n"
+            "v1,0002,x,1,middle\n"
+            "v9,1,x,1,train\n"
+            "v2,a,x,1,train\n"
+            "v2,a,again,1,train\n"
+            "v3,1,x,inf,train\n",
+        )
+    )
+    problems = [clip.problem for clip in read.clips]
+    assert "label is 'happy', expected a number" in problems[0]
+    assert "mode is 'middle', expected train, valid or test" in problems[1]
+    assert "no clip at" in problems[2]
+    assert problems[3] == ""
+    assert "twice" in problems[4]
+    assert "label is 'inf'" in problems[5]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words", "note"),
+    [
+        ("utf-8", "我很高兴", ""),
+        ("utf-8-sig", "我很高兴", ""),
+        ("utf-16", "我很高兴", "UTF-16"),
+        ("gb18030", "我很高兴，真的", "GB18030"),
+        ("latin-1", "café, très agréable", "Latin-1"),
+    ],
+)
+def test_encodings_of_spreadsheets_are_read(root, encoding: str, words: str, note: str):
+    text = f'video_id,clip_id,text,label,mode\nv1,0001,"{words}",1,train\n'
+    read = read_labels(write(root, text, encoding))
+    assert read.clips[0].text == words
+    assert note in "".join(read.notes) and bool(read.notes) == bool(note)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name,words,score\na,b,1\n", "found the columns name, words, score, expected video_id"),
+        ("path,text,label\nx.mp4,hello,1\n", "missing: split"),
+        ("video_id,clip_id,text,label,mode\n", "no line below it"),
+        ("", "found an empty file"),
+        (b"PK\x03\x04\0\0\0\0 a spreadsheet", "is no text"),
+    ],
+)
+def test_a_file_that_fits_neither_layout_is_one_error(root, content, said: str):
+    with pytest.raises(LabelFileError, match="expected") as refused:
+        read_labels(write(root, content))
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_label_file_names_the_columns(tmp_path):
+    with pytest.raises(LabelFileError, match="video_id, clip_id, text, label, mode"):
+        read_labels(tmp_path / "label.csv")
