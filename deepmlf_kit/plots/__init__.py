@@ -3,7 +3,22 @@
 from importlib import import_module
 from typing import Any
 
-_PUBLIC: dict[str, str] = {}
+_PUBLIC: dict[str, str] = {
+    "attention_effect": "effect_views",
+    "attention_maps": "attention_views",
+    "attention_to_words": "attention_views",
+    "calibration": "split_views",
+    "clip_timeline": "clip_views",
+    "confusion": "split_views",
+    "effect_bars": "effect_views",
+    "gates_by_depth": "depth_views",
+    "gradient_timeline": "clip_views",
+    "layer_token_map": "attention_views",
+    "sentiment_by_depth": "depth_views",
+    "specialisation": "split_views",
+    "token_similarity": "depth_views",
+    "worst_errors": "split_views",
+}
 
 __all__ = [*_PUBLIC]
 

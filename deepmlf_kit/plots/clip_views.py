@@ -1,0 +1,290 @@
+"""An utterance over time: what the fusion tokens attend to, above the words, the voice and the face.
+
+Where it stands: draws what `Lens.read` and `Lens.gradients` measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .style import COLOURS, GREY, SEQUENTIAL, SERIES, figure
+from .tracks import tracks_of
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from ..explain import Attributions, Reading
+
+_TRACK_COLOURS = {
+    "loudness": COLOURS["audio"],
+    "pitch": COLOURS["fusion"],
+    "smile": COLOURS["vision"],
+    "brows down": COLOURS["task"],
+    "brows up": SERIES[6],
+    "jaw open": SERIES[7],
+}
+
+
+def clip_timeline(reading: Reading, layer: int | None = None, head: int | None = None) -> go.Figure:
+    """Attention of every fusion token over the clip, above its words, voice and face, on one time axis.
+
+    Args:
+        reading: with `cross_attention`.
+        layer: the LM layer whose MM Block is shown; None: the mean of all.
+        head: one attention head; None: the mean of all.
+
+    Bright means that the token looked there, not that it mattered: see `effect_bars` and `attention_effect`.
+    """
+    import plotly.graph_objects as go
+
+    weights, where = pick(reading, layer, head)  # [F, K]
+    made = _stacked(
+        reading,
+        f"“{_short(reading.text)}”",
+        f"{_said(reading)}. Above: attention of fusion tokens over voice and face, {where}; it shows where they look, "
+        "not what matters",
+    )
+    steps = reading.steps
+    near = [_word_at(reading, t) for t in steps]
+    frames = [_frame_at(reading.row, k, len(steps)) for k in range(len(steps))]
+    made.add_trace(
+        go.Heatmap(
+            z=weights,
+            x=steps,
+            y=[f"token {i}" for i in range(len(weights))],
+            colorscale=SEQUENTIAL,
+            colorbar={"title": {"text": "attention"}, "len": 0.36, "y": 1, "yanchor": "top", "thickness": 12},
+            customdata=np.broadcast_to(
+                np.stack([near, frames, np.arange(len(steps)).astype(str)], axis=-1), (*weights.shape, 3)
+            ),
+            hovertemplate="%{y}, %{x:.2f} s (step %{customdata[2]})<br>word: %{customdata[0]}<br>%{customdata[1]}"
+            "<br>attention %{z:.3f}<extra></extra>",
+        ),
+        row=1,
+        col=1,
+    )
+    made.update_yaxes(title_text="fusion token", autorange="reversed", row=1, col=1)
+    return made
+
+
+def gradient_timeline(reading: Reading, shares: Attributions) -> go.Figure:
+    """Integrated gradients over the clip: what each moment of voice and face, and each word, adds.
+
+    Args:
+        reading: of the same utterance.
+        shares: `Lens.gradients(...)`. Blue pushes the sentiment up, red down; `shares.how` names the baselines.
+    """
+    import plotly.graph_objects as go
+
+    parts = shares.by_modality
+    made = _stacked(
+        reading,
+        f"“{_short(reading.text)}”",
+        f"Shares of {shares.prediction:+.2f} (from {shares.baseline_prediction:+.2f}): words {parts['words']:+.2f}, voice "
+        f"{parts['voice']:+.2f}, face {parts['face']:+.2f}; {shares.how}",
+    )
+    for modality, name in (("audio", "voice"), ("vision", "face")):
+        values = getattr(shares, modality).sum(axis=1)
+        times = np.asarray(reading.row.get(f"{modality}_times", ()), float)
+        count = min(len(values), len(np.asarray(reading.row[modality])))
+        if not count or not np.any(values):
+            continue
+        if len(times) < count:
+            times = (np.arange(count) + 0.5) / count * (1 if reading.timed else len(reading.steps))
+        made.add_trace(
+            go.Scatter(
+                x=times[:count],
+                y=np.cumsum(values[:count]),
+                name=f"{name}, summed up to here",
+                line={"color": COLOURS[modality], "width": 2.2},
+                customdata=values[:count],
+                hovertemplate="%{x:.2f} s: %{y:+.3f} so far (this frame %{customdata:+.4f})<extra>"
+                + name
+                + "</extra>",
+            ),
+            row=1,
+            col=1,
+        )
+    by_word = reading.words.sum_over_words(shares.text[: len(reading.words.tokens)])
+    limit = float(np.abs(by_word).max()) if len(by_word) else 1.0
+    for shape, value in zip(_words_drawn(made), by_word[np.isfinite(reading.words.start)], strict=False):
+        shape.fillcolor = _signed(value / (limit or 1))
+        shape.opacity = 1
+    made.update_yaxes(title_text="share (label's units)", row=1, col=1)
+    return made
+
+
+def pick(reading: Reading, layer: int | None, head: int | None) -> tuple[np.ndarray, str]:
+    """Cross-attention of one MM Block and head, or their means [F, K], and what it is in words.
+
+    Raises:
+        DeepMLFError: no MM Block stands after that layer, or there is no such head.
+    """
+    from ..errors import DeepMLFError
+
+    weights = reading.get("cross_attention")  # [M, heads, F, K]
+    where = []
+    if layer is None:
+        weights, where = weights.mean(axis=0), ["mean of all MM Blocks"]
+    elif layer in reading.fusion_layers:
+        weights, where = weights[reading.fusion_layers.index(layer)], [f"MM Block after layer {layer}"]
+    else:
+        raise DeepMLFError(
+            f"No MM Block stands after layer {layer}: choose from {', '.join(map(str, reading.fusion_layers))}."
+        )
+    if head is None:
+        return weights.mean(axis=0), ", ".join([*where, "mean of heads"])
+    if not 0 <= head < len(weights):
+        raise DeepMLFError(f"There is no head {head}: choose from 0 to {len(weights) - 1}.")
+    return weights[head], ", ".join([*where, f"head {head}"])
+
+
+def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
+    """Four rows with one time axis; the first is left empty for the caller."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    made = make_subplots(
+        rows=4,
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.035,
+        row_heights=[0.40, 0.12, 0.24, 0.24],
+        specs=[[{}], [{}], [{"secondary_y": True}], [{}]],
+    )
+    made.update_layout(figure(title, subtitle=subtitle, height=680).layout)
+    _draw_words(made, reading)
+    for row, modality, what in ((3, "audio", "voice"), (4, "vision", "face")):
+        tracks = tracks_of(reading.row, modality, reading.timed)
+        stretch = 1 if reading.timed else len(reading.steps)
+        for number, track in enumerate(tracks):
+            right = modality == "audio" and number == 1
+            made.add_trace(
+                go.Scatter(
+                    x=track.times * stretch,
+                    y=track.values,
+                    name=track.name,
+                    line={"color": _TRACK_COLOURS.get(track.name, COLOURS[modality]), "width": 1.6},
+                    opacity=1 if number < 2 else 0.6,
+                    customdata=np.stack(
+                        [
+                            np.arange(len(track.values)).astype(str),
+                            [_word_at(reading, t) for t in track.times * stretch],
+                        ],
+                        axis=-1,
+                    ),
+                    hovertemplate="%{x:.2f}: %{y:.2f} "
+                    + track.unit
+                    + "<br>frame %{customdata[0]}, word: %{customdata[1]}<extra>"
+                    + track.name
+                    + "</extra>",
+                ),
+                row=row,
+                col=1,
+                secondary_y=right if row == 3 else None,
+            )
+        if tracks:
+            title_text = f"{tracks[0].name} ({tracks[0].unit})" if row == 3 else f"{what} ({tracks[0].unit})"
+            made.update_yaxes(
+                title_text=title_text, row=row, col=1, **({"secondary_y": False} if row == 3 else {})
+            )
+            if row == 3 and len(tracks) > 1:
+                made.update_yaxes(
+                    title_text=f"{tracks[1].name} ({tracks[1].unit})",
+                    showgrid=False,
+                    row=3,
+                    col=1,
+                    secondary_y=True,
+                )
+        else:
+            made.add_annotation(
+                text=f"no {what}", showarrow=False, font={"color": GREY}, row=row, col=1, x=0, y=0
+            )
+    made.update_xaxes(title_text=reading.time_axis, row=4, col=1)
+    made.update_layout(
+        legend={"orientation": "h", "y": -0.12, "x": 0}, margin={"l": 90, "r": 80, "t": 84, "b": 90}
+    )
+    return made
+
+
+def _draw_words(made: go.Figure, reading: Reading) -> None:
+    import plotly.graph_objects as go
+
+    words = reading.words
+    known = np.isfinite(words.start)
+    if known.any():
+        start, end = words.start[known], words.end[known]
+    else:  # no times: the words in order, evenly
+        edges = np.linspace(reading.steps[0], reading.steps[-1], len(words.words) + 1)
+        start, end, known = edges[:-1], edges[1:], np.ones(len(words.words), bool)
+    names = [word for word, is_known in zip(words.words, known, strict=True) if is_known]
+    for a, b in zip(start, end, strict=True):
+        made.add_shape(
+            type="rect",
+            name="word",
+            x0=a,
+            x1=b,
+            y0=0,
+            y1=1,
+            fillcolor=COLOURS["text"],
+            opacity=0.22,
+            line={"width": 0},
+            row=2,
+            col=1,
+        )
+    middle = (np.asarray(start) + np.asarray(end)) / 2
+    made.add_trace(
+        go.Scatter(
+            x=middle,
+            y=[0.5] * len(names),
+            text=names,
+            mode="text",
+            textfont={"color": GREY, "size": 12},
+            showlegend=False,
+            customdata=np.stack([start, end], axis=-1) if len(names) else None,
+            hovertemplate="%{text}: %{customdata[0]:.2f} to %{customdata[1]:.2f}<extra></extra>",
+        ),
+        row=2,
+        col=1,
+    )
+    made.update_yaxes(
+        title_text="words", range=[0, 1], showticklabels=False, showgrid=False, ticks="", row=2, col=1
+    )
+
+
+def _words_drawn(made: go.Figure) -> list[Any]:
+    return [shape for shape in made.layout.shapes if shape.name == "word"]
+
+
+def _signed(value: float) -> str:
+    colour = "47,128,237" if value >= 0 else "214,69,80"
+    return f"rgba({colour},{0.08 + 0.72 * min(abs(value), 1):.2f})"
+
+
+def _said(reading: Reading) -> str:
+    label = "" if np.isnan(reading.label) else f", labelled {reading.label:+.2f}"
+    return f"predicted {reading.sentiment:+.2f}{label}"
+
+
+def _word_at(reading: Reading, time: float) -> str:
+    if not reading.timed:
+        return "–"
+    inside = np.flatnonzero((reading.words.start <= time) & (time < reading.words.end))
+    return reading.words.words[int(inside[0])] if len(inside) else "–"
+
+
+def _frame_at(row: Mapping[str, Any], step: int, steps: int) -> str:
+    said = []
+    for modality, name in (("audio", "voice"), ("vision", "face")):
+        count = len(row[modality])
+        if count:
+            a, b = step * count // steps, max((step + 1) * count // steps - 1, step * count // steps)
+            said.append(f"{name} frame{'s' if b > a else ''} {a}{f' to {b}' if b > a else ''}")
+    return ", ".join(said)
+
+
+def _short(text: str, most: int = 96) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,99 @@
+"""Effects: what moved the prediction when it was taken out, alone and beside attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .style import COLOURS, GREY, LINE, figure
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from ..explain import AttentionVsEffect, Effects
+
+_THINGS = {
+    "modalities": "modality",
+    "time": "stretch of time",
+    "words": "word",
+    "tokens": "fusion token",
+    "blocks": "part of an MM Block",
+}
+UP, DOWN = "#2f80ed", "#d64550"
+
+
+def effect_bars(effects: Effects) -> go.Figure:
+    """How far the prediction moves when each thing is taken out, in the order of the utterance or the model.
+
+    Args:
+        effects: `Lens.effects(...)`. Blue pushed the sentiment up, red pushed it down; whiskers are the spread
+            over draws where something was resampled.
+    """
+    import plotly.graph_objects as go
+
+    value = effects.effect
+    made = figure(
+        f"What each {_THINGS[effects.of]} does to the prediction ({effects.prediction:+.2f})",
+        _THINGS[effects.of],
+        "effect: with minus without (label's units)",
+        subtitle=f"taken out means: {effects.meaning}"
+        + (f" ({effects.draws})" if effects.how == "resampled" else ""),
+    )
+    made.add_trace(
+        go.Bar(
+            x=effects.names,
+            y=value,
+            marker={"color": np.where(value >= 0, UP, DOWN), "opacity": 0.85},
+            error_y={"array": effects.spread, "color": GREY, "thickness": 1.2}
+            if effects.how == "resampled"
+            else None,
+            customdata=effects.prediction - value,
+            hovertemplate="%{x}<br>effect %{y:+.3f}<br>without it: %{customdata:+.2f}<extra></extra>",
+        )
+    )
+    made.add_hline(y=0, line={"color": LINE, "width": 1})
+    made.update_xaxes(type="category", tickangle=-35 if len(effects.names) > 4 else 0)
+    return made
+
+
+def attention_effect(found: AttentionVsEffect) -> go.Figure:
+    """Attention beside effect, one dot a word or stretch of time, with their rank correlation.
+
+    Args:
+        found: `Lens.compare(...)`. Dots on a rising line: attention tells what matters. A cloud: it misleads.
+    """
+    import plotly.graph_objects as go
+
+    verdict = (
+        "one of them does not vary"
+        if np.isnan(found.rank_correlation)
+        else f"rank correlation {found.rank_correlation:+.2f} (p = {found.p_value:.2g}, n = {len(found.names)}): "
+        + ("attention misleads here" if found.misleading else "attention points at what matters here")
+    )
+    made = figure(
+        f"Attention beside effect, over {'time' if found.of == 'time' else 'words'}",
+        "share of attention",
+        "size of the effect (label's units)",
+        subtitle=f"{verdict}; taken out means: {found.meaning}",
+    )
+    made.add_trace(
+        go.Scatter(
+            x=found.attention,
+            y=np.abs(found.effect),
+            text=found.names,
+            mode="markers+text" if found.of == "words" else "markers",
+            textposition="top center",
+            textfont={"size": 11},
+            marker={
+                "size": 11,
+                "color": np.where(found.effect >= 0, UP, DOWN),
+                "line": {"color": COLOURS["label"], "width": 1},
+            },
+            customdata=found.effect,
+            hovertemplate="%{text}<br>attention %{x:.3f}<br>effect %{customdata:+.3f}<extra></extra>",
+        )
+    )
+    made.update_yaxes(rangemode="tozero")
+    made.update_xaxes(rangemode="tozero")
+    return made

@@ -1,0 +1,86 @@
+"""Tracks: the few curves of a voice and a face that a person can read, out of all dimensions of a frame.
+
+Where it stands: under the timelines of `clip_views` and of the explorer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_NAMED = {
+    "audio": {
+        "loudness": ("Loudness_sma3", "rms"),
+        "pitch": ("F0semitoneFrom27.5Hz_sma3nz", "log_f0"),
+    },
+    "vision": {
+        "smile": ("mouthSmileLeft", "mouthSmileRight"),
+        "brows down": ("browDownLeft", "browDownRight"),
+        "brows up": ("browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
+        "jaw open": ("jawOpen",),
+    },
+}
+_UNITS = {"loudness": "sone", "pitch": "semitones", "smile": "0 to 1", "brows down": "0 to 1"}
+
+
+@dataclass(frozen=True)
+class Track:
+    """One curve: `values` [T] (NaN where missing) at `times` [T], its name, unit and modality."""
+
+    name: str
+    unit: str
+    modality: str
+    times: np.ndarray
+    values: np.ndarray
+
+
+def tracks_of(row: Mapping[str, Any], modality: str, seconds: bool = True) -> list[Track]:
+    """The tracks of `audio` or `vision` of a row; empty where it is missing.
+
+    Features without names (an encoder's) are drawn as one track: how far each frame is from the mean frame.
+
+    Args:
+        row: of the dataset's schema.
+        seconds: False counts frames instead, as share of the utterance.
+    """
+    frames = np.asarray(row[modality], np.float32)
+    if frames.size == 0 or not frames.any():
+        return []
+    times = np.asarray(row.get(f"{modality}_times", ()), float)
+    if len(times) != len(frames) or not seconds:
+        times = (np.arange(len(frames)) + 0.5) / len(frames)
+    valid = frames.any(axis=1)
+    names = _names(row, modality)
+    found = []
+    for name, wanted in _NAMED[modality].items():
+        places = [names.index(w) for w in wanted if w in names]
+        if not places:
+            continue
+        values = np.where(valid, frames[:, places].mean(axis=1), np.nan)
+        if name == "pitch":
+            values = np.where(values > 0, values, np.nan)
+        found.append(Track(name, _UNITS.get(name, "0 to 1"), modality, times, values))
+    if not found:
+        away = np.linalg.norm(frames - frames[valid].mean(axis=0), axis=1)
+        what = "voice features" if modality == "audio" else "face features"
+        found.append(
+            Track(what, "distance from the mean frame", modality, times, np.where(valid, away, np.nan))
+        )
+    return found
+
+
+def _names(row: Mapping[str, Any], modality: str) -> list[str]:
+    """Names of a modality's dimensions, from the row's recipe; empty where it does not say."""
+    from ..features.recipe import FeatureRecipe, feature_names
+
+    try:
+        values = json.loads(row.get("recipe") or "{}")
+        known = {k: v for k, v in values.items() if k in FeatureRecipe.__dataclass_fields__}
+        names = feature_names(FeatureRecipe(**known))[0 if modality == "audio" else 1] or []
+    except Exception:  # a recipe of another program: the features simply have no names
+        return []
+    return names if len(names) == np.asarray(row[modality]).shape[1] else []
