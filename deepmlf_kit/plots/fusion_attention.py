@@ -43,7 +43,7 @@ def fusion_attention(
         subtitle="Bright: a fusion token (row) reads this moment. Above: one map a fusion layer; below: the clip.",
     )
     fig.update_layout(template=template(), title=head.layout.title, height=120 + 110 * len(layers) + 180)
-    top = max(float(attention[layer][:, known].max()) for layer in layers)
+    shown = np.stack([attention[layer][:, known] for layer in layers])
     for i, layer in enumerate(layers, start=1):
         tokens = [str(token) for token in range(attention[layer].shape[0])]
         fig.add_trace(
@@ -96,8 +96,8 @@ def fusion_attention(
     fig.update_layout(
         coloraxis={
             "colorscale": SEQUENTIAL,
-            "cmin": 0,
-            "cmax": top,
+            "cmin": float(shown.min()),
+            "cmax": float(shown.max()),
             "colorbar": {"title": {"text": "attention<br>weight"}, "len": 0.6, "y": 0.7, "thickness": 12},
         },
         legend={"orientation": "h", "y": -0.12},

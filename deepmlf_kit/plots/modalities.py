@@ -47,7 +47,9 @@ def modality_errors(errors: Mapping[str, tuple[float, float | None]], split: str
             textposition="inside",
             insidetextfont={"color": "white"},
             orientation="h",
-            marker={"color": [colours.get(name.lower().split()[0], SERIES[0]) for name in names]},
+            marker={
+                "color": [colours.get(name.lower().replace(",", "").split()[0], SERIES[0]) for name in names]
+            },
             hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ def predicted_vs_true(
             "<br>".join(
                 [
                     f"<b>{table['id'][row]}</b>",
-                    *([texts[row]] if texts is not None else []),
+                    *([html.escape(texts[row])] if texts is not None else []),
                     f"true {table['label'][row]:.2f}, predicted {table['prediction'][row]:.2f}",
                     *(f"{head} head {table[head][row]:.2f}" for head in heads),
                 ]

@@ -74,6 +74,7 @@ def _curves(run: Run, lines: dict[str, tuple[str, str]], title: str, y: str, sub
     best = run.info.get("best")
     if best:
         fig.add_vline(x=best["epoch"], line={"color": COLOURS["label"], "dash": "dot", "width": 1})
+    fig.update_xaxes(dtick=max(1, len(epochs) // 12))
     fig.update_yaxes(rangemode="tozero")
     fig.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
     return fig

@@ -1,0 +1,135 @@
+"""The report: one offline page with the figures of a run."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from training_fixtures import TINY, tiny_lm, tiny_sample
+
+from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.plots.fusion_attention import fusion_attention
+from deepmlf_kit.plots.modalities import modality_errors
+from deepmlf_kit.plots.predicted_vs_true import predicted_vs_true
+from deepmlf_kit.plots.training_curves import training_losses, validation_errors
+from deepmlf_kit.report import choose_utterance, write_report
+from deepmlf_kit.training import Run, train
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Any, Any, Any]:
+    dataset = tiny_sample()
+    lm, tokenizer = tiny_lm(dataset["train"]["text"])
+    overrides = {**TINY, "training.epochs": 2}
+    out = tmp_path_factory.mktemp("runs") / "run"
+    run = train(
+        "sample",
+        dataset,
+        out,
+        overrides=overrides,
+        lm=lm,
+        tokenizer=tokenizer,
+        progress=False,
+        tensorboard=False,
+    )
+    return run, dataset, lm, tokenizer
+
+
+def figures_of(page: str) -> int:
+    return len(re.findall(r'class="plotly-graph-div"', page))
+
+
+def test_the_report_is_one_page_without_links_to_scripts_or_fonts(made: Any, tmp_path: Path) -> None:
+    run, dataset, lm, tokenizer = made
+    rows = {"Text only": {**run.metrics, "MAE": 9.0}, "DeepMLF": run.metrics}
+    path = write_report(
+        run, dataset, tmp_path / "r.html", rows=rows, next_steps=["read on"], lm=lm, tokenizer=tokenizer
+    )
+    page = path.read_text()
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
+    assert figures_of(page) == 5
+    for words in (
+        "How training went",
+        "What it predicts",
+        "What the fusion tokens look at",
+        "read on",
+        "Acc-7",
+    ):
+        assert words in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_a_chosen_utterance_is_shown_and_an_unknown_one_refused(made: Any, tmp_path: Path) -> None:
+    run, dataset, lm, tokenizer = made
+    wanted = dataset["test"]["id"][3]
+    common = {"lm": lm, "tokenizer": tokenizer}
+    page = write_report(run, dataset, tmp_path / "r.html", utterance=wanted, **common).read_text()
+    assert wanted in page and figures_of(page) == 4
+    with pytest.raises(DeepMLFError, match="no utterance 'nobody'"):
+        write_report(run, dataset, tmp_path / "r.html", utterance="nobody", **common)
+    with pytest.raises(DeepMLFError, match="dataset in memory"):
+        write_report(run, None, tmp_path / "r.html", **common)
+
+
+def test_the_utterance_shown_is_one_where_fusion_helps() -> None:
+    class Fake(Run):
+        def predictions(self) -> pd.DataFrame:
+            return pd.DataFrame(
+                {
+                    "id": ["a", "b", "c"],
+                    "label": [2.0, -2.0, 0.0],
+                    "prediction": [2.0, 2.0, 0.5],
+                    "text": [2.0, -2.0, 3.0],
+                }
+            )
+
+    assert choose_utterance(Fake(Path("nowhere"))) == "c"
+
+
+def test_curves_have_one_line_a_head_and_mark_the_kept_epoch(made: Any) -> None:
+    run = made[0]
+    errors = validation_errors(run)
+    assert {trace.name for trace in errors.data} == {"task head", "fusion head", "AV head", "text head"}
+    assert [row["valid_MAE"] for row in run.history()] == list(errors.data[0].y)
+    assert errors.layout.shapes[0].x0 == run.info["best"]["epoch"]
+    assert {"task", "fusion tokens"} <= {trace.name for trace in training_losses(run).data}
+    for fig in (errors, training_losses(run)):
+        assert fig.layout.title.text and fig.layout.xaxis.title.text and fig.layout.yaxis.title.text
+
+
+def test_predictions_are_drawn_by_group_with_their_words() -> None:
+    table = pd.DataFrame(
+        {"id": ["a", "b"], "label": [1.0, -2.0], "prediction": [0.5, -1.0], "text": [1.0, 1.0]}
+    )
+    fig = predicted_vs_true(table, ["good <day>", "bad"], ["sincere", "ironic"])
+    drawn = [trace for trace in fig.data if trace.mode == "markers"]
+    assert [trace.name for trace in drawn] == ["sincere (1)", "ironic (1)"]
+    assert "good &lt;day&gt;" in drawn[0].hovertext[0] and "text head 1.00" in drawn[0].hovertext[0]
+
+
+def test_attention_is_drawn_over_known_times_only() -> None:
+    times = np.array([0.1, 0.2, np.nan, 0.4])
+    maps = {3: np.full((2, 4), 0.25), 5: np.full((2, 4), 0.25)}
+    tracks = {"loudness": (np.array([0.1, 0.4]), np.array([1.0, 3.0]))}
+    fig = fusion_attention(maps, times, [{"word": "hey", "start": 0.1, "end": 0.3}], tracks)
+    heat = [trace for trace in fig.data if trace.type == "heatmap"]
+    assert len(heat) == 2 and list(heat[0].x) == [0.1, 0.2, 0.4]
+    line = next(trace for trace in fig.data if trace.type == "scatter")
+    assert list(line.y) == [0.0, 1.0] and list(line.customdata) == [1.0, 3.0]
+    assert any(note.text == "hey" for note in fig.layout.annotations)
+
+
+def test_bars_of_modalities_carry_deviations_over_seeds() -> None:
+    fig = modality_errors({"Text only": (1.5, 0.1), "DeepMLF, 5 fusion layers": (0.9, 0.05)})
+    bar = fig.data[0]
+    assert list(bar.x) == [1.5, 0.9] and list(bar.error_x.array) == [0.1, 0.05]
+    assert len(set(bar.marker.color)) == 2
+    json.loads(fig.to_json())
