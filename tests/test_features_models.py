@@ -115,3 +115,10 @@ def test_greetings_are_held_back_and_everything_else_is_passed_on(capfd):
             print("from Python", file=sys.__stderr__, flush=True)
     os.write(2, b"afterwards\n")
     assert capfd.readouterr().err == "a real warning\nfrom Python\nafterwards\n"
+
+
+def test_the_quiet_stderr_is_given_back_after_an_error(capfd):
+    with pytest.raises(ZeroDivisionError), without_greetings():
+        raise ZeroDivisionError
+    os.write(2, b"still here\n")
+    assert capfd.readouterr().err == "still here\n"

@@ -57,6 +57,15 @@ def test_the_plain_layout_with_paths_below_the_folder_and_absolute(root):
     assert math.isnan(read.clips[2].label)
 
 
+def test_two_files_of_one_name_are_two_clips_and_one_file_twice_is_one(root):
+    (root / "sub" / "x.wav").touch()
+    read = read_labels(
+        write(root, "path,text,label,split\nsub/x.mp4,a,1,train\nsub/x.wav,b,1,train\nsub/x.wav,c,1,train\n")
+    )
+    assert [clip.id for clip in read.clips] == ["sub$_$x", "sub$_$x.wav", "sub$_$x.wav"]
+    assert [bool(clip.problem) for clip in read.clips] == [False, False, True]
+
+
 def test_sims_unimodal_labels_are_kept(root):
     read = read_labels(
         write(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deepmlf_kit.errors import DeepMLFError
@@ -101,7 +102,7 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
     missing = [name for name in wanted if name not in columns and name != "text"]
     if missing:
         raise LabelFileError(
-            f"{file}: found the columns {', '.join(columns) or '(none)'}, expected {', '.join(M_SENA_COLUMNS)} "
+            f"{file}: found the columns {_short(', '.join(columns)) or '(none)'}, expected {', '.join(M_SENA_COLUMNS)} "
             f"(M-SENA) or {', '.join(PLAIN_COLUMNS)}; missing: {', '.join(missing)}."
         )
     if not lines:
@@ -111,8 +112,10 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
     seen: set[str] = set()
     for line in lines:
         clip = read(line, root)
+        if clip.id in seen and plain and clip.path:  # a.mp4 and a.wav are two clips
+            clip = replace(clip, id=clip.id + Path(clip.path).suffix)
         if clip.id in seen and not clip.problem:
-            clip = _with_problem(clip, "its id stands in the label file twice; the first one is used")
+            clip = replace(clip, problem="its id stands in the label file twice; the first one is used")
         seen.add(clip.id)
         clips.append(clip)
     return LabelFile(clips, notes)
@@ -123,13 +126,15 @@ def _plain_clip(line: dict[str, str], root: Path) -> LabelledClip:
     path = root / given
     inside = Path(given)
     name = inside.with_suffix("") if not inside.is_absolute() else Path(inside.parent.name, inside.stem)
-    found = str(path) if given and path.is_file() else None
+    found = str(path) if given and _is(Path.is_file, path) else None
     return _clip("$_$".join(name.parts) or "(no path)", line, "split", found, f"no file at {path}")
 
 
 def _m_sena_clip(line: dict[str, str], root: Path) -> LabelledClip:
     video, clip = _cell(line, "video_id"), _cell(line, "clip_id")
-    folders = [folder for folder in (root / "Raw" / video, root / video) if video and folder.is_dir()]
+    folders = [
+        folder for folder in (root / "Raw" / video, root / video) if video and _is(Path.is_dir, folder)
+    ]
     found = next(filter(None, (_file_of(folder, clip) for folder in folders)), None)
     return _clip(
         f"{video}$_${clip}",
@@ -171,12 +176,22 @@ def _clip(id: str, line: dict[str, str], split_column: str, path: str | None, ab
         split=_SPLITS.get(split, ""),
         label=labels.get("label", math.nan),
         unimodal={name: labels.get(column, math.nan) for column, name in UNIMODAL_LABELS.items()},
-        problem="; ".join(problems),
+        problem=_short("; ".join(problems)),
     )
 
 
-def _with_problem(clip: LabelledClip, problem: str) -> LabelledClip:
-    return LabelledClip(**{**vars(clip), "problem": problem})
+def _is(question: Callable[[Path], bool], path: Path) -> bool:
+    """`path.is_file()` or `is_dir()`; a name that no file can have (too long, a NUL in it) is neither."""
+    try:
+        return question(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _short(text: str, longest: int = 400) -> str:
+    """On one line, and cut where it is long: a damaged file can hold anything."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def _cell(line: dict[str, str], name: str) -> str:
