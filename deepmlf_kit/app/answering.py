@@ -114,7 +114,7 @@ def answer(
     began = time.perf_counter()
     predictor = models.predictor
     prediction = predictor.features(features, text, audio=audio, vision=vision)
-    reasons = find_reasons(predictor, features, prediction.text, audio=audio, vision=vision)
+    reasons = find_reasons(predictor, features, recipe, prediction.text, audio=audio, vision=vision)
     seconds: dict[str, float] = {}
     for stage, took in features.timings.items():
         if stage in _STEP_OF:

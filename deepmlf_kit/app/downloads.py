@@ -40,12 +40,13 @@ def write_files(
 
 
 def as_dict(prediction: Prediction, reasons: Reasons) -> dict[str, Any]:
-    """The answer and its reasons as JSON knows them."""
-    attention = None
-    if reasons.attention is not None:
+    """The answer and its reasons as JSON knows them; attention is the mean of MM Blocks and heads [F, K]."""
+    attention, reading = None, reasons.reading
+    if reasons.looked:
+        weights = reading.get("cross_attention").mean(axis=(0, 1))  # [F, K]
         attention = {
-            "times": [None if np.isnan(t) else round(float(t), 3) for t in reasons.times],
-            "fusion_tokens": np.round(reasons.attention, 5).tolist(),
+            "times": np.round(reading.steps, 3).tolist() if reading.timed else None,
+            "fusion_tokens": np.round(weights, 5).tolist(),
         }
     return {
         **prediction.to_dict(),

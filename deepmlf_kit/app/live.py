@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _SILENT_TAB = 10.0  # seconds without a packet after which the tab is taken to be gone
 _LARGEST_PACKET = 3_000_000  # characters
-_SETTLED = 0.6  # seconds after which a word at the window's end is taken to be heard right
+_EDGE = 1.0  # seconds at a window's beginning whose words are left to the window before
 
 
 @dataclass
@@ -220,7 +220,8 @@ class LiveSession:
             state = self._state
             state.prediction, state.answers = prediction, state.answers + 1
             state.points = [*state.points, (now, prediction.sentiment)][-600:]
-            state.words = _with_new(state.words, features.words, now)
+            start = max(0.0, now - self.settings.live_window)
+            state.words = merged_words(state.words, features.words, start)
             state.took = time.perf_counter() - began
             self._version += 1
             self._changed.notify_all()
@@ -260,9 +261,15 @@ class LiveSession:
         return ClipFeatures(audio, audio_times, vision, vision_times, text, words, source, found, {})
 
 
-def _with_new(words: list[dict[str, Any]], heard: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
-    """The words so far and those newly heard; windows overlap, so only what lies behind the last word is new, and
-    the newest words wait until the next window has heard what follows them."""
-    last = words[-1]["end"] if words else -1.0
-    new = [w for w in heard if w["start"] >= last - 0.1 and w["end"] <= now - _SETTLED]
-    return [*words, *new][-400:]
+def merged_words(
+    words: list[dict[str, Any]], heard: list[dict[str, Any]], start: float
+) -> list[dict[str, Any]]:
+    """The words so far with those of a window that begins at `start` seconds.
+
+    Windows overlap. The newest hearing counts, as it has heard what follows; but a window may begin in the middle
+    of a word, so that its first second is left to the hearing before it.
+    """
+    settled = start + _EDGE if words and start > 0 else start
+    kept = [word for word in words if word["start"] < settled]
+    last = kept[-1]["end"] if kept else -1.0
+    return [*kept, *(word for word in heard if word["start"] >= settled and word["end"] > last)][-400:]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from ..explain import Reading
     from ..features.clip import ClipFeatures
+    from ..features.recipe import FeatureRecipe
     from ..predict import Predictor
 
 MOMENT = 0.6  # seconds that are taken out at a time
@@ -22,9 +24,7 @@ class Reasons:
         words, moments, tokens, modalities: lists of {name, effect, ...}; effect is the prediction minus the
             prediction without it, on the dataset's scale. Words and moments carry `start` and `end` in seconds
             (None where unknown), tokens what they say themselves (`says`).
-        attention: of fusion tokens over time, mean over MM Blocks and heads [F, K]; None without voice and face.
-        times: seconds of the K AV steps.
-        timed_words: the words whose times are known: {word, start, end}.
+        reading: what was captured of the forward pass, as the plots take it.
         meaning: what took the place of what was taken out, for each kind.
     """
 
@@ -32,88 +32,78 @@ class Reasons:
     moments: list[dict[str, Any]]
     tokens: list[dict[str, Any]]
     modalities: list[dict[str, Any]]
-    attention: np.ndarray | None
-    times: np.ndarray
-    timed_words: list[dict[str, Any]]
+    reading: Reading
     meaning: dict[str, str]
+
+    @property
+    def looked(self) -> bool:
+        """Whether there was a voice or a face to attend to."""
+        return bool(self.reading.seen.av_mask.any())
 
 
 def find_reasons(
-    predictor: Predictor, features: ClipFeatures, text: str, *, audio: bool = True, vision: bool = True
+    predictor: Predictor,
+    features: ClipFeatures,
+    recipe: FeatureRecipe,
+    text: str,
+    *,
+    audio: bool = True,
+    vision: bool = True,
 ) -> Reasons:
     """Take words, moments, fusion tokens and modalities out of one clip, one at a time."""
-    from ..av_encoder import step_times
     from ..explain import capture, effects
+    from ..explain.reading import Reading, av_step_times
     from ..explain.words import words_of
 
     model = predictor.model
-    batch = predictor.collator([predictor.row(features, text, audio=audio, vision=vision)])
+    row = predictor.row(features, text, audio=audio, vision=vision) | {"recipe": recipe.to_json()}
+    batch = predictor.collator([row])
     batch.pop("labels", None)
     words = words_of(text, model.tokenizer, model.config.max_text_tokens, features.words)
-    seen_or_heard = bool(batch["audio_mask"].any() or batch["vision_mask"].any())
-    steps = model.config.av_steps
-    # A modality's own frames tell when an AV step was; the voice's are the finer ones.
-    frame_times = features.audio_times if audio and len(features.audio_times) else features.vision_times
-    if not audio or not len(features.audio_times):
-        frame_times = features.vision_times if vision else np.zeros(0, np.float32)
-    times = step_times(np.asarray(frame_times, float), steps)
-    width = max(1, round(MOMENT * steps / max(features.found.seconds, MOMENT)))
-
-    meaning: dict[str, str] = {}
+    seen = capture(model, batch, ("cross_attention",))
+    steps, timed = av_step_times(row, batch, model.config.av_steps)
+    reading = Reading(row, words, seen, steps, timed)
+    reasons = Reasons([], [], [], [], reading, {})
 
     def taken_out(kind: str, **options: Any) -> Any:
         found = effects(model, batch, kind, **options)
-        meaning[kind] = found.meaning
+        reasons.meaning[kind] = found.meaning
         return found
 
-    moments, tokens, attention = [], [], None
-    if seen_or_heard:
+    if reasons.looked:
+        width = max(1, round(MOMENT * len(steps) / max(features.found.seconds, MOMENT)))
         found = taken_out("time", width=width)
-        half = float(np.nanmedian(np.diff(times))) / 2 if steps > 1 else 0.0
-        for name, effect, first, last in zip(found.names, found.effect, found.start, found.end, strict=True):
-            start, end = times[first] - half, times[last - 1] + half
-            moments.append(
-                {
-                    "name": f"{max(0.0, start):.1f} to {end:.1f} s" if np.isfinite(start) else name,
-                    "effect": float(effect),
-                    "start": _number(max(0.0, start)),
-                    "end": _number(end),
-                }
-            )
-        maps = capture(model, batch, ("cross_attention",))
-        attention = maps.cross_attention[0].mean(axis=(0, 1))  # [F, K]
-        says = maps.output.fusion_prediction[0].float().cpu().numpy()
+        half = float(np.median(np.diff(steps))) / 2
+        for name, effect, first, end in zip(found.names, found.effect, found.start, found.end, strict=True):
+            moment = {"name": name, "effect": float(effect), "start": None, "end": None}
+            if timed:
+                moment["start"] = round(max(0.0, float(steps[first]) - half), 3)
+                moment["end"] = round(float(steps[end - 1]) + half, 3)
+                moment["name"] = f"{moment['start']:.1f} to {moment['end']:.1f} s"
+            reasons.moments.append(moment)
+        says = seen.output.fusion_prediction[0].float().cpu().numpy()
         found = taken_out("tokens")
-        tokens = [
+        reasons.tokens = [
             {"name": name, "effect": float(effect), "says": float(value)}
             for name, effect, value in zip(found.names, found.effect, says, strict=True)
         ]
-    spoken = []
     if words.words:
         found = taken_out("words", words=words)
-        spoken = [
+        reasons.words = [
             {"name": name, "effect": float(effect), "start": _number(start), "end": _number(end)}
             for name, effect, start, end in zip(
                 found.names, found.effect, words.start, words.end, strict=True
             )
         ]
     found = taken_out("modalities")
-    present = {
-        "words": bool(words.words),
-        "voice": bool(batch["audio_mask"].any()),
-        "face": bool(batch["vision_mask"].any()),
-    }
-    modalities = [
+    voice, face = bool(batch["audio_mask"].any()), bool(batch["vision_mask"].any())
+    present = {"words": bool(words.words), "voice": voice, "face": face, "voice and face": voice and face}
+    reasons.modalities = [
         {"name": name, "effect": float(effect)}
         for name, effect in zip(found.names, found.effect, strict=True)
-        if present.get(name, present["voice"] and present["face"])
+        if present[name]
     ]
-    timed = [
-        {"word": word, "start": float(start), "end": float(end)}
-        for word, start, end in zip(words.words, words.start, words.end, strict=True)
-        if np.isfinite(start) and np.isfinite(end)
-    ]
-    return Reasons(spoken, moments, tokens, modalities, attention, times, timed, meaning)
+    return reasons
 
 
 def strongest(entries: list[dict[str, Any]], count: int = 5) -> list[dict[str, Any]]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +84,7 @@ def launch(
 
         Run.open(checkpoint)  # says what is wrong, before a browser opens
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    folder = Path(tempfile.mkdtemp(prefix="deepmlf-app-"))
+    folder = _new_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
@@ -129,11 +132,32 @@ def launch(
     if not quiet:
         print(f"DeepMLF demo: {url}\nStop with Ctrl-C.", flush=True)
     if block:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that files are deleted then, too
         try:
             page.block_thread()
         finally:
             app.close()
     return app
+
+
+def _new_folder() -> Path:
+    """A folder for this app's files, readable by this user only; what a killed app left behind is deleted."""
+    for old in Path(tempfile.gettempdir()).glob("deepmlf-app-*-*"):
+        owner = old.name.split("-")[2]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"deepmlf-app-{os.getpid()}-"))
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True
 
 
 class PrivatePage:

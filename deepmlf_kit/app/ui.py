@@ -19,7 +19,7 @@ from .live import LiveSession
 from .models import Models
 from .sessions import Session, Sessions
 from .settings import Settings
-from .timeline import clip_timeline, live_curve
+from .timeline import live_curve, timeline
 
 _log = logging.getLogger(__name__)
 _FONTS = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "sans-serif"]
@@ -57,9 +57,9 @@ def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
     with gr.Blocks(
         title="DeepMLF demo", analytics_enabled=False, delete_cache=(600, round(settings.idle_hours * 3600))
     ) as page:
-        gr.HTML(_HEAD)
-        status = gr.HTML(lambda: views.status_line(models.status), elem_id="status")
-        gr.HTML(_CAUTION)
+        gr.HTML(_HEAD, apply_default_css=False)
+        status = gr.HTML(lambda: views.status_line(models.status), elem_id="status", apply_default_css=False)
+        gr.HTML(_CAUTION, apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Clip", id="clip"):
                 app.clip_tab(status)
@@ -106,7 +106,6 @@ class _App:
                             sources=["upload", "webcam"],
                             include_audio=True,
                             webcam_options=gr.WebcamOptions(mirror=False),
-                            height=300,
                             elem_id="video",
                         )
                     with gr.Tab("Sound"):
@@ -135,19 +134,20 @@ class _App:
                 if examples():
                     gr.HTML(
                         "<p class='mlf-found'>No camera at hand? Three drawn clips, made by the kit "
-                        "(a drawn face, a hummed voice, words given):</p>"
+                        "(a drawn face, a hummed voice, words given):</p>",
+                        apply_default_css=False,
                     )
                     with gr.Row():
                         for example in examples():
                             button = gr.Button(example.title, size="sm", min_width=90)
                             buttons.append((button, example))
             with gr.Column(scale=7, min_width=320):
-                steps = gr.HTML(views.steps({}, None, 0, set()), elem_id="steps")
-                answer = gr.HTML(views.EMPTY_ANSWER, elem_id="answer")
+                steps = gr.HTML(views.steps({}, None, 0, set()), elem_id="steps", apply_default_css=False)
+                answer = gr.HTML(views.EMPTY_ANSWER, elem_id="answer", apply_default_css=False)
                 plot = gr.Plot(
                     show_label=False, label="The clip over time", visible=False, elem_id="timeline"
                 )
-                reasons = gr.HTML(elem_id="reasons")
+                reasons = gr.HTML(elem_id="reasons", apply_default_css=False)
                 with gr.Row(visible=False) as downloads:
                     files_ = [
                         gr.DownloadButton(name, size="sm", min_width=100)
@@ -278,12 +278,12 @@ class _App:
             session.folder, answer.prediction, answer.reasons, answer.features, answer.recipe
         )
         left_out = {stage for stage in views.STEPS if stage not in answer.seconds}
-        seconds = answer.features.found.seconds
-        figure = clip_timeline(answer.features, answer.recipe, answer.reasons, seconds)
+        looked = answer.reasons.looked
+        figure = timeline(answer.reasons) if looked else None
         return [
             views.steps(answer.seconds, None, 0, left_out),
             views.answer(answer.prediction, before),
-            gr.Plot(figure, visible=True),
+            gr.Plot(figure, visible=looked),
             views.reasons(answer.reasons, answer.prediction.scale),
             gr.Row(visible=True),
             *(str(path) for path in written),
@@ -323,7 +323,7 @@ class _App:
                     elem_id="live-words",
                 )
             with gr.Column(scale=7, min_width=320):
-                answer = gr.HTML(views.live_answer(None), elem_id="live-answer")
+                answer = gr.HTML(views.live_answer(None), elem_id="live-answer", apply_default_css=False)
                 curve = gr.Plot(
                     show_label=False, label="Sentiment over time", visible=False, elem_id="live-curve"
                 )
