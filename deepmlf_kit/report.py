@@ -117,7 +117,7 @@ def _training_part(run: Run) -> list[str]:
 
 
 def _predictions_part(run: Run, split: Dataset) -> list[str]:
-    from .plots.predicted_vs_true import predicted_vs_true
+    from .plots.predictions import predicted_vs_true
 
     table = run.predictions()
     texts = dict(zip(split["id"], split["text"], strict=True))

@@ -18,7 +18,7 @@ from training_fixtures import TINY, tiny_lm, tiny_sample
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.plots.fusion_attention import fusion_attention
 from deepmlf_kit.plots.modalities import modality_errors
-from deepmlf_kit.plots.predicted_vs_true import predicted_vs_true
+from deepmlf_kit.plots.predictions import predicted_vs_true
 from deepmlf_kit.plots.training_curves import training_losses, validation_errors
 from deepmlf_kit.report import choose_utterance, write_report
 from deepmlf_kit.training import Run, train

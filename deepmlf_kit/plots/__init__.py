@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC: dict[str, str] = {
+    "ablation_curve": "ablation",
     "attention_effect": "effect_views",
     "attention_maps": "attention_views",
     "attention_to_words": "attention_views",
@@ -14,9 +15,19 @@ _PUBLIC: dict[str, str] = {
     "gates_by_depth": "depth_views",
     "gradient_timeline": "clip_views",
     "layer_token_map": "attention_views",
+    "live_curves": "live",
+    "modality_errors": "modalities",
+    "plot_labels": "data_labels",
+    "plot_lengths": "data_lengths",
+    "plot_normalization": "data_features",
+    "plot_ranges": "data_features",
+    "plot_utterance": "utterance_timeline",
+    "predicted_vs_true": "predictions",
     "sentiment_by_depth": "depth_views",
     "specialisation": "split_views",
     "token_similarity": "depth_views",
+    "training_losses": "training_curves",
+    "validation_errors": "training_curves",
     "worst_errors": "split_views",
 }
 

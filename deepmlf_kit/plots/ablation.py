@@ -1,0 +1,77 @@
+"""An ablation: a score against one setting, every seed a dot, mean and deviation as a line with a band."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .style import COLOURS, figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+def ablation_curve(
+    table: pd.DataFrame, setting: str, metric: str = "MAE", title: str = "", axis: str = ""
+) -> go.Figure:
+    """Draw one sweep.
+
+    Args:
+        table: one run a row, with the columns `setting` and `metric`; runs of one setting are its seeds.
+        setting: the column that was varied; numbers or names, drawn in the table's order.
+        metric: the column on the other axis.
+        title, axis: of the figure and of the setting's axis; by default the column's name.
+
+    Where bands overlap, the seeds say that the settings do not differ.
+    """
+    import plotly.graph_objects as go
+
+    groups = table.groupby(setting, sort=False)[metric]
+    names = [str(name) for name in groups.groups]
+    mean = groups.mean().reindex(groups.groups.keys()).to_numpy()
+    spread = groups.std().fillna(0.0).reindex(groups.groups.keys()).to_numpy()
+    seeds = int(groups.size().min())
+    made = figure(
+        title or f"{metric} by {setting}",
+        axis or setting,
+        f"{metric} (lower is better)" if metric == "MAE" else metric,
+        subtitle=f"dots: single runs; line and band: mean and standard deviation of {seeds} seeds",
+    )
+    made.add_trace(
+        go.Scatter(
+            x=[*names, *names[::-1]],
+            y=np.concatenate([mean + spread, (mean - spread)[::-1]]),
+            fill="toself",
+            fillcolor="rgba(164,94,229,0.18)",
+            line={"width": 0},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+    made.add_trace(
+        go.Scatter(
+            x=names,
+            y=mean,
+            mode="lines+markers",
+            name="mean",
+            line={"color": COLOURS["fusion"], "width": 3},
+            marker={"size": 9},
+            customdata=spread,
+            hovertemplate="%{x}: %{y:.3f} ± %{customdata:.3f}<extra></extra>",
+        )
+    )
+    made.add_trace(
+        go.Scatter(
+            x=[str(value) for value in table[setting]],
+            y=table[metric],
+            mode="markers",
+            name="runs",
+            marker={"color": COLOURS["label"], "size": 6, "opacity": 0.8},
+            hovertemplate="%{x}: %{y:.3f}<extra>one run</extra>",
+        )
+    )
+    made.update_xaxes(type="category")
+    made.update_layout(showlegend=False)
+    return made

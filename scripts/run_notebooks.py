@@ -1,0 +1,125 @@
+"""Run the notebooks and keep light outputs: what `notebooks/*.ipynb` are committed with.
+
+    python scripts/run_notebooks.py                  # all of them
+    python scripts/run_notebooks.py notebooks/04*    # some
+    python scripts/run_notebooks.py --no-run ...     # clean only: outputs of a notebook you ran yourself
+
+Each runs top to bottom in a fresh kernel, offline. Then, in its outputs, every plotly figure gets a static picture
+(shown by code hosts, which do not run plotly; drawn by kaleido with the system's Chromium), progress bars and
+warnings go, and so do counters, times and widget states, so that a diff shows what changed. A path of this machine
+in an output is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+PLOTLY, PNG = "application/vnd.plotly.v1+json", "image/png"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+WIDTH = 860  # pixels of a figure without a width of its own
+LARGEST_FIGURE = 120_000  # characters of JSON; a larger figure keeps its picture only
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|usr|var|opt|mnt)/[\w.-]+|[A-Z]:\\\\")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path)
+    parser.add_argument("--no-run", action="store_true", help="only clean the outputs that are there")
+    parser.add_argument("--timeout", type=int, default=600, help="seconds that one cell may take")
+    options = parser.parse_args()
+    for path in options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):
+        book = nbformat.read(path, as_version=4)
+        began = time.perf_counter()
+        if not options.no_run:
+            run(book, path.parent, options.timeout)
+        took = time.perf_counter() - began
+        clean(book)
+        nbformat.write(book, path)
+        print(f"{path.name}: {took:.0f} s, {path.stat().st_size / 1000:.0f} kB", flush=True)
+    return 0
+
+
+def run(book: Any, folder: Path, timeout: int) -> None:
+    """Execute in a fresh kernel; a cell that fails ends it with its traceback."""
+    from nbclient import NotebookClient
+
+    os.environ |= {
+        "PLOTLY_RENDERER": "plotly_mimetype",
+        "HF_HUB_OFFLINE": "1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+    }
+    NotebookClient(book, timeout=timeout, resources={"metadata": {"path": str(folder)}}).execute()
+
+
+def clean(book: Any) -> None:
+    """Keep what a reader looks at, in the lightest form that a code host shows."""
+    book.metadata.pop("widgets", None)
+    book.metadata["language_info"] = {"name": "python"}
+    for cell in book.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        cell.execution_count = None
+        cell.outputs = [kept for output in cell.outputs if (kept := lighter(output)) is not None]
+        for output in cell.outputs:
+            if found := MACHINE_PATH.search(_text_of(output)):
+                raise SystemExit(f"A path of this machine is in the output of {cell.id}: {found.group()!r}")
+
+
+def lighter(output: Any) -> Any | None:
+    """One output as it is kept; None: dropped."""
+    if output.output_type == "stream":
+        return output if output.name == "stdout" else None
+    if output.output_type == "error":
+        return output
+    data = output.data
+    if WIDGET in data and PNG not in data:
+        return None  # a progress bar, or a widget that is nothing without its kernel
+    data.pop(WIDGET, None)
+    if PLOTLY in data:
+        data[PNG] = picture_of(data[PLOTLY])
+        data.pop("text/html", None)
+        if len(json.dumps(data[PLOTLY])) > LARGEST_FIGURE:
+            del data[PLOTLY]
+        data["text/plain"] = "Figure"
+    if output.output_type == "execute_result":
+        output.execution_count = None
+    return output
+
+
+def picture_of(figure: dict[str, Any]) -> str:
+    """A plotly figure as PNG in base64, transparent, with a small palette."""
+    import plotly.graph_objects as go
+    from PIL import Image
+
+    fig = go.Figure({"data": figure["data"], "layout": figure["layout"]}, skip_invalid=True)
+    height = fig.layout.height or 420
+    raw = fig.to_image(format="png", width=fig.layout.width or WIDTH, height=height, scale=1.5)
+    image = Image.open(io.BytesIO(raw)).convert("RGBA").quantize(256, method=Image.Quantize.FASTOCTREE)
+    small = io.BytesIO()
+    image.save(small, "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
+
+
+def _text_of(output: Any) -> str:
+    if output.output_type == "stream":
+        return output.text
+    if output.output_type == "error":
+        return "\n".join(output.traceback)
+    return "\n".join(str(value) for kind, value in output.data.items() if kind != PNG)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
