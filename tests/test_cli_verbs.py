@@ -112,3 +112,73 @@ def test_setting_that_does_not_exist_ends_before_anything_is_written(tmp_path: P
 def test_training_on_a_folder_that_is_no_dataset_says_how_to_make_one(tmp_path: Path, capsys):
     assert run(["train", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
     assert "deepmlf prepare" in capsys.readouterr().err
+
+
+def test_inspect_tells_rows_and_labels_of_every_split(dataset: Path, capsys):
+    capsys.readouterr()
+    told = answer(capsys, "inspect", dataset, "--normalize", "train")
+    assert {row["split"]: row["utterances"] for row in told["splits"]} == {"train": 24, "valid": 8, "test": 8}
+    assert len(told["normalization"]) == 25 + 58
+
+
+def test_prepare_converts_a_pickle_and_counts_what_it_set_to_zero(tmp_path: Path, capsys):
+    import pickle
+
+    import numpy as np
+
+    def part(count: int) -> dict[str, Any]:
+        rng = np.random.default_rng(count)
+        return {
+            "id": [f"video{i}$_$1" for i in range(count)],
+            "raw_text": ["that was fine"] * count,
+            "audio": rng.normal(size=(count, 6, 4)).astype(np.float32),
+            "vision": rng.normal(size=(count, 6, 3)).astype(np.float32),
+            "regression_labels": np.linspace(-3, 3, count),
+        }
+
+    content = {"train": part(5), "valid": part(3), "test": part(2)}
+    content["train"]["audio"][0, 0, 0] = -np.inf
+    (tmp_path / "mosi.pkl").write_bytes(pickle.dumps(content))
+    told = answer(capsys, "prepare", tmp_path / "mosi.pkl", tmp_path / "out")
+    assert {split: found["utterances"] for split, found in told["splits"].items()} == {
+        "train": 5,
+        "valid": 3,
+        "test": 2,
+    }
+    assert told["splits"]["train"]["infinite"]["audio"] == 1
+    assert run(["inspect", str(tmp_path / "out")]) == 0
+
+
+def test_prepare_makes_a_dataset_of_clips_and_lists_what_failed(tmp_path: Path, clips: Path, capsys):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    (folder / "broken.mp4").write_text("this is no video")
+    (folder / "label.csv").write_text(
+        f"path,text,label,split\n{clips / 'smile_short.mp4'},that was fine,1.0,train\nbroken.mp4,no,-1.0,train\n"
+    )
+    told = answer(
+        capsys, "prepare", folder, tmp_path / "out", "--vision", "none", "--audio", "mfcc", "--workers", 1
+    )
+    assert told["rows"]["train"] == 1
+    assert [failure["path"].endswith("broken.mp4") for failure in told["failures"]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "nothing at nowhere"),
+        (["{file}", "--fps", "5"], "--fps is for a folder of clips"),
+        (["{folder}", "--name", "mosi"], "--name is for an MMSA pickle"),
+        (["{folder}", "--shard", "4/3"], "I/N"),
+        (["{folder}", "--audio", "egmaps"], "egemaps"),
+    ],
+)
+def test_prepare_refuses_in_one_line_what_it_cannot_do(
+    tmp_path: Path, arguments: list[str], said: str, capsys
+):
+    (tmp_path / "some.pkl").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    given = [word.format(file=tmp_path / "some.pkl", folder=tmp_path / "folder") for word in arguments]
+    assert run(["prepare", given[0], str(tmp_path / "out"), *given[1:]]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1

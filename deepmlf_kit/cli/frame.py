@@ -18,7 +18,18 @@ from ..errors import DeepMLFError
 
 # In the order of the work. A verb lives in the file of its name (`pretrain-av` in pretrain_av.py), which defines
 # the function `command`.
-VERBS: tuple[str, ...] = ("sample", "presets", "pretrain-av", "train", "predict", "app")
+VERBS: tuple[str, ...] = (
+    "demo",
+    "sample",
+    "prepare",
+    "inspect",
+    "presets",
+    "pretrain-av",
+    "train",
+    "evaluate",
+    "predict",
+    "app",
+)
 
 HELP = """DeepMLF: the sentiment of an utterance from its words, voice and face.
 

@@ -1,0 +1,235 @@
+"""`deepmlf prepare`: an MMSA pickle or a folder of clips becomes a dataset."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import DeepMLFError
+from .output import JsonOption, print_json, stdout_kept_for_json
+
+if TYPE_CHECKING:
+    from ..data.folder import PreparedFolder
+    from ..data.mmsa import Progress
+
+CLIPS, PICKLE = "A folder of clips", "An MMSA pickle"
+
+
+def command(
+    source: Annotated[
+        Path, typer.Argument(help="An MMSA pickle (.pkl), or a folder of clips with a label.csv in it.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to write the dataset to.")],
+    audio: Annotated[
+        str | None,
+        typer.Option(
+            help="egemaps (openSMILE: free for research and private use only), mfcc (free), hf:MODEL or none; "
+            "egemaps where not given.",
+            rich_help_panel=CLIPS,
+        ),
+    ] = None,
+    vision: Annotated[
+        str | None,
+        typer.Option(
+            help="blendshapes (MediaPipe, Apache-2.0), hf:MODEL or none; blendshapes where not given.",
+            rich_help_panel=CLIPS,
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Pictures a second; 10 where not given.", rich_help_panel=CLIPS)
+    ] = None,
+    audio_layer: Annotated[
+        int | None, typer.Option(help="Layer of an hf: audio encoder; -1 is the last.", rich_help_panel=CLIPS)
+    ] = None,
+    vision_layer: Annotated[
+        int | None,
+        typer.Option(help="Layer of an hf: vision encoder; -1 is the last.", rich_help_panel=CLIPS),
+    ] = None,
+    face_crop: Annotated[
+        bool,
+        typer.Option(
+            "--face-crop", help="Cut pictures to the face for an hf: encoder.", rich_help_panel=CLIPS
+        ),
+    ] = False,
+    labels: Annotated[
+        Path | None, typer.Option(help="Label file, where it is not SOURCE/label.csv.", rich_help_panel=CLIPS)
+    ] = None,
+    label_scale: Annotated[
+        float | None,
+        typer.Option(help="Largest label there can be: 3 (MOSI, MOSEI) or 1 (SIMS).", rich_help_panel=CLIPS),
+    ] = None,
+    transcribe: Annotated[
+        bool,
+        typer.Option("--transcribe", help="Transcribe clips whose text is not given.", rich_help_panel=CLIPS),
+    ] = False,
+    language: Annotated[
+        str | None,
+        typer.Option(help="What is spoken, such as en or zh; else it is guessed.", rich_help_panel=CLIPS),
+    ] = None,
+    speech_model: Annotated[
+        str | None,
+        typer.Option(help="faster-whisper model: a size, a name or a folder.", rich_help_panel=CLIPS),
+    ] = None,
+    face_model: Annotated[
+        Path | None, typer.Option(help="Path of face_landmarker.task.", rich_help_panel=CLIPS)
+    ] = None,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(help="Longest clip that is taken; 600 where not given.", rich_help_panel=CLIPS),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Clips at the same time; else one a core.", rich_help_panel=CLIPS)
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Take the I-th of N equal parts, for a cluster's job array.",
+            rich_help_panel=CLIPS,
+        ),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Join the parts that --shard left.", rich_help_panel=CLIPS)
+    ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(help="mosi, mosei, sims or simsv2; else it is recognised.", rich_help_panel=PICKLE),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a dataset of an MMSA pickle (MOSI, MOSEI, CH-SIMS) or of a folder of clips.
+
+    Clips: a run that was stopped goes on where it stopped when the command is repeated; a clip that cannot be used
+    is listed in OUT/failures.csv with its reason, and the rest goes on.
+    """
+    recipe = {
+        "audio": audio,
+        "vision": vision,
+        "fps": fps,
+        "audio_layer": audio_layer,
+        "vision_layer": vision_layer,
+        "face_crop": face_crop or None,
+        "transcribe": transcribe or None,
+        "language": language,
+        "speech_model": speech_model,
+        "max_seconds": max_seconds,
+    }
+    recipe = {key: value for key, value in recipe.items() if value is not None}
+    for_clips = {
+        **recipe,
+        "labels": labels,
+        "label_scale": label_scale,
+        "face_model": face_model,
+        "workers": workers,
+        "shard": shard,
+        "merge": merge or None,
+    }
+    if source.is_file():
+        _refuse({key for key, value in for_clips.items() if value is not None}, "a folder of clips", source)
+        _pickle(source, out, name, as_json)
+    elif source.is_dir():
+        _refuse({"name"} if name else set(), "an MMSA pickle", source)
+        if merge:
+            from ..data.folder import merge_shards
+
+            _tell_folder(merge_shards(out), as_json)
+            return
+        _tell_folder(
+            _folder(
+                source,
+                out,
+                recipe,
+                as_json,
+                labels=labels,
+                transcribe=transcribe,
+                workers=workers,
+                shard=_shard(shard) if shard else None,
+                face_model=face_model,
+                label_scale=label_scale,
+            ),
+            as_json,
+        )
+    else:
+        raise DeepMLFError(
+            f"nothing at {source}: expected an MMSA pickle, or a folder of clips with a label.csv in it"
+        )
+
+
+def _refuse(given: set[str], kind: str, source: Path) -> None:
+    """An option that would do nothing is a mistake to tell, not to pass over."""
+    if given:
+        options = ", ".join(f"--{key.replace('_', '-')}" for key in sorted(given))
+        raise DeepMLFError(f"{options} is for {kind}, which {source} is not: leave it out")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, slash, of = text.partition("/")
+    if not (slash and part.isdecimal() and of.isdecimal() and 1 <= int(part) <= int(of)):
+        raise DeepMLFError(f"--shard is {text!r}, but must be I/N with I from 1 to N, for example 3/8")
+    return int(part), int(of)
+
+
+def _folder(
+    source: Path, out: Path, recipe: dict[str, Any], as_json: bool, **options: Any
+) -> "PreparedFolder":
+    from ..data.folder import prepare_folder
+    from ..features.recipe import FeatureRecipe
+
+    with stdout_kept_for_json(as_json):
+        return prepare_folder(source, out, FeatureRecipe(**recipe), show_progress=True, **options)
+
+
+def _tell_folder(prepared: "PreparedFolder", as_json: bool) -> None:
+    if not as_json:
+        print(prepared.summary())
+        return
+    told = {key: getattr(prepared, key) for key in ("path", "rows", "extracted", "kept", "seconds", "notes")}
+    print_json({**told, "failures": prepared.failures})
+
+
+def _pickle(source: Path, out: Path, name: str | None, as_json: bool) -> None:
+    from ..data.mmsa import convert_mmsa, read_report
+
+    with stdout_kept_for_json(as_json), _bars() as progress:
+        dataset = convert_mmsa(source, out, name=name, progress=progress)
+    report = read_report(out)
+    if as_json:
+        print_json({"path": out, **dataclasses.asdict(report)})
+        return
+    rows = ", ".join(f"{part.num_rows} {split}" for split, part in dataset.items())
+    aligned = "aligned" if report.aligned else "unaligned"
+    print(
+        f"{out}: {rows} ({report.name}, {aligned}, audio {report.audio_dim}, vision {report.vision_dim} features)"
+    )
+    for split, found in report.splits.items():
+        zeroed = {"NaN": found.nan, "infinite": found.infinite}
+        counts = [f"{n} {kind} values in {m}" for kind, by in zeroed.items() for m, n in by.items() if n]
+        counts += [f"{n} utterances without {m}" for m, n in found.empty.items() if n]
+        counts += [
+            f"{n} utterances shorter in {m} than announced" for m, n in found.clipped_lengths.items() if n
+        ]
+        if counts:
+            print(f"  {split}: {', '.join(counts)}")
+    for remark in report.remarks:
+        print(f"  note: {remark}")
+    print(f"Next: deepmlf inspect {out}")
+
+
+@contextmanager
+def _bars() -> "Iterator[Progress]":
+    """A progress bar a split, on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    with Bars(console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(split: str, done: int, of: int) -> None:
+            if split not in tasks:
+                tasks[split] = bars.add_task(f"Converting {split}", total=of)
+            bars.update(tasks[split], completed=done)
+
+        yield tell
