@@ -40,7 +40,9 @@ def main(
         Path | None, typer.Option(help="Archive of .pos and .neg sentences to probe on.")
     ] = None,
     skip: Annotated[list[str], typer.Option(help="Leave out sources that begin with this.")] = [],  # noqa: B006
-    weight: Annotated[list[str], typer.Option(help="SOURCE=TIMES read per pass.")] = list(WEIGHTS),  # noqa: B006
+    weight: Annotated[list[str], typer.Option(help="SOURCE=TIMES read per pass; replaces the mix.")] = list(
+        WEIGHTS
+    ),  # noqa: B006
     held_out: Annotated[
         int, typer.Option(help="Percent of documents kept for perplexity.", min=1, max=50)
     ] = 2,
@@ -55,6 +57,7 @@ def main(
     positions: int = 512,
     save_every: int = 250,
     seed: int = 0,
+    note: Annotated[str, typer.Option(help="A remark for the model card.")] = "",
 ) -> None:
     """Pretrain on TEXTS, measure, and write model, tokenizer and model card to --out."""
     from deepmlf_kit.embedded_lm.make import make
@@ -72,8 +75,9 @@ def main(
             probe_archive=probe,
             skip=tuple(skip),
             weights=dict(_weight(item) for item in weight),
-            command=_command(),
+            command=_command(note),
             versions=f"Python {platform.python_version()}",
+            note=note,
         )
     except DeepMLFError as error:
         typer.echo(f"error: {error}", err=True)
@@ -91,8 +95,9 @@ def _weight(item: str) -> tuple[str, float]:
     return name, times
 
 
-def _command() -> str:
-    return "python scripts/pretrain_lm.py " + " ".join(shlex.quote(word) for word in sys.argv[1:])
+def _command(note: str) -> str:
+    given = [word for word in sys.argv[1:] if word not in ("--note", note)]
+    return "python scripts/pretrain_lm.py " + " ".join(map(shlex.quote, given))
 
 
 if __name__ == "__main__":

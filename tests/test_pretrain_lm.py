@@ -1,5 +1,6 @@
 """Pretraining the embedded LM: texts are read clean, held out honestly, and the script runs and resumes."""
 
+import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+import typer
+from typer.testing import CliRunner, Result
 
 from deepmlf_kit.embedded_lm import corpora, packing, split
 from deepmlf_kit.embedded_lm.corpora import Document
@@ -202,6 +204,23 @@ def test_the_trigram_beats_the_unigram_where_order_tells():
     assert tri.mean() > uni.mean() + 0.8
 
 
+def test_every_token_after_half_a_window_is_measured_once_with_its_context():
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from deepmlf_kit.embedded_lm.perplexity import lm_log_probs
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=20, **sizes))
+    stream = np.random.default_rng(0).integers(0, 20, 37)
+    positions, log_probs = lm_log_probs(model, stream, block=8, batch=3)
+    assert positions.tolist() == list(range(4, 36))
+    window = torch.from_numpy(stream[8:16])[None]  # position 14 stands in the second half of this one
+    expected = model(input_ids=window).logits[0, 5].log_softmax(-1)[stream[14]].item()
+    assert log_probs[14 - 4] == pytest.approx(expected, abs=1e-5)
+
+
 # The script
 
 
@@ -220,6 +239,15 @@ def run_script(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True, timeout=300
     )
+
+
+def run_here(*arguments: object) -> Result:
+    spec = importlib.util.spec_from_file_location("pretrain_lm", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    app = typer.Typer()
+    app.command()(script.main)
+    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def test_the_script_pretrains_measures_and_resumes(tmp_path):
@@ -246,8 +274,8 @@ def test_the_script_pretrains_measures_and_resumes(tmp_path):
     (tmp_path / "b").mkdir()
     for name in ("tokenizer", "checkpoint-10"):
         (tmp_path / "a" / name).rename(tmp_path / "b" / name)
-    again = run_script(*common, "--out", tmp_path / "again", "--checkpoints", tmp_path / "b", "--steps", 20)
-    assert again.returncode == 0, again.stderr
+    again = run_here(*common, "--out", tmp_path / "again", "--checkpoints", tmp_path / "b", "--steps", 20)
+    assert again.exit_code == 0, again.output
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "again"))
     assert all((one[name] == two[name]).all() for name in one)
 
@@ -261,28 +289,8 @@ def test_the_script_pretrains_measures_and_resumes(tmp_path):
     ],
 )
 def test_bad_arguments_end_in_one_line_and_exit_code_2(tmp_path, arguments, message):
-    import importlib.util
-
-    import typer
-
-    spec = importlib.util.spec_from_file_location("pretrain_lm", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    app = typer.Typer()
-    app.command()(script.main)
-    texts = [] if arguments[0].endswith(".txt") else [str(tiny_texts(tmp_path))]
-    result = CliRunner().invoke(
-        app,
-        [
-            *TINY,
-            *SHORT,
-            "--out",
-            str(tmp_path / "o"),
-            "--checkpoints",
-            str(tmp_path / "c"),
-            *texts,
-            *arguments,
-        ],
-    )
+    texts = [] if arguments[0].endswith(".txt") else [tiny_texts(tmp_path)]
+    folders = ["--out", tmp_path / "o", "--checkpoints", tmp_path / "c"]
+    result = run_here(*TINY, *SHORT, *folders, *texts, *arguments)
     assert result.exit_code == 2, result.output
     assert message in result.stderr and "Traceback" not in result.output

@@ -50,6 +50,7 @@ class Measured:
     probe: dict[str, float] | None
     command: str
     versions: str
+    note: str = ""
 
 
 def write_card(folder: Path, measured: Measured) -> None:
@@ -132,7 +133,8 @@ on the right. It takes {m.positions} tokens and was trained on sequences of {m.b
 ## How well it predicts
 
 Perplexity per token on {int(m.perplexity["tokens"]):,} tokens of documents held out from training by a hash of
-their words, all models on the same tokens:
+their words, all models on the same tokens, each predicted by this model from {m.block // 2} to {m.block - 1}
+tokens before it:
 
 {perplexity}
 
@@ -156,7 +158,7 @@ facts and must not be used to judge people.
 {m.command}
 ```
 
-Made with {m.versions}.
+Made with {m.versions}.{f" {m.note}" if m.note else ""}
 """
 
 

@@ -53,6 +53,7 @@ def make(
     weights: dict[str, float] | None = None,
     command: str = "",
     versions: str = "",
+    note: str = "",
 ) -> card.Measured | None:
     """Pretrain on `texts`, measure, and write model, tokenizer and card into `out`.
 
@@ -81,6 +82,7 @@ def make(
             "give more text or a larger --held-out."
         )
     held_out_blocks = held_out_stream[: len(held_out_stream) // schedule.block * schedule.block]
+    held_out_blocks = held_out_blocks.reshape(-1, schedule.block)
     by_document = np.array([packing.weight_of(d.source, weights or {}) for d in train])
     tokens = np.array([len(ids) for ids in encoded])
     print(f"{tokens.sum():,} tokens to train on, {len(held_out_stream):,} held out.", flush=True)
@@ -97,7 +99,7 @@ def make(
     model = pretrain(
         model,
         np.concatenate(blocks)[:needed],
-        held_out_blocks.reshape(-1, schedule.block),
+        held_out_blocks,
         schedule,
         run,
     )

@@ -8,22 +8,37 @@ from .ngrams import NGrams
 
 
 @torch.no_grad()
-def lm_log_probs(model: PreTrainedModel, blocks: np.ndarray, batch: int = 32) -> np.ndarray:
-    """Natural log probabilities [n, block - 1] of every token but a block's first; blocks [n, block]."""
+def lm_log_probs(
+    model: PreTrainedModel, stream: np.ndarray, block: int, batch: int = 32
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log probabilities of a token stream by a causal LM, in windows that overlap by half.
+
+    Every token is predicted from at least `block // 2` tokens before it, within one window of `block`.
+
+    Args:
+        model: causal LM.
+        stream: token ids [n], n >= block.
+        block: tokens of a window, an even number.
+
+    Returns:
+        Positions in the stream [m] and the natural log probabilities [m] of the tokens there: all from
+        `block // 2` to the end of the last whole window.
+    """
     model.eval()
+    half = block // 2
+    starts = np.arange(0, len(stream) - block + 1, half)
     rows = []
-    for start in range(0, len(blocks), batch):
-        ids = torch.from_numpy(blocks[start : start + batch].astype(np.int64))
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-        rows.append(logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0].numpy())
-    return np.concatenate(rows)
+    for first in range(0, len(starts), batch):
+        windows = np.stack([stream[s : s + block] for s in starts[first : first + batch]])
+        ids = torch.from_numpy(windows.astype(np.int64))  # (b, block)
+        logits = model(input_ids=ids, use_cache=False).logits[:, half - 1 : -1].float()  # (b, half, V)
+        rows.append(logits.log_softmax(-1).gather(-1, ids[:, half:, None])[..., 0].numpy())
+    positions = starts[:, None] + np.arange(half, 2 * half)
+    return positions.reshape(-1), np.concatenate(rows).reshape(-1)
 
 
 def compare(model: PreTrainedModel, train: np.ndarray, held_out: np.ndarray, block: int) -> dict[str, float]:
-    """Perplexity per token of the LM, a trigram and a unigram model.
-
-    All three are measured on the same tokens: those after the first of each block of the held-out stream.
-    The LM sees the block only; the trigram always sees both tokens before.
+    """Perplexity per token of the LM, a trigram and a unigram model, all on the same held-out tokens.
 
     Args:
         model: causal LM.
@@ -34,16 +49,9 @@ def compare(model: PreTrainedModel, train: np.ndarray, held_out: np.ndarray, blo
     Returns:
         `tokens` (how many were measured), `lm`, `trigram`, `unigram`.
     """
-    count = len(held_out) // block
-    blocks = held_out[: count * block].reshape(count, block)
+    positions, lm = lm_log_probs(model, held_out, block)
     ngrams = NGrams(train, model.config.vocab_size)
-    measured = np.zeros((count, block), bool)
-    measured[:, 1:] = True
-    measured[0, 1] = False  # the trigram has no two tokens before this one
-    stream, measured = blocks.reshape(-1), measured.reshape(-1)
-    lm = np.zeros((count, block))
-    lm[:, 1:] = lm_log_probs(model, blocks)
-    trigram = np.concatenate([[0.0, 0.0], ngrams.trigram_log_probs(stream)])
-    by_name = {"lm": lm.reshape(-1), "trigram": trigram, "unigram": ngrams.unigram_log_probs(stream)}
-    perplexity = {name: float(np.exp(-values[measured].mean())) for name, values in by_name.items()}
-    return {"tokens": int(measured.sum()), **perplexity}
+    trigram = ngrams.trigram_log_probs(held_out)[positions - 2]  # it starts at the third token
+    unigram = ngrams.unigram_log_probs(held_out)[positions]
+    by_name = {"lm": lm, "trigram": trigram, "unigram": unigram}
+    return {"tokens": len(positions), **{name: float(np.exp(-v.mean())) for name, v in by_name.items()}}

@@ -1,9 +1,9 @@
 """Pretrain the embedded LM: a Llama-shaped decoder of eight layers, next-token prediction on packed blocks.
 
-The matrices inside the layers are updated by Muon and the rest (embedding, norms) by AdamW: on this little
-text it reaches the same loss in clearly fewer steps than AdamW alone, for 8 % more time a step. The learning
-rate is warmed up, kept, and brought down to zero over the last part of the run, so that a run on a busy
-machine can be ended sooner from its last checkpoint, by fewer steps, and still be brought down properly.
+The matrices inside the layers are updated by Muon, which is reported to need fewer steps than AdamW, and the
+rest (embedding, norms) by AdamW. The learning rate is warmed up, kept, and brought down to zero over the last
+part of the run, so that a run can be ended sooner or later than planned, from its last checkpoint and by
+another number of steps, and still be brought down properly.
 """
 
 from dataclasses import dataclass
@@ -127,7 +127,7 @@ def pretrain(
     Args:
         model: from `build_model`.
         blocks: at least `steps * batch` blocks, from `packing.passes`.
-        held_out: blocks [m, block]; the loss on the first 128 of them is shown along the way.
+        held_out: blocks [m, block]; the loss on about 128 of them is shown along the way.
         schedule: length and rates.
         run: folder for checkpoints.
     """
@@ -163,7 +163,7 @@ def pretrain(
         model=model,
         args=arguments,
         train_dataset=Blocks(blocks),
-        eval_dataset=Blocks(held_out[:128]),
+        eval_dataset=Blocks(held_out[:: max(len(held_out) // 128, 1)]),
         optimizers=(optimizer, scheduler),
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(run)) if run.is_dir() else None)
