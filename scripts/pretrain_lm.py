@@ -39,10 +39,10 @@ def main(
     probe: Annotated[
         Path | None, typer.Option(help="Archive of .pos and .neg sentences to probe on.")
     ] = None,
-    skip: Annotated[list[str], typer.Option(help="Leave out sources that begin with this.")] = [],  # noqa: B006
-    weight: Annotated[list[str], typer.Option(help="SOURCE=TIMES read per pass; replaces the mix.")] = list(
-        WEIGHTS
-    ),  # noqa: B006
+    skip: Annotated[list[str] | None, typer.Option(help="Leave out sources that begin with this.")] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option(help="SOURCE=TIMES read per pass; replaces the default mix.")
+    ] = None,
     held_out: Annotated[
         int, typer.Option(help="Percent of documents kept for perplexity.", min=1, max=50)
     ] = 2,
@@ -73,8 +73,8 @@ def main(
             vocab_size=vocab,
             held_out_percent=held_out,
             probe_archive=probe,
-            skip=tuple(skip),
-            weights=dict(_weight(item) for item in weight),
+            skip=tuple(skip or ()),
+            weights=dict(_weight(item) for item in weight or WEIGHTS),
             command=_command(note),
             versions=f"Python {platform.python_version()}",
             note=note,
