@@ -272,12 +272,15 @@ def test_the_script_pretrains_measures_and_resumes(tmp_path):
 
     # A run that was killed after step 10 ends with the weights of the run that was not.
     (tmp_path / "b").mkdir()
-    for name in ("tokenizer", "checkpoint-10"):
+    for name in ("settings.json", "tokenizer", "checkpoint-10"):
         (tmp_path / "a" / name).rename(tmp_path / "b" / name)
     again = run_here(*common, "--out", tmp_path / "again", "--checkpoints", tmp_path / "b", "--steps", 20)
     assert again.exit_code == 0, again.output
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "again"))
     assert all((one[name] == two[name]).all() for name in one)
+
+    other = run_here(*common, "--out", tmp_path / "o", "--checkpoints", tmp_path / "b", "--seed", 1)
+    assert other.exit_code == 2 and "seed 0 (now 1)" in other.output
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The whole way from texts to the embedded LM's folder, step by step, with every figure of its card."""
 
+import json
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,11 @@ def make(
     train, held_out = split_texts(texts, held_out_percent, sentences, skip)
     tokenizer_folder = run / "tokenizer"
     with processes.main_process_first():
+        _check_run(
+            run,
+            {**asdict(shape), "vocab": vocab_size, "block": schedule.block, "batch": schedule.batch,
+             "seed": schedule.seed, "weights": weights or {}, "documents": len(train)},
+        )  # fmt: skip
         if not tokenizer_folder.is_dir():
             print(f"Training the tokenizer on {len(train):,} documents ...", flush=True)
             fresh = train_tokenizer((d.text for d in train), vocab_size, shape.positions)
@@ -137,6 +144,22 @@ def make(
     card.write_card(out, measured)
     print(f"perplexity: {measured.perplexity}\nprobe: {measured.probe}\nwritten to {out}", flush=True)
     return measured
+
+
+def _check_run(run: Path, settings: dict[str, object]) -> None:
+    """Refuse to go on with a run of other settings; its length alone may change."""
+    file = run / "settings.json"
+    if not file.is_file():
+        run.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings, indent=2) + "\n")
+        return
+    before = json.loads(file.read_text())
+    changed = [f"{k} {before.get(k)} (now {v})" for k, v in settings.items() if before.get(k) != v]
+    if changed:
+        raise DeepMLFError(
+            f"The run in {run} was started with {', '.join(changed)}; give the same again to go on with it, or "
+            "another --checkpoints folder to start anew."
+        )
 
 
 def _by_source(
