@@ -141,7 +141,16 @@ class Lens:
             options.setdefault("donors", self.donors(which))
         if of == "words":
             options.setdefault("words", self._words(row))
-        return causes.effects(self.model, self.collator([row]), of, how, **options)
+        batch = self.collator([row])
+        found = causes.effects(self.model, batch, of, how, **options)
+        steps, timed = av_step_times(row, batch, self.model.config.av_steps)
+        if timed and found.start is not None and found.end is not None:
+            half = float(np.diff(steps).mean()) / 2
+            found.names = [
+                f"{max(steps[a] - half, 0):.2f}–{steps[b - 1] + half:.2f} s"
+                for a, b in zip(found.start, found.end, strict=True)
+            ]
+        return found
 
     def gradients(self, which: Row, **options: Any) -> gradients.Attributions:
         """Integrated gradients of one utterance (`integrated_gradients`)."""

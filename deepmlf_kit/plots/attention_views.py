@@ -71,8 +71,8 @@ def layer_token_map(reading: Reading, measure: str = "reads") -> go.Figure:
             **scale,
         )
     )
-    made.update_yaxes(type="category")
-    made.update_xaxes(type="category")
+    made.update_yaxes(type="category", showgrid=False)
+    made.update_xaxes(type="category", showgrid=False)
     return made
 
 
@@ -103,9 +103,10 @@ def attention_maps(reading: Reading, head: int | None = None) -> go.Figure:
     base = figure(
         "Where fusion tokens look, block by block",
         subtitle=f"attention over voice and face, {which}; “{_short(reading.text)}”",
-        height=160 + 190 * rows,
+        height=170 + 200 * rows,
     )
     made.update_layout(base.layout)
+    made.update_layout(margin_t=base.layout.margin.t + 24)
     for index, values in enumerate(weights):
         made.add_trace(
             go.Heatmap(

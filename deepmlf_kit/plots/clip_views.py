@@ -195,6 +195,8 @@ def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
                 made.update_yaxes(
                     title_text=f"{tracks[1].name} ({tracks[1].unit})",
                     showgrid=False,
+                    tickmode="auto",
+                    nticks=4,
                     row=3,
                     col=1,
                     secondary_y=True,
@@ -204,9 +206,7 @@ def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
                 text=f"no {what}", showarrow=False, font={"color": GREY}, row=row, col=1, x=0, y=0
             )
     made.update_xaxes(title_text=reading.time_axis, row=4, col=1)
-    made.update_layout(
-        legend={"orientation": "h", "y": -0.12, "x": 0}, margin={"l": 90, "r": 80, "t": 84, "b": 90}
-    )
+    made.update_layout(legend={"orientation": "h", "y": -0.12, "x": 0}, margin={"l": 90, "r": 80, "b": 90})
     return made
 
 
@@ -261,7 +261,7 @@ def _words_drawn(made: go.Figure) -> list[Any]:
 
 def _signed(value: float) -> str:
     colour = "47,128,237" if value >= 0 else "214,69,80"
-    return f"rgba({colour},{0.08 + 0.72 * min(abs(value), 1):.2f})"
+    return f"rgba({colour},{0.06 + 0.44 * min(abs(value), 1):.2f})"
 
 
 def _said(reading: Reading) -> str:

@@ -64,7 +64,7 @@ def gates_by_depth(reading: Reading) -> go.Figure:
                 y=gate,
                 name=f"{name}: gate",
                 mode="lines+markers",
-                line={"color": colour, "width": 2},
+                line={"color": colour, "width": 2, "dash": "solid" if name == "cross-attention" else "dot"},
                 marker={"size": 8},
                 hovertemplate="layer %{x}: gate %{y:.3f}<extra>" + name + "</extra>",
             ),
@@ -73,7 +73,7 @@ def gates_by_depth(reading: Reading) -> go.Figure:
     made.update_xaxes(title_text="MM Block (after LM layer)", type="category")
     made.update_yaxes(title_text="added, share of the state's length", rangemode="tozero")
     low = min(0.0, float(np.nanmin(gates["cross_attention"])))
-    made.update_yaxes(title_text="gate", range=[low, 1.02], showgrid=False, secondary_y=True)
+    made.update_yaxes(title_text="gate", range=[low, 1.02], showgrid=False, tickmode="auto", secondary_y=True)
     made.update_layout(barmode="group", legend={"orientation": "h", "y": -0.28})
     return made
 
@@ -197,8 +197,9 @@ def token_similarity(reading: Reading) -> go.Figure:
             }
         ]
     )
-    made.update_yaxes(autorange="reversed", scaleanchor="x", dtick=1, constrain="domain")
-    made.update_xaxes(dtick=1, constrain="domain")
+    bare = {"dtick": 1, "constrain": "domain", "showgrid": False, "zeroline": False}
+    made.update_yaxes(autorange="reversed", scaleanchor="x", **bare)
+    made.update_xaxes(**bare)
     return made
 
 

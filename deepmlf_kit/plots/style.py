@@ -6,6 +6,7 @@ axes are a mid grey, so that a figure takes on the page's background; a modality
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def template() -> Any:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"color": GREY, "size": 13},
-            "title": {"x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 16}},
+            "title": {"x": 0.01, "xref": "container", "xanchor": "left", "font": {"size": 16}},
             "colorway": list(SERIES),
             "xaxis": axis,
             "yaxis": axis,
@@ -71,7 +72,7 @@ def figure(title: str, x: str = "", y: str = "", *, subtitle: str = "", height: 
     Args:
         title: what the figure shows.
         x, y: names of the axes, with their units.
-        subtitle: how to read it, in one line.
+        subtitle: how to read it, in a sentence; broken into lines where it is long.
         height: pixels.
     """
     import plotly.graph_objects as go
@@ -79,7 +80,9 @@ def figure(title: str, x: str = "", y: str = "", *, subtitle: str = "", height: 
     made = go.Figure(layout={"template": template(), "height": height})
     head: dict[str, Any] = {"text": title}
     if subtitle:
-        head["subtitle"] = {"text": subtitle, "font": {"color": GREY, "size": 12}}
+        lines = textwrap.wrap(subtitle, 108)
+        head["subtitle"] = {"text": "<br>".join(lines), "font": {"color": GREY, "size": 12}}
+        made.update_layout(margin_t=56 + 16 * len(lines))
     made.update_layout(title=head)
     if x:
         made.update_xaxes(title_text=x)

@@ -79,6 +79,8 @@ def _names(row: Mapping[str, Any], modality: str) -> list[str]:
 
     try:
         values = json.loads(row.get("recipe") or "{}")
+        if modality not in values:
+            return []
         known = {k: v for k, v in values.items() if k in FeatureRecipe.__dataclass_fields__}
         names = feature_names(FeatureRecipe(**known))[0 if modality == "audio" else 1] or []
     except Exception:  # a recipe of another program: the features simply have no names
