@@ -15,7 +15,11 @@ def command(
         int | None, typer.Option(help="Port to listen on; without it, the first free one from 7860.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. The default can be reached from this machine only.")
+        str,
+        typer.Option(
+            envvar="GRADIO_SERVER_NAME",
+            help="Address to listen on. The default can be reached from this machine only.",
+        ),
     ] = "127.0.0.1",
     face_model: Annotated[Path | None, typer.Option(help="Path of face_landmarker.task.")] = None,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser window.")] = True,
