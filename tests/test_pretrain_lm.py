@@ -258,7 +258,17 @@ def test_the_script_pretrains_measures_and_resumes(tmp_path):
 
     texts, probe = tiny_texts(tmp_path), probe_archive(tmp_path)
     common = [texts, "--probe", probe, *TINY, *SHORT, "--save-every", 10]
-    whole = [*common, "--out", tmp_path / "whole", "--checkpoints", tmp_path / "a", "--steps", 20]
+    whole = [
+        *common,
+        "--out",
+        tmp_path / "whole",
+        "--checkpoints",
+        tmp_path / "a",
+        "--steps",
+        20,
+        "--note",
+        "Our remark.",
+    ]
     done = run_script(*whole)
     assert done.returncode == 0, done.stderr
     assert "trigram" in done.stdout and "probe" in done.stdout
@@ -268,7 +278,8 @@ def test_the_script_pretrains_measures_and_resumes(tmp_path):
     figures = read_figures(tmp_path / "whole")
     assert figures["perplexity"] < 320 and {"probe_lm", "probe_random_weights"} <= set(figures)
     card = (tmp_path / "whole" / "README.md").read_text()
-    assert "--layers 2" in card and str(round(figures["unigram_perplexity"], 1)) in card
+    assert "--layers 2" in card and "Our remark." in card and "--note" not in card
+    assert str(round(figures["unigram_perplexity"], 1)) in card
 
     # A run that was killed after step 10 ends with the weights of the run that was not.
     (tmp_path / "b").mkdir()

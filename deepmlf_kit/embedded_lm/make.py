@@ -140,6 +140,7 @@ def make(
         versions=f"{versions}, torch {torch.__version__}, transformers {transformers.__version__}".lstrip(
             ", "
         ),
+        note=note,
     )
     card.write_card(out, measured)
     print(f"perplexity: {measured.perplexity}\nprobe: {measured.probe}\nwritten to {out}", flush=True)
