@@ -178,6 +178,8 @@ class _Worker:
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C is this side's to handle
         )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._questions, self._answers = self._process.stdin, self._process.stdout
         self._send(settings)
 
     def wait_until_ready(self) -> None:
@@ -220,7 +222,7 @@ class _Worker:
     def close(self) -> None:
         """Let the process end by itself."""
         try:
-            self._process.stdin.close()
+            self._questions.close()
             self._process.wait(timeout=5)
         except (OSError, subprocess.TimeoutExpired):
             pass
@@ -234,8 +236,8 @@ class _Worker:
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
+            self._questions.write(json.dumps(message) + "\n")
+            self._questions.flush()
         except (OSError, ValueError):
             pass  # it is dead: the missing answer says so
 
@@ -247,7 +249,7 @@ class _Worker:
             watch.daemon = True
             watch.start()
         try:
-            line = self._process.stdout.readline()
+            line = self._answers.readline()
             return json.loads(line) if line.endswith("\n") else None
         except (ValueError, OSError):
             self._process.kill()

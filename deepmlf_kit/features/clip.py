@@ -37,8 +37,10 @@ from .media import (
     read_audio,
     read_frames,
 )
-from .recipe import FeatureRecipe, feature_names
+from .recipe import FeatureRecipe, Part, feature_names
 from .transcript import Transcript, load_speech_model, speech_model_name, transcribe
+
+_MEDIA = "media-1"  # under which the cache keeps what `probe` found
 
 Progress = Callable[[str, float], None]
 """Called with the stage (`open`, `voice`, `transcript`, `face`) and the share of it that is done, 0 to 1."""
@@ -186,17 +188,16 @@ class _Extraction:
         self.notes: list[str] = []
         self.hash = ""
         self._face_model_given = face_model
+        self.face_model: Path | None = None
         self._sound: Sound | None = None
 
     def run(self) -> ClipFeatures:
         began = time.perf_counter()
-        recipe = self.recipe
         self.progress("open", 0.0)
         with self.timed("open"):
             self.info = info = self.open()
-        wants_voice = info.has_audio and recipe.audio != "none"
-        wants_face = info.has_video and recipe.vision != "none"
-        wants_words = info.has_audio and recipe.transcribe and self.text is None
+        wanted = self.wanted(info)
+        wants_voice, wants_face, wants_words = (part in wanted for part in ("audio", "vision", "transcript"))
         self.need_models(wants_words, wants_face)
 
         def voice_and_words() -> tuple[_Part, Transcript]:
@@ -230,8 +231,15 @@ class _Extraction:
         )
         timings = {stage: round(seconds, 4) for stage, seconds in self.timings.items()}
         return ClipFeatures(
-            *(audio.features, audio.times, vision.features, vision.times),
-            *(text, transcript.words, source, found, timings),
+            audio=audio.features,
+            audio_times=audio.times,
+            vision=vision.features,
+            vision_times=vision.times,
+            text=text,
+            words=transcript.words,
+            text_source=source,
+            found=found,
+            timings=timings,
         )
 
     def at_once(self, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, Any]:
@@ -266,7 +274,7 @@ class _Extraction:
         refused = self.cache.load(self.hash, _refused())
         if refused is not None:
             raise ClipError(f"{self.path}: {refused[1]['reason']}")
-        kept = self.cache.load(self.hash, "media")
+        kept = self.cache.load(self.hash, _MEDIA)
         if kept is not None:
             info = MediaInfo(**kept[1])
             check_length(self.path, info.seconds, self.recipe.max_seconds)
@@ -277,44 +285,51 @@ class _Extraction:
             reason = str(error).removeprefix(f"{self.path}: ")
             self.cache.save(self.hash, _refused(), {}, {"reason": reason})
             raise
-        self.cache.save(self.hash, "media", {}, asdict(info))
+        self.cache.save(self.hash, _MEDIA, {}, asdict(info))
         check_length(self.path, info.seconds, self.recipe.max_seconds)
         return info
 
     def is_kept(self) -> bool:
-        if not self.path.is_file():
+        cache = self.cache
+        if cache is None or not self.path.is_file():
             return False
         self.hash = clip_hash(self.path)
-        if self.cache.holds(self.hash, _refused()):
+        if cache.holds(self.hash, _refused()):
             return True
-        kept = self.cache.load(self.hash, "media")
+        kept = cache.load(self.hash, _MEDIA)
         if kept is None:
             return False
-        info = MediaInfo(**kept[1])
-        self.face_model = None
-        needed = []
+        wanted = self.wanted(MediaInfo(**kept[1]))
+        if "vision" in wanted:
+            self.find_face_model()
+        return all(cache.holds(self.hash, self.key(part)) for part in wanted)
+
+    def wanted(self, info: MediaInfo) -> list[Part]:
+        """Parts that the recipe asks for and the clip has."""
+        wanted: list[Part] = []
         if info.has_audio and self.recipe.audio != "none":
-            needed.append("audio")
-        if info.has_audio and self.recipe.transcribe and self.text is None:
-            needed.append("transcript")
+            wanted.append("audio")
         if info.has_video and self.recipe.vision != "none":
-            needed.append("vision")
-            if self.recipe.vision == "blendshapes" or self.recipe.face_crop:
-                self.face_model = find_face_model(self._face_model_given)
-        return all(self.cache.holds(self.hash, self.key(part)) for part in needed)
+            wanted.append("vision")
+        if info.has_audio and self.recipe.transcribe and self.text is None:
+            wanted.append("transcript")
+        return wanted
+
+    def find_face_model(self) -> None:
+        if self.recipe.vision == "blendshapes" or self.recipe.face_crop:
+            self.face_model = find_face_model(self._face_model_given)
 
     def need_models(self, wants_words: bool, wants_face: bool) -> None:
         """Say what is missing before any work is done, and load what takes time to load."""
-        self.face_model: Path | None = None
-        if wants_face and (self.recipe.vision == "blendshapes" or self.recipe.face_crop):
-            self.face_model = find_face_model(self._face_model_given)
+        if wants_face:
+            self.find_face_model()
         if wants_words and self.kept("transcript") is None:
             with self.timed("load_speech_model"):
                 load_speech_model(self.recipe.speech_model)
 
     # What is kept ------------------------------------------------------------------------------------------
 
-    def key(self, part: str) -> str:
+    def key(self, part: Part) -> str:
         more = {}
         if part == "transcript":
             more["speech_model"] = speech_model_name(self.recipe.speech_model)
@@ -322,16 +337,16 @@ class _Extraction:
             more["face_model"] = checksum(self.face_model)
         return f"{part}-{self.recipe.key(part, **more)}"
 
-    def kept(self, part: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    def kept(self, part: Part) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         return self.cache.load(self.hash, self.key(part)) if self.cache is not None else None
 
-    def keep(self, part: str, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
+    def keep(self, part: Part, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
         if self.cache is not None:
             self.cache.save(self.hash, self.key(part), arrays, notes)
 
     # The three parts ---------------------------------------------------------------------------------------
 
-    def part(self, part: str, compute: Callable[[], _Part]) -> _Part:
+    def part(self, part: Part, compute: Callable[[], _Part]) -> _Part:
         """A stream's features: kept ones, or computed now and kept; nothing where it cannot be decoded."""
         kept = self.kept(part)
         if kept is not None and {"features", "times"} <= kept[0].keys():
@@ -347,7 +362,7 @@ class _Extraction:
         self.keep(part, {"features": made.features, "times": made.times}, notes)
         return made
 
-    def nothing(self, part: str) -> _Part:
+    def nothing(self, part: Part) -> _Part:
         names = feature_names(self.recipe)[0 if part == "audio" else 1]
         return _Part(np.zeros((0, len(names or ())), np.float32), np.zeros(0, np.float32))
 

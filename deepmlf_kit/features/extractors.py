@@ -22,13 +22,13 @@ def extract_voice(
         from .audio_egemaps import F0, egemaps
 
         features, times = egemaps(sound.samples, sound.start)
-        return features, times, _share(features[:, F0] > 0)
+        return features, times, _share(features[:, F0])
     if recipe.audio == "mfcc":
         from . import audio_mfcc
 
         samples = resampled(sound, audio_mfcc.RATE)
         features, times = audio_mfcc.mfcc(samples, sound.start)
-        return features, times, _share(features[:, audio_mfcc.F0] > 0)
+        return features, times, _share(features[:, audio_mfcc.F0])
     from .hf_encoders import encode_audio
     from .voicing import voiced_share
 
@@ -52,7 +52,7 @@ def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Pat
 
         assert face_model is not None
         features, times = blendshapes(frames, face_model)
-        return features, times, _share(features.any(axis=1))
+        return features, times, _share(features)
     from .hf_encoders import encode_frames
 
     features, times = encode_frames(
@@ -64,7 +64,7 @@ def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Pat
         half=recipe.half,
         batch_size=recipe.batch_size,
     )
-    return features, times, _share(features.any(axis=1)) if recipe.face_crop else None
+    return features, times, _share(features) if recipe.face_crop else None
 
 
 def load_extractors(recipe: FeatureRecipe) -> None:
@@ -87,5 +87,6 @@ def resampled(sound: Sound, rate: int) -> np.ndarray:
     return soxr.resample(sound.samples, sound.rate, rate).astype(np.float32)
 
 
-def _share(said: np.ndarray) -> float:
-    return round(float(said.mean()), 4) if len(said) else 0.0
+def _share(values: np.ndarray) -> float:
+    """Share of frames [L] or [L, d] that are not zero."""
+    return round(float(np.mean(values.reshape(len(values), -1).any(axis=1))), 4) if len(values) else 0.0

@@ -194,7 +194,9 @@ def read_audio(path: str | Path, rate: int = 16000, max_seconds: float | None = 
             if not frame.samples or not frame.sample_rate:
                 continue
             this_format = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if this_format != heard_format:  # the resampler refuses a change in mid-stream
+            if (
+                resampler is None or this_format != heard_format
+            ):  # the resampler refuses a change in mid-stream
                 resampler = av.AudioResampler(format="fltp", rate=rate)
                 heard_format = this_format
             time = None if frame.pts is None or frame.time is None else frame.time - origin

@@ -13,13 +13,14 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 _GREETING = re.compile(
     rb"^(W0000 |I0000 |WARNING: Logging before InitGoogle|INFO: Created TensorFlow Lite|WARNING: All log messages before)"
 )
 _lock = threading.Lock()
 _users = 0
-_kept: tuple[int, object] | None = None
+_kept: tuple[int, IO[bytes]] | None = None
 
 
 @contextmanager

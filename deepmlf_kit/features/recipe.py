@@ -117,7 +117,11 @@ class FeatureRecipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FeatureRecipe:
-        """Make a recipe from a mapping; a key that is none of its fields is refused with the likely one."""
+        """Make a recipe from a mapping; a key that is none of its fields is refused with the likely one.
+
+        What only a dataset's recipe says (`label_scale`) is left out.
+        """
+        values = {key: value for key, value in values.items() if key not in _DATASET_FIELDS}
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
@@ -128,27 +132,27 @@ class FeatureRecipe:
 
     @classmethod
     def from_json(cls, text: str) -> FeatureRecipe:
-        """The recipe in a dataset's `recipe` column; what only datasets have (`label_scale`) is left out."""
+        """The recipe in a dataset's `recipe` column."""
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise RecipeError(f"recipe: found {text[:60]!r}, expected JSON ({error}).") from error
         if not isinstance(values, dict):
             raise RecipeError(f"recipe: found {text[:60]!r}, expected a JSON object.")
-        return cls.from_dict({key: value for key, value in values.items() if key not in _DATASET_FIELDS})
+        return cls.from_dict(values)
 
     def key(self, part: Part, **more: str) -> str:
         """Name under which a part's features are kept: 16 hex digits of all that decides what they are.
 
         `more` names what lies outside the recipe, such as the checksum of a face model of one's own.
         """
-        audio = {"audio": self.audio}
-        vision = {"vision": self.vision, "fps": self.fps, "max_side": self.max_side}
+        audio: dict[str, Any] = {"audio": self.audio}
+        vision: dict[str, Any] = {"vision": self.vision, "fps": self.fps, "max_side": self.max_side}
         if self.audio.startswith("hf:"):
             audio["audio_layer"] = self.audio_layer
         if self.vision.startswith("hf:"):
             vision |= {"vision_layer": self.vision_layer, "face_crop": self.face_crop}
-        speech = {"speech_model": self.speech_model, "language": self.language}
+        speech: dict[str, Any] = {"speech_model": self.speech_model, "language": self.language}
         values = {"audio": audio, "vision": vision, "transcript": speech}[part]
         named = json.dumps({**values, **more, "part": part, "version": _VERSIONS[part]}, sort_keys=True)
         return hashlib.sha256(named.encode()).hexdigest()[:16]
