@@ -449,18 +449,26 @@ class _Walk:
             Hidden states: the first layer's input and each layer's output [B, L, D]; only the last where they were
             kept. Keys and values of these layers.
         """
-        keys: list[bytes] = []
         if self.store is not None and not self.keep_states:
             keys = self.store.key(self.input_ids, self.text_mask)
+            for row in self.store.lacking(keys):
+                # One text at a time: what is kept does not depend on the batch it was first met in, so that runs
+                # that share a store stay equal to the bit.
+                length = int(self.text_mask[row].sum()) or 1
+                alone, cache = self._text_layers(
+                    text[row : row + 1, :length], self.text_mask[row : row + 1, :length], apart
+                )
+                self.store.save(keys[row], TextStates(alone[-1], cache))
             if (kept := self.store.load(keys, self.length, text.device)) is not None:
                 return [kept.hidden], kept.cache
+        return self._text_layers(text, self.text_mask, apart)
+
+    def _text_layers(self, text: Tensor, mask: Tensor, apart: int) -> tuple[list[Tensor], DynamicCache]:
         cache = self.language.new_cache()
-        calls = self.language.prepare(text, self.text_mask, self.text_positions, cache)
+        calls = self.language.prepare(text, mask, self.text_positions[:, : text.shape[1]], cache)
         states = [calls.hidden]
         for layer in range(apart):
             states.append(self.language.run_layer(layer, states[-1], calls))
-        if keys and self.store is not None:
-            self.store.save(keys, self.text_mask, TextStates(states[-1], cache))
         return states, cache
 
     def _text_is_trained(self) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,9 @@ class TextStore:
             raise DeepMLFError(
                 f"Text states cannot be kept in {folder} ({error}): name another folder."
             ) from error
+        # Writing to a mapped file on a full disk kills the process: leave half of what is free.
+        taken = self.path.stat().st_blocks * 512 if self.path.exists() else 0
+        self._bytes = min(self._bytes, taken + shutil.disk_usage(self.path.parent).free // 2)
         self._read_index()
 
     def __len__(self) -> int:
@@ -112,24 +116,29 @@ class TextStore:
             cache.update(key, value, layer)
         return TextStates(parts[0].unflatten(-1, self._shapes[0]), cache)
 
-    def save(self, keys: list[bytes], attention_mask: Tensor, states: TextStates) -> None:
-        """Keep the texts of a batch that are not kept yet, as far as the bound allows."""
+    def lacking(self, keys: list[bytes]) -> list[int]:
+        """Rows of a batch whose texts are not kept yet and for which there may be room; each text once."""
+        if self._pool is not None and self._used >= len(self._pool):
+            return []
+        return [row for row, key in enumerate(keys) if key not in self._places and key not in keys[:row]]
+
+    def save(self, key: bytes, states: TextStates) -> None:
+        """Keep the states of one text [1, L, ...], without padding, if the bound allows."""
         parts = [states.hidden]
         for layer in range(self.layers):
             kept = states.cache.layers[layer]
-            parts += [kept.keys.transpose(1, 2), kept.values.transpose(1, 2)]  # [B, L, h, D/h]
+            parts += [kept.keys.transpose(1, 2), kept.values.transpose(1, 2)]  # [1, L, h, D/h]
         if self._pool is None:
             self._make_pool([part.shape[2:] for part in parts])
         assert self._pool is not None
-        for row, key in enumerate(keys):
-            tokens = int(attention_mask[row].sum())
-            if key in self._places or self._used + tokens > len(self._pool):
-                continue
-            place = slice(self._used, self._used + tokens)
-            self._pool[place] = torch.cat([part[row, :tokens].flatten(1) for part in parts], dim=-1).cpu()
-            self._places[key] = (self._used, tokens)
-            self._used += tokens
-        if len(self._places) >= 1.2 * self._indexed:  # not at every batch: the index is written whole
+        tokens = states.hidden.shape[1]
+        if self._used + tokens > len(self._pool):
+            return
+        place = slice(self._used, self._used + tokens)
+        self._pool[place] = torch.cat([part[0].flatten(1) for part in parts], dim=-1).cpu()
+        self._places[key] = (self._used, tokens)
+        self._used += tokens
+        if len(self._places) >= 1.2 * self._indexed:  # not at every text: the index is written whole
             self.flush()
 
     @staticmethod

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
+from ..features.cache import cache_folder
 from ..metrics import HEADINGS
 from ..presets import Preset
 from .quiet import quiet_bars
@@ -72,6 +73,8 @@ def run_training(
     set_seed(seed)
     with quiet_bars():
         model, tokenizer = build()
+    if recipe.keep_text and hasattr(model, "keep_text_states"):
+        model.keep_text_states(cache_folder() / "text-states", recipe.keep_text)
     run.info["preprocessing"] = run.info.get("preprocessing") or _preprocessing(preset, data)
     run.info["parameters"] = {
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -224,6 +227,10 @@ def _check_dataset(data: DatasetDict, preset: Preset) -> None:
         if split not in data or len(data[split]) == 0:
             found = ", ".join(f"{name} ({len(part)})" for name, part in data.items())
             raise DeepMLFError(f"Training needs utterances in the split {split!r}; the dataset has {found}.")
+    if preset.heads.classes:
+        raise DeepMLFError(
+            f"heads.classes is {preset.heads.classes}, but training scores sentiment numbers only: set heads.classes=0."
+        )
     for name, found in zip(("audio_dim", "vision_dim"), dims_of(data), strict=True):
         expected = getattr(preset.av_encoder, name)
         if found != expected:

@@ -30,6 +30,9 @@ class Recipe:
     clip_value: float = 5.0  # largest absolute value of a gradient's entry; 0: no clipping
     eval_batch_size: int = 64
     group_by_length: bool = True  # texts of like length share a batch, so that less of it is padding
+    keep_text: float = (
+        20.0  # gigabytes of disk for what the frozen LM makes of the texts, kept for all epochs; 0: off
+    )
     bf16: bool = False  # mixed precision; the weights that are trained stay fp32
     gradient_checkpointing: bool = False  # less memory for more time
     compile: bool = False  # torch.compile
@@ -45,6 +48,7 @@ class Recipe:
             "warmup_epochs",
             "weight_decay",
             "clip_value",
+            "keep_text",
             "workers",
         ):
             if getattr(self, name) < 0:

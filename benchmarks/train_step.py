@@ -1,0 +1,349 @@
+"""How long a training step takes and what it needs, against the published way: `python benchmarks/train_step.py`.
+
+Four ways to do the same work, interleaved in one run:
+
+    published   texts padded to max_text_tokens, gradients through every layer, LM logits at every position, eager
+                attention: how the authors' program computes a step, on this kit's modules
+    plain       padding trimmed, batches grouped by length, LM logits at targets only, fused attention
+    fast        besides: the text first and without a gradient below the first MM Block (`text_first`)
+    kept        besides: the text's states read from the store instead of computed (`keep_text_states`)
+
+Weights are random; text lengths are drawn like MOSEI's (mean about 18 tokens, up to 50). First the operations
+of each way are counted (matrix products and attention, forward and backward), then times are measured: where
+the ratio of times falls short of the ratio of operations, something else is slow. Peak memory is that of a whole
+process that does only this way. Dropout is off, so that all ways must give the same loss; the difference is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig
+
+from deepmlf_kit import DeepMLFConfig, DeepMLFModel
+from deepmlf_kit.lm_loading import EMBEDDED_LM
+from deepmlf_kit.losses import next_token_targets
+
+WAYS = ("published", "plain", "fast", "kept")
+SMOLLM2_135M = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
+SMOLLM2_1_7B = {
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 49152,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
+MOSEI = {"audio_dim": 74, "vision_dim": 35}
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
+
+def _gpt2(**sizes: int) -> GPT2Config:
+    return GPT2Config(**sizes, **NO_DROPOUT)
+
+
+#: name -> config of the language model, settings of DeepMLF.
+SETUPS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "embedded": (
+        lambda: AutoConfig.from_pretrained(EMBEDDED_LM),
+        {"fusion_layers": [3, 4, 5, 6, 7], "fusion_tokens": 8, "loss_lm": 0.0},
+    ),
+    "mosei-base": (
+        _gpt2,
+        {"fusion_layers": [3, 5, 7, 8, 9, 10, 11], "fusion_tokens": 12, "loss_lm": 1.1, **MOSEI},
+    ),
+    "mosei-base-text-kept": (
+        _gpt2,
+        {
+            "fusion_layers": [3, 5, 7, 8, 9, 10, 11],
+            "fusion_tokens": 12,
+            "loss_lm": 0.0,
+            "ffw_on_text": False,
+            **MOSEI,
+        },
+    ),
+    "mosi-135m": (
+        lambda: LlamaConfig(**SMOLLM2_135M),
+        {
+            "fusion_layers": [15, 18, 21, 24, 27],
+            "fusion_tokens": 8,
+            "ffw": "lora",
+            "lora_r": 64,
+            "lora_alpha": 1024,
+            "lora_dropout": 0.0,
+            "loss_lm": 0.0,
+            "audio_dim": 1024,
+            "vision_dim": 768,
+        },
+    ),
+    "mosi-1.7b": (
+        lambda: LlamaConfig(**SMOLLM2_1_7B),
+        {
+            "fusion_layers": [11, 14, 17, 20, 23],
+            "fusion_tokens": 8,
+            "ffw": "lora",
+            "lora_r": 512,
+            "lora_alpha": 8192,
+            "lora_dropout": 0.0,
+            "loss_lm": 0.0,
+            "audio_dim": 1024,
+            "vision_dim": 768,
+            "lm_dtype": "bfloat16",
+        },
+    ),
+    "mosei-large": (
+        lambda: _gpt2(n_embd=1280, n_layer=36, n_head=20),
+        {"fusion_layers": [7, 14, 21, 28, 35], "fusion_tokens": 12, "loss_lm": 1.0, **MOSEI},
+    ),
+}
+
+
+class Way:
+    """One way to train one set-up: builds the model and does steps."""
+
+    def __init__(self, way: str, setup: str, device: str, folder: str, bf16: bool = False) -> None:
+        make_config, settings = SETUPS[setup]
+        torch.manual_seed(0)
+        self.way, self.device, self.bf16 = way, device, bf16
+        self.loss_lm = settings["loss_lm"]
+        lm_config = make_config()
+        heads = 16 if lm_config.hidden_size % 16 == 0 else 9
+        dropouts = {"attention_dropout": 0.0, "av_dropout": 0.0, "seqaug_av_p_feat": 0.0}
+        self.config = DeepMLFConfig(
+            **({"cross_attention_heads": heads, "pad_token_id": 0, **dropouts} | settings),
+            text_first=way in ("fast", "kept"),
+        )
+        lm = AutoModelForCausalLM.from_config(
+            lm_config,
+            dtype=getattr(torch, self.config.lm_dtype),
+            attn_implementation="eager" if way == "published" else "sdpa",
+        )
+        self.model = DeepMLFModel(self.config, lm=lm).to(device).train()
+        if way == "kept":
+            self.model.keep_text_states(folder)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        # Set up for every way alike, except that the published way has no fused optimizer.
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=way != "published" and device == "cuda")
+
+    def step(self, batch: dict[str, torch.Tensor]) -> float:
+        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
+            loss = self._published_loss(batch) if self.way == "published" else self.model(**batch).loss
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(loss.detach())
+
+    def _published_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        wanted = self.config.max_text_tokens - batch["input_ids"].shape[1]
+        ids = F.pad(batch["input_ids"], (0, wanted))
+        mask = F.pad(batch["attention_mask"], (0, wanted))
+        gamma, self.model.config.loss_lm = self.loss_lm, 0.0  # the LM loss is made here, from all logits
+        padded = batch | {"input_ids": ids, "attention_mask": mask}
+        output = self.model(**padded, output_attentions=True)  # eager cross-attention
+        states = torch.cat([output.text_states, output.fusion_states], dim=1)
+        logits = self.model.language.logits(states)  # [B, L + F, V]
+        if not gamma:
+            return output.loss
+        targets = next_token_targets(ids, mask, self.config.max_text_tokens, 0)
+        lm_loss = F.cross_entropy(logits[:, : ids.shape[1]].flatten(0, 1).float(), targets.flatten())
+        return output.loss + gamma * lm_loss
+
+
+def make_batches(setup: str, samples: int, size: int, grouped: bool) -> list[dict[str, torch.Tensor]]:
+    """The same utterances for every way: in order, or grouped by the length of their texts."""
+    settings = SETUPS[setup][1]
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.distributions.LogNormal(2.7, 0.62)
+    torch.manual_seed(0)
+    tokens = lengths.sample((samples,)).round().clamp(2, 50).long()
+    order = tokens.argsort(descending=True) if grouped else torch.arange(samples)
+    ids = torch.randint(3, 4000, (samples, 50), generator=generator)
+    audio = torch.randn(samples, 50, settings.get("audio_dim", 25), generator=generator)
+    vision = torch.randn(samples, 50, settings.get("vision_dim", 58), generator=generator)
+    labels = torch.randn(samples, generator=generator)
+    batches = []
+    for rows in order.split(size):
+        longest = int(tokens[rows].max())
+        mask = (torch.arange(longest) < tokens[rows].unsqueeze(1)).long()
+        batches.append(
+            {
+                "input_ids": ids[rows, :longest] * mask,
+                "attention_mask": mask,
+                "audio": audio[rows],
+                "vision": vision[rows],
+                "labels": labels[rows],
+            }
+        )
+    return batches
+
+
+def measure(setup: str, ways: list[str], device: str, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Operations and times of each way, interleaved."""
+    with tempfile.TemporaryDirectory() as folder:
+        runners = {way: Way(way, setup, device, folder, options["bf16"]) for way in ways}
+        batches = {
+            way: make_batches(setup, options["samples"], options["batch"], grouped=way != "published")
+            for way in ways
+        }
+        found: dict[str, dict[str, Any]] = {way: {"seconds": []} for way in ways}
+        same = batches[ways[-1]][0]
+        for way, runner in runners.items():
+            start = {n: p.detach().clone() for n, p in runner.model.named_parameters() if p.requires_grad}
+            found[way]["loss"] = runner.step(same)
+            runner.model.load_state_dict(start, strict=False)
+            if way == "kept":
+                for batch in batches[way]:  # the first epoch fills the store
+                    runner.step(batch)
+            with FlopCounterMode(display=False) as counter:
+                for batch in batches[way]:
+                    runner.step(batch)
+            found[way]["operations"] = counter.get_total_flops() / options["samples"]
+        for turn in range(options["rounds"]):
+            for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
+                found[way]["seconds"].append(timed(runners[way], batches[way], device))
+        return found
+
+
+def timed(runner: Way, batches: list[dict[str, torch.Tensor]], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    for batch in batches:
+        runner.step(batch)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def peak_memory(setup: str, way: str, device: str, options: dict[str, Any]) -> dict[str, float]:
+    """Peak memory of a process that does only this way, and the size of its checkpoint (both in MB)."""
+    arguments = ["--setup", setup, "--alone", way, "--device", device, "--samples", str(2 * options["batch"])]
+    arguments += ["--batch", str(options["batch"]), "--threads", str(options["threads"])]
+    arguments += ["--bf16"] if options["bf16"] else []
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], capture_output=True, text=True, check=True, timeout=1800
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def alone(setup: str, way: str, device: str, options: dict[str, Any]) -> None:
+    before = _rss()
+    with tempfile.TemporaryDirectory() as folder:
+        runner = Way(way, setup, device, folder, options["bf16"])
+        for _ in range(2):
+            for batch in make_batches(
+                setup, options["samples"], options["batch"], grouped=way != "published"
+            ):
+                runner.step(batch)
+        runner.model.save_pretrained(folder)
+        checkpoint = (Path(folder) / "model.safetensors").stat().st_size / 1e6
+    peak = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else _rss()
+    print(json.dumps({"peak": peak, "before": 0.0 if device == "cuda" else before, "checkpoint": checkpoint}))
+
+
+def _rss() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def report(setup: str, found: dict[str, dict[str, Any]], samples: int, console: Console) -> None:
+    table = Table(title=f"Training step, {setup}")
+    for heading in (
+        "way",
+        "samples/s",
+        "spread",
+        "x published",
+        "operations",
+        "x fewer",
+        "peak MB",
+        "share",
+        "loss",
+    ):
+        table.add_column(heading, justify="left" if heading == "way" else "right")
+    base = found["published"]
+    for way, values in found.items():
+        rates = sorted(samples / seconds for seconds in values["seconds"])
+        ratios = [a / b for a, b in zip(base["seconds"], values["seconds"], strict=True)]
+        table.add_row(
+            way,
+            f"{statistics.median(rates):.2f}",
+            f"{rates[0]:.2f} to {rates[-1]:.2f}",
+            f"{statistics.median(ratios):.2f}",
+            f"{values['operations'] / 1e9:.2f} G",
+            f"{base['operations'] / values['operations']:.2f}",
+            f"{values['memory']['peak']:.0f}" if "memory" in values else "",
+            f"{values['memory']['peak'] / base['memory']['peak']:.2f}" if "memory" in values else "",
+            f"{values['loss'] - base['loss']:+.1e}" if way != "published" else f"{base['loss']:.4f}",
+        )
+    console.print(table)
+    if "memory" in base:
+        console.print(f"Checkpoint: {base['memory']['checkpoint']:.1f} MB of trained weights.")
+
+
+def main(
+    setup: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SETUPS)}; repeatable.")] = None,
+    samples: Annotated[int, typer.Option(help="Utterances a round.")] = 64,
+    batch: Annotated[int, typer.Option(help="Utterances a step.")] = 8,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda"
+    if torch.cuda.is_available()
+    else "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision.")] = False,
+    memory: Annotated[
+        bool, typer.Option(help="Measure peak memory, each way in a process of its own.")
+    ] = True,
+    alone_way: Annotated[str | None, typer.Option("--alone", hidden=True)] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+) -> None:
+    """Samples/s, operations and peak memory of a training step, the kit's ways beside the published one."""
+    torch.set_num_threads(threads)
+    options = {"samples": samples, "batch": batch, "rounds": rounds, "threads": threads, "bf16": bf16}
+    setups = setup or ["embedded", "mosei-base", "mosei-base-text-kept", "mosi-135m"]
+    if alone_way:
+        return alone(setups[0], alone_way, device, options)
+    console = Console(width=120)
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} threads"
+    console.print(
+        f"{name}; {samples} utterances a round in batches of {batch}, {rounds} rounds; torch {torch.__version__}"
+    )
+    everything = {}
+    for name in setups:
+        found = measure(name, list(WAYS), device, options)
+        if memory:
+            for way in WAYS:
+                found[way]["memory"] = peak_memory(name, way, device, options)
+        report(name, found, samples, console)
+        everything[name] = found
+    if save:
+        save.write_text(json.dumps(everything, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)
