@@ -25,8 +25,8 @@ def extract_clip(path, *arguments, **named):
         os.write(1, b'{"done": "not an answer"}\n')
         print("a library's greeting")
     if "slow" in path:
-        for _ in range(8):
-            time.sleep(0.6)
+        for _ in range(12):
+            time.sleep(2)
             named["progress"]("face", 0.5)
     return _real(path, *arguments, **named)
 

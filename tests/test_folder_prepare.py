@@ -77,24 +77,27 @@ def test_a_repeated_run_extracts_nothing_and_starts_no_worker(tmp_path, cache, m
     again = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1)
     assert (again.extracted, again.kept) == (0, 3)
     assert [failure.id for failure in again.failures] == ["d"]
-    assert again.seconds < 2
 
 
-def test_clips_that_crash_hang_or_surprise_take_nothing_else_with_them(tmp_path, cache, faulty):
-    root = make_folder(tmp_path / "clips", "a", "crashes", "b", "hangs", "c", "surprises", "d", "prints")
-    prepared = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=2, timeout=4)
+def test_clips_that_crash_or_surprise_take_nothing_else_with_them(tmp_path, cache, faulty):
+    root = make_folder(tmp_path / "clips", "a", "crashes", "b", "surprises", "prints")
+    prepared = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1)
     reasons = {failure.id: failure.reason for failure in prepared.failures}
-    assert set(reasons) == {"crashes", "hangs", "surprises"}
+    assert set(reasons) == {"crashes", "surprises"}
     assert "crashed the decoder (exit code -6: terminate called: bad packet)" in reasons["crashes"]
-    assert "no progress for 4 s" in reasons["hangs"]
-    assert "RecursionError" in reasons["surprises"]
+    assert "RecursionError" in reasons["surprises"] and "\n" not in reasons["surprises"]
     rows = [row for part in prepared.dataset.values() for row in part["id"]]
-    assert sorted(rows) == ["a", "b", "c", "d", "prints"]
+    assert sorted(rows) == ["a", "b", "prints"]
 
 
-def test_a_slow_clip_that_makes_progress_is_not_given_up(tmp_path, cache, faulty):
-    root = make_folder(tmp_path / "clips", "slow")
-    assert not prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1, timeout=3).failures
+@pytest.mark.slow
+def test_a_clip_that_hangs_is_given_up_and_a_slow_one_that_makes_progress_is_not(tmp_path, cache, faulty):
+    root = make_folder(tmp_path / "clips", "hangs", "a", "slow", "b")
+    prepared = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=2, timeout=20)
+    assert [(failure.id, failure.reason) for failure in prepared.failures] == [
+        ("hangs", "no progress for 20 s, the file is probably damaged; given up.")
+    ]
+    assert sum(prepared.rows.values()) == 3
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, cache):

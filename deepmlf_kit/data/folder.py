@@ -405,7 +405,8 @@ def _dims(recipe: FeatureRecipe) -> tuple[int, int]:
 
 
 def _failure(clip: LabelledClip, reason: str) -> Failure:
-    return Failure(clip.id, clip.path, reason.removeprefix(f"{clip.path}: "))
+    reason = " ".join(reason.removeprefix(f"{clip.path}: ").split())  # libraries' reasons may have many lines
+    return Failure(clip.id, clip.path, reason)
 
 
 # Files around the dataset -------------------------------------------------------------------------------------
