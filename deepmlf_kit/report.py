@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DeepMLFError
+from .html_page import figure_html, page
 from .metrics import HEADINGS
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     from datasets import Dataset, DatasetDict
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -75,7 +75,9 @@ def write_report(
     if len(rows) > 1:
         from .plots.modalities import modality_errors
 
-        parts.append(_figure(modality_errors({name: (m["MAE"], None) for name, m in rows.items()}, split)))
+        parts.append(
+            figure_html(modality_errors({name: (m["MAE"], None) for name, m in rows.items()}, split))
+        )
     parts += _training_part(run)
     parts += _predictions_part(run, data[split])
     if run.kind == "fused":
@@ -85,7 +87,7 @@ def write_report(
         parts.append(f"<h2>What to open next</h2><ul>{items}</ul>")
     path = Path(path) if path is not None else run.path / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(title or f"Run {run.path.name}", run, parts), encoding="utf-8")
+    path.write_text(page(title or f"Run {run.path.name}", _about(run), parts), encoding="utf-8")
     return path
 
 
@@ -111,8 +113,8 @@ def _training_part(run: Run) -> list[str]:
     return [
         "<h2>How training went</h2>",
         f"<p>{text}</p>",
-        _figure(validation_errors(run)),
-        _figure(training_losses(run)),
+        figure_html(validation_errors(run)),
+        figure_html(training_losses(run)),
     ]
 
 
@@ -132,7 +134,7 @@ def _predictions_part(run: Run, split: Dataset) -> list[str]:
     return [
         "<h2>What it predicts</h2>",
         f"<p>{note}</p>",
-        _figure(predicted_vs_true(table, [texts[i] for i in table["id"]], kinds if named else None)),
+        figure_html(predicted_vs_true(table, [texts[i] for i in table["id"]], kinds if named else None)),
     ]
 
 
@@ -177,7 +179,7 @@ def _attention_part(
         "<h2>What the fusion tokens look at</h2>",
         f"<p>Utterance <code>{html.escape(wanted)}</code>: {sentence}. Attention is where the tokens read, not yet "
         "why the model answers as it does; notebook 04 sets the two beside each other.</p>",
-        _figure(fig),
+        figure_html(fig),
     ]
 
 
@@ -227,49 +229,9 @@ def _metrics_table(rows: Mapping[str, Mapping[str, float]], split: str) -> str:
     )
 
 
-def _figure(fig: go.Figure) -> str:
-    return fig.to_html(
-        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
-    )
-
-
-def _page(title: str, run: Run, parts: Sequence[str]) -> str:
-    from plotly.offline import get_plotlyjs
-
+def _about(run: Run) -> str:
     preset = run.preset
-    about = (
+    return (
         f"Preset <code>{html.escape(preset.name)}</code>, language model <code>{html.escape(preset.lm.name)}</code>, fusion "
         f"layers {preset.fusion.layers}, {preset.fusion.tokens} fusion tokens, seed {run.info['seed']}."
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title>
-<style>{_STYLE}</style>
-<script>{get_plotlyjs()}</script>
-</head>
-<body>
-<main>
-<h1>{html.escape(title)}</h1>
-<p>{about}</p>
-{chr(10).join(parts)}
-</main>
-</body>
-</html>
-"""
-
-
-_STYLE = """
-:root { color-scheme: light dark; --page: #ffffff; --ink: #1f2328; --soft: #59636e; --line: #d1d9e0; }
-@media (prefers-color-scheme: dark) { :root { --page: #14171c; --ink: #e6e8eb; --soft: #9aa4af; --line: #333a44; } }
-body { background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; margin: 0; }
-main { max-width: 1000px; margin: 0 auto; padding: 24px 20px 64px; }
-h1 { font-size: 1.7rem; margin: 0 0 4px; } h2 { font-size: 1.25rem; margin: 40px 0 4px; }
-p, li { max-width: 75ch; } h1 + p { color: var(--soft); margin-top: 0; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 12px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child { text-align: left; } thead th { font-weight: 600; font-size: .85rem; color: var(--soft); }
-code { font-size: .9em; background: color-mix(in srgb, var(--ink) 8%, transparent); padding: 1px 5px; border-radius: 4px; }
-"""

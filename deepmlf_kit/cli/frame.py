@@ -27,6 +27,7 @@ VERBS: tuple[str, ...] = (
     "pretrain-av",
     "train",
     "evaluate",
+    "sweep",
     "predict",
     "app",
 )

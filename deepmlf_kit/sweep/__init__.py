@@ -1,0 +1,32 @@
+"""Sweeps: many trainings over some settings and seeds, one table, one report beside the paper's claims.
+
+    sweep = run_sweep("depth", "data/sample", "runs/depth")
+    sweep.table          # one row a training: settings, seed, metrics, seconds
+    sweep.report         # report.html, report.md beside it
+
+`plan.py` says what to train, `axes.py` what the short names of a plan mean, `running.py` trains, `searching.py` lets
+optuna choose, `results.py` gathers, `findings.py` compares with claims, `report.py` writes.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "SweepPlan": "plan",
+    "available_plans": "plan",
+    "load_plan": "plan",
+    "SweepResult": "running",
+    "run_sweep": "running",
+    "gather": "results",
+    "findings": "findings",
+    "write_report": "report",
+}
+
+__all__ = [*_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: to list plans must not wait for torch.
+    if name in _PUBLIC:
+        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,138 @@
+"""The report of a sweep: what was varied, the curves with their spread, and each claim beside the numbers."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..html_page import figure_html, page, table_html, table_markdown
+from ..metrics import HEADINGS
+from .findings import findings, summary
+from .plan import ARM, SweepPlan
+from .results import failures, ordered
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+#: The metrics that the tables show, of those the sweep has.
+SHOWN = ("MAE", "Corr", "Has0_acc_2", "Mult_acc_7", "Mult_acc_2", "Mult_acc_3", "Acc_3", "F1_score_3")
+AXIS_NAMES = {
+    "depth": "fusion depth (LM layers with an MM Block)",
+    "place": "which LM layers fuse",
+    "curriculum": "start of the AV encoder",
+    "fusion.tokens": "fusion tokens",
+    "fusion.gating": "gate",
+    ARM: "variant",
+}
+
+
+def main_metric(table: pd.DataFrame) -> str:
+    """The metric of curves and verdicts: MAE, or the first that the table has."""
+    return next(name for name in ("MAE", *HEADINGS) if name in table)
+
+
+def figures(table: pd.DataFrame, plan: SweepPlan) -> list[go.Figure]:
+    """One curve over the first axis for each setting of the other axes."""
+    from ..plots import ablation_curve
+
+    metric, axes = main_metric(table), [axis for axis in plan.axes if axis in table]
+    made = []
+    others = axes[1:] if not plan.search else []
+    groups: Sequence[Any] = [((), table)] if not others else list(table.groupby(others, sort=False))
+    for axis in axes if plan.search else axes[:1]:
+        for names, part in groups:
+            fixed = ", ".join(f"{key} {value}" for key, value in zip(others, names, strict=True))
+            title = f"{metric} by {AXIS_NAMES.get(axis, axis)}" + (f", {fixed}" if fixed else "")
+            if plan.search:
+                part = part.sort_values(axis)
+            made.append(ablation_curve(part, axis, metric, title=title, axis=AXIS_NAMES.get(axis, axis)))
+    return made
+
+
+def write_report(out: str | Path, plan: SweepPlan, table: pd.DataFrame) -> Path:
+    """Write `report.md` and `report.html` into the sweep's folder.
+
+    Args:
+        table: as `gather` gives it, one row a finished trial.
+
+    Returns:
+        The HTML page.
+    """
+    out = Path(out)
+    axes = [axis for axis in plan.axes if axis in table]
+    for axis in reversed(axes):
+        values = list(plan.arms) if axis == ARM else plan.grid.get(axis)
+        table = ordered(table, axis, list(values)) if values else table
+    metric = main_metric(table)
+    header, rows = _summary_rows(table, axes)
+    found = findings(table, plan, metric)
+    failed = failures(out)
+    lead = _lead(plan, table)
+    markdown = [f"# Sweep: {plan.name}\n", f"{lead}\n", "## Results\n", table_markdown(header, rows)]
+    parts = ["<h2>Results</h2>", f"<p>{html.escape(_reading(table, axes))}</p>", table_html(header, rows)]
+    markdown.insert(3, f"{_reading(table, axes)}\n")
+    parts += [figure_html(figure) for figure in figures(table, plan)]
+    if found:
+        told = [(f.claim.text, f.claim.source, f.verdict, f.text) for f in found]
+        markdown.append("## Beside what was claimed\n")
+        markdown.append("".join(f"- **{v}**: “{t}” ({s}). Here: {n}.\n" for t, s, v, n in told))
+        markdown.append(f"{_CAUTION}\n")
+        items = "".join(
+            f"<li><b>{html.escape(v)}</b>: “{html.escape(t)}” ({html.escape(s)}). Here: {html.escape(n)}.</li>"
+            for t, s, v, n in told
+        )
+        parts += ["<h2>Beside what was claimed</h2>", f"<ul>{items}</ul>", f"<p>{html.escape(_CAUTION)}</p>"]
+    if failed:
+        markdown.append("## Failed trials\n")
+        markdown.append("".join(f"- `{name}`: {reason}\n" for name, reason in failed.items()))
+        items = "".join(
+            f"<li><code>{html.escape(n)}</code>: {html.escape(r)}</li>" for n, r in failed.items()
+        )
+        parts += ["<h2>Failed trials</h2>", f"<ul>{items}</ul>"]
+    (out / "report.md").write_text("\n".join(markdown), encoding="utf-8")
+    path = out / "report.html"
+    path.write_text(page(f"Sweep: {plan.name}", html.escape(lead), parts), encoding="utf-8")
+    return path
+
+
+_CAUTION = (
+    "A claim agrees where the best setting that it favours is better than the best other by more than twice the standard "
+    "error of their difference over the seeds, and does not agree where it is worse by as much. The claims are about "
+    "other data and other language models than these, unless the sweep was run on those."
+)
+
+
+def _lead(plan: SweepPlan, table: pd.DataFrame) -> str:
+    seeds = sorted(int(seed) for seed in table["seed"].unique())
+    minutes = table["seconds"].sum() / 60
+    return (
+        f"{plan.description or 'A sweep'}. Preset {plan.preset}, {len(table)} trainings, seeds "
+        f"{', '.join(map(str, seeds))}, {minutes:.1f} minutes of training in all."
+    )
+
+
+def _reading(table: pd.DataFrame, axes: list[str]) -> str:
+    metric = main_metric(table)
+    means = summary(table, axes, metric)
+    best = means.loc[means["mean"].idxmax() if HEADINGS[metric][1] else means["mean"].idxmin()]
+    where = ", ".join(f"{axis} {best[axis]}" for axis in axes)
+    spread = f" ± {best['std']:.3f}" if best["std"] == best["std"] else ""
+    return f"The best mean {metric} is {best['mean']:.3f}{spread}, at {where}. Mean ± deviation over the seeds, test split."
+
+
+def _summary_rows(table: pd.DataFrame, axes: list[str]) -> tuple[list[str], list[list[str]]]:
+    metrics = [name for name in SHOWN if name in table]
+    header = [*axes, *(f"{HEADINGS[name][0]} {'↑' if HEADINGS[name][1] else '↓'}" for name in metrics)]
+    rows = []
+    by = {name: summary(table, axes, name) for name in [*metrics, "seconds"]}
+    first = by[metrics[0]]
+    for i in range(len(first)):
+        row = [str(first[axis][i]) for axis in axes]
+        for name in metrics:
+            mean, deviation = by[name]["mean"][i], by[name]["std"][i]
+            row.append(f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation == deviation else ""))
+        rows.append([*row, str(first["seeds"][i]), f"{by['seconds']['mean'][i]:.0f}"])
+    return [*header, "seeds", "seconds a training"], rows

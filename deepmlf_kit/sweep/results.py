@@ -1,0 +1,96 @@
+"""The table of a sweep: one row a finished trial, read from its run folders, whoever trained them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..training import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def gather(out: str | Path) -> pd.DataFrame:
+    """Every finished trial of a sweep's folder.
+
+    Returns:
+        A row a trial: `trial`, the varied settings, `seed`, the metrics of the test split by name, `valid` (the value
+        that chose the best checkpoint), `epochs`, `seconds`, `trained` (weights), `config` (the whole preset, JSON).
+        In the order of names; empty where nothing is finished.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for note, folder in _trials(Path(out)):
+        if not (folder / "run.json").is_file():
+            continue
+        run = Run.open(folder)
+        if not run.finished:
+            continue
+        rows.append(
+            {
+                "trial": folder.name,
+                **{key: _cell(value) for key, value in note["shown"].items()},
+                "seed": note["seed"],
+                **run.metrics,
+                "valid": run.info["best"]["value"],
+                "epochs": len(run.history()),
+                "seconds": run.info["seconds"],
+                "trained": run.info["parameters"]["trained"],
+                "config": json.dumps(run.info["preset"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def failures(out: str | Path) -> dict[str, str]:
+    """Trials that failed, with the reason."""
+    found = {}
+    for note, folder in _trials(Path(out)):
+        if "failed" in note:
+            found[folder.name] = note["failed"]
+    return found
+
+
+def write_table(table: pd.DataFrame, out: Path) -> None:
+    """`results.csv` and `results.arrow` (Arrow IPC: `pandas.read_feather`, `pyarrow.feather.read_table`)."""
+    import os
+
+    import pyarrow as pa
+    from pyarrow import feather
+
+    mixed = {
+        c: table[c].astype(str) for c in table if table[c].map(type).nunique() > 1
+    }  # Arrow: one type a column
+    arrow = pa.Table.from_pandas(table.assign(**mixed), preserve_index=False)
+    csv, ipc = (
+        out / f"results.{kind}.{os.getpid()}.tmp" for kind in ("csv", "arrow")
+    )  # shards write side by side
+    table.to_csv(csv, index=False)
+    feather.write_feather(arrow, str(ipc), compression="uncompressed")
+    csv.replace(out / "results.csv")
+    ipc.replace(out / "results.arrow")
+
+
+def ordered(table: pd.DataFrame, axis: str, values: list[Any]) -> pd.DataFrame:
+    """The table sorted by one axis, in the order of the plan's values (numbers where they are all numbers)."""
+    rank = {str(_cell(value)): i for i, value in enumerate(values)}
+    known = table[axis].map(lambda value: rank.get(str(value), len(rank)))
+    return table.assign(_rank=known).sort_values(["_rank", "seed"], kind="stable").drop(columns="_rank")
+
+
+def _trials(out: Path) -> list[tuple[dict[str, Any], Path]]:
+    found = []
+    for path in sorted((out / "trials").glob("*.json")):
+        try:
+            found.append((json.loads(path.read_text()), path.with_suffix("")))
+        except ValueError:
+            continue
+    return found
+
+
+def _cell(value: Any) -> Any:
+    """A value as a table holds it: lists and the like as text."""
+    return value if isinstance(value, (int, float, str)) or value is None else json.dumps(value)
