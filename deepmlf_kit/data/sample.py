@@ -32,7 +32,7 @@ from deepmlf_kit.data.schema import DatasetError, build_split, utterance
 
 DESCRIPTION = "Synthetic sample set of the DeepMLF kit: grammar text, synthetic voice and face features."
 NEUTRAL_SHARE = 0.18
-IRONY_SHARE = {1: 0.42, -1: 0.25}  # of positive and of negative words
+IRONY_SHARE = {1: 0.3, -1: 0.2}  # of positive and of negative words
 NOISE = 0.2  # deviation of the label's noise: no model gets below it
 SHORTEST, LONGEST = 1.5, 6.0  # seconds
 
@@ -81,7 +81,7 @@ def label_of(
     shown = [v for v, there in ((expression.voice, voice), (expression.face, face)) if there]
     mood = float(np.mean(shown)) if shown else 0.0
     words = (-0.8 if ironic else 0.9) * sentence.sentiment
-    return float(np.clip(words + (0.8 if sentence.sentiment else 2.2) * mood, -3, 3))
+    return float(np.clip(words + (0.6 if sentence.sentiment else 2.2) * mood, -3, 3))
 
 
 def make_utterance(rng: np.random.Generator, speaker: signals.Speaker, fps: float = 10.0) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _expression(rng: np.random.Generator, polarity: int, ironic: bool) -> signal
             drawl=rng.uniform(0.5, 1.0) * (rng.random() < 0.9),
         )
     # Sincere: one mood, seen and heard. It leans to the words, but people also smile while they complain.
-    mood = float(np.clip(0.25 * polarity + rng.normal(0, 0.55), -1, 1))
+    mood = float(np.clip(0.15 * polarity + rng.normal(0, 0.55), -1, 1))
     seen, heard = np.clip(mood + rng.normal(0, 0.12, 2), -1, 1)
     return signals.Expression(face=float(seen), voice=float(heard))
 

@@ -13,23 +13,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Strength 1 (mild) to 3 (strong).
+# Strength 1 (mild) to 3 (strong). Common words first: as in real talk, the first of a row are said most (`_common`).
 GOOD = {
-    1: "fine decent okay nice pleasant alright neat handy useful solid fair calm tidy warm clean easy",
-    2: "good great lovely funny charming clever fresh friendly smart sweet exciting impressive helpful "
-    "beautiful elegant enjoyable gentle generous bright honest",
-    3: "wonderful amazing brilliant fantastic perfect superb excellent gorgeous magical delightful outstanding "
-    "incredible marvelous stunning awesome terrific",
+    1: "nice fine okay decent fair easy clean warm solid pleasant neat useful calm handy tidy alright",
+    2: "good great funny lovely smart sweet beautiful clever friendly fresh helpful impressive exciting charming "
+    "enjoyable bright honest generous gentle elegant",
+    3: "wonderful amazing perfect excellent brilliant awesome incredible superb fantastic outstanding delightful "
+    "stunning magical terrific gorgeous marvelous",
 }
 BAD = {
-    1: "dull slow plain odd weak messy noisy bland tired cold flat clumsy pricey stiff vague thin",
-    2: "bad boring rude ugly annoying lazy silly cheap sad poor confusing broken careless dirty unfair stale "
-    "shallow bitter weird wrong",
-    3: "terrible awful horrible dreadful disgusting pathetic useless miserable hideous ridiculous disastrous "
-    "hopeless painful worthless appalling nasty",
+    1: "slow dull weak odd plain cold flat tired thin messy noisy bland vague stiff pricey clumsy",
+    2: "bad boring poor stupid wrong silly cheap annoying sad weird ugly confusing broken lazy dirty rude unfair "
+    "careless stale shallow bitter",
+    3: "terrible awful horrible ridiculous useless pathetic painful disgusting miserable hopeless nasty worthless "
+    "dreadful hideous disastrous appalling",
 }
-GOOD_VERBS = {1: "like", 2: "enjoyed admire", 3: "love adore loved"}
-BAD_VERBS = {1: "doubt", 2: "dislike regret", 3: "hate hated despise"}
+GOOD_VERBS = {1: "like", 2: "enjoyed admire", 3: "love loved adore"}
+BAD_VERBS = {1: "doubt", 2: "regret dislike", 3: "hate hated despise"}
 INTENSIFIERS = {
     "really": 1.25,
     "very": 1.2,
@@ -134,14 +134,14 @@ def make_sentence(rng: np.random.Generator, polarity: int) -> Sentence:
         return Sentence(tuple(words), 0.0, None)
 
     kind = rng.random()
-    if kind < 0.55:
+    if kind < 0.65:
         words, value, strong = _clause(rng, nouns, polarity)
-    elif kind < 0.7:  # A fact first, then what one thinks of it.
+    elif kind < 0.82:  # A fact first, then what one thinks of it.
         lead = [*_neutral(rng, nouns), "and"]
         words, value, strong = _clause(rng, nouns, polarity)
         words, strong = lead + words, strong + len(lead)
     else:
-        turn = rng.random() < 0.5  # "but": the second clause is the point.
+        turn = rng.random() < 0.4  # "but": the second clause is the point.
         value = 0.0
         while (
             value * polarity <= 0.2
@@ -163,13 +163,13 @@ def _clause(
     rng: np.random.Generator, nouns: list[str], polarity: int, short: bool = False
 ) -> tuple[list[str], float, int]:
     """Words, what they say (of the sign asked for), and where the strong word is."""
-    negated = rng.random() < 0.18
+    negated = rng.random() < 0.1
     sign = -polarity if negated else polarity
     strength = int(rng.choice([1, 2, 3], p=[0.25, 0.4, 0.35]))
     value = sign * float(strength)
     if rng.random() < 0.2:
         table = GOOD_VERBS if sign > 0 else BAD_VERBS
-        strong_word = _pick(rng, table[strength].split())
+        strong_word = _common(rng, table[strength].split())
         adverb = _pick(rng, ("really", "truly", "absolutely")) if rng.random() < 0.35 else ""
         if negated:
             stem = {"loved": "love", "hated": "hate", "enjoyed": "enjoy"}.get(strong_word, strong_word)
@@ -181,7 +181,7 @@ def _clause(
         words = [*head, strong_word, "the", _pick(rng, nouns)]
     else:
         table = GOOD if sign > 0 else BAD
-        strong_word = _pick(rng, table[strength].split())
+        strong_word = _common(rng, table[strength].split())
         degree = rng.random()
         modifier = ""
         if degree < 0.35:
@@ -209,6 +209,12 @@ def _neutral(rng: np.random.Generator, nouns: list[str]) -> list[str]:
         noun=noun, noun2=noun2, day=_pick(rng, DAYS), hour=_pick(rng, HOURS)
     )
     return sentence.split()
+
+
+def _common(rng: np.random.Generator, words: list[str]) -> str:
+    """One of `words`, the earlier the more often (Zipf)."""
+    weight = 1 / (np.arange(len(words)) + 1.5)
+    return words[int(rng.choice(len(words), p=weight / weight.sum()))]
 
 
 def _pick(rng: np.random.Generator, options: list[str] | tuple[str, ...]) -> str:
