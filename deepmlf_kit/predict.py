@@ -93,7 +93,8 @@ class Predictor:
         self.model = self.run.load_model().to(self.device)
         self.collator = self.run.collator(self.model.tokenizer)
         self.scale = SCALES[self.run.preset.data.scale]
-        self._lock = threading.Lock()
+        #: One pass at a time: whoever runs `model` beside `rows` holds it, too.
+        self.lock = threading.RLock()
 
     @property
     def recipe(self) -> FeatureRecipe:
@@ -203,7 +204,7 @@ class Predictor:
         batch = {
             name: tensor.to(self.device) for name, tensor in self.collator(rows).items() if name != "labels"
         }
-        with self._lock, torch.inference_mode():
+        with self.lock, torch.inference_mode():
             output = self.model(**batch)
         named = {
             "task": output.prediction,

@@ -51,6 +51,18 @@ def find_reasons(
     vision: bool = True,
 ) -> Reasons:
     """Take words, moments, fusion tokens and modalities out of one clip, one at a time."""
+    with predictor.lock:
+        return _find_reasons(predictor, features, recipe, text, audio, vision)
+
+
+def _find_reasons(
+    predictor: Predictor,
+    features: ClipFeatures,
+    recipe: FeatureRecipe,
+    text: str,
+    audio: bool,
+    vision: bool,
+) -> Reasons:
     from ..explain import capture, effects
     from ..explain.reading import Reading, av_step_times
     from ..explain.words import words_of

@@ -93,7 +93,7 @@ def launch(
     from .examples import FOLDER
     from .models import Models
     from .sessions import Sessions
-    from .ui import build, css, theme
+    from .ui import build, css, js, theme
 
     settings = settings or Settings()
     models = Models(checkpoint, face_model=face_model, max_seconds=settings.max_seconds, speech=speech)
@@ -119,6 +119,7 @@ def launch(
             mcp_server=False,
             theme=theme(),
             css=css(),
+            js=js(),
             app_kwargs={"middleware": [Middleware(PrivatePage)]},
             height=900,
         )

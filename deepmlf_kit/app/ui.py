@@ -45,6 +45,10 @@ def css() -> str:
     return (files(__package__) / "style.css").read_text()
 
 
+def js() -> str:
+    return (files(__package__) / "cursor.js").read_text()
+
+
 def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
     """The page's blocks, with all handlers.
 
