@@ -82,7 +82,7 @@ ifeq ($(NOTEBOOKS),)
 	@echo "No notebooks to run."
 else
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 1500 \
-	  --nbval --nbval-current-env --nbval-cell-timeout 600 \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
 	  $(if $(NBVAL_SANITIZE),--nbval-sanitize-with $(NBVAL_SANITIZE)) $(NOTEBOOKS)
 endif
 
