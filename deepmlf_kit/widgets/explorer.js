@@ -20,6 +20,7 @@ const VIEWS = {
   similarity: { name: "Similarity of tokens", uses: ["lm_layer"] },
   effects: { name: "Effects: what matters", uses: ["effects_of"] },
 };
+const OVER_TIME = ["timeline", "layers", "heads"];
 const NOTES = {
   timeline: "Bright: the token looks there. Looking is not mattering: see Effects.",
   layers: "Where this token looks, from the first MM Block to the last.",
@@ -214,7 +215,6 @@ function render({ model, el: root }) {
   function load() {
     const data = model.get("payload");
     const key = data.clip ? `${data.index}:${data.clip.type}` : null;
-    play.hidden = Boolean(key) || !data.timed;
     if (key === shownClip) return;
     shownClip = key;
     stop();
@@ -260,7 +260,7 @@ function render({ model, el: root }) {
     state.cursor = seconds;
     const full = chart._fullLayout, axis = full && full.xaxis;
     const data = model.get("payload");
-    if (!axis || !data.timed || !["timeline", "layers", "heads"].includes(model.get("view"))) { needle.hidden = true; return; }
+    if (!axis || !data.timed || !OVER_TIME.includes(model.get("view"))) { needle.hidden = true; return; }
     const x = axis._offset + axis.l2p(seconds);
     needle.hidden = x < axis._offset || x > axis._offset + axis._length;
     needle.style.transform = `translateX(${x}px)`;
@@ -270,7 +270,7 @@ function render({ model, el: root }) {
 
   // Pictures -----------------------------------------------------------------------------------------------------------
   const axis = (title, more = {}) => ({ title: { text: title, standoff: 6 }, gridcolor: GRID, zerolinecolor: LINE,
-    linecolor: LINE, tickcolor: LINE, automargin: true, ...more });
+    linecolor: LINE, tickcolor: LINE, automargin: true, tickmode: "auto", ...more });
   const base = (title, more = {}) => ({ paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: GREY, size: 12 }, margin: { l: 76, r: 70, t: 40, b: 48 }, height: 420,
     title: { text: title, x: 0.01, xanchor: "left", font: { size: 14 } },
@@ -393,6 +393,7 @@ function render({ model, el: root }) {
       if (name === "effects_of") box.control.value = model.get("effects_of");
     }
     note.textContent = NOTES[view.value];
+    play.hidden = Boolean(data.clip) || !data.timed || !OVER_TIME.includes(view.value);
     const picture = pictures[view.value](data);
     Plotly.react(chart, picture.traces, picture.layout, { responsive: true, displaylogo: false }).then(() => {
       root.dataset.drawMs = (performance.now() - started).toFixed(1);

@@ -24,7 +24,7 @@ import traitlets
 from ..errors import DeepMLFError
 from ..explain.causes import HOWS
 from ..explain.lens import Lens, Row
-from .payload import clip_of, effects_payload, pack, payload_of, plain
+from .payload import clip_of, effects_payload, payload_of, plain
 
 VIEWS = ("timeline", "layers", "heads", "words", "sentiment", "reads", "similarity", "effects")
 MODALITIES = ("words", "voice", "face")
