@@ -36,7 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
-from deepmlf_kit.lm_loading import EMBEDDED_LM
+from deepmlf_kit.embedded_lm import EMBEDDED_LM
 from deepmlf_kit.losses import next_token_targets
 
 WAYS = ("published", "plain", "fast", "kept")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +15,9 @@ from transformers import (
 )
 
 from .config import DeepMLFConfig
+from .embedded_lm import EMBEDDED_LM
 from .errors import DeepMLFError
 
-EMBEDDED_LM = Path(__file__).parent / "assets" / "lm"
 IN_MEMORY = "in-memory"
 
 
