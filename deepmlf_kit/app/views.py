@@ -63,13 +63,18 @@ def problem(message: str) -> str:
     return f'<div class="mlf-problem" role="alert"><p>{escape(message)}</p></div>'
 
 
+def signed(value: float) -> str:
+    """A sentiment or effect with its sign, two places, and no minus before zero."""
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
 def bar(value: float, scale: float, label: str) -> str:
     """A bar from -scale to +scale, filled from 0 to the value."""
     share = max(-1.0, min(1.0, value / scale)) * 50
     left, width = (50 + share, -share) if share < 0 else (50, share)
     side = "neg" if share < 0 else "pos"
     return (
-        f'<div class="mlf-bar" role="img" aria-label="{escape(label)}: {value:+.2f} on a scale from '
+        f'<div class="mlf-bar" role="img" aria-label="{escape(label)}: {signed(value)} on a scale from '
         f'{-scale:g} to {scale:g}"><i class="{side}" style="left:{left:.1f}%;width:{width:.1f}%"></i>'
         f'<u style="left:{50 + share:.1f}%"></u></div>'
     )
@@ -82,9 +87,9 @@ def answer(prediction: Prediction, changed: float | None = None) -> str:
         changed: the sentiment of the answer before, where the same clip was asked about again.
     """
     scale = prediction.scale
-    was = f'<span class="mlf-was">was {changed:+.2f}</span>' if changed is not None else ""
+    was = f'<span class="mlf-was">was {signed(changed)}</span>' if changed is not None else ""
     heads = "".join(
-        f"<tr><th scope='row'>{title}</th><td>{prediction.heads[name]:+.2f}</td>"
+        f"<tr><th scope='row'>{title}</th><td>{signed(prediction.heads[name])}</td>"
         f"<td>{bar(prediction.heads[name], scale, title)}</td></tr>"
         for name, title in _HEADS
     )
@@ -92,7 +97,7 @@ def answer(prediction: Prediction, changed: float | None = None) -> str:
     notes = f'<ul class="mlf-notes" aria-label="Remarks">{notes}</ul>' if notes else ""
     return (
         '<section class="mlf-answer" aria-live="polite">'
-        f'<p class="mlf-big"><strong data-testid="sentiment">{prediction.sentiment:+.2f}</strong> '
+        f'<p class="mlf-big"><strong data-testid="sentiment">{signed(prediction.sentiment)}</strong> '
         f"<em>{escape(prediction.polarity)}</em> {was}</p>"
         f"{bar(prediction.sentiment, scale, 'Sentiment')}"
         f'<div class="mlf-scale" aria-hidden="true"><span>{-scale:g} negative</span><span>0</span>'
@@ -139,9 +144,9 @@ def _effects(title: str, entries: list[dict[str, Any]], scale: float, meaning: s
     for entry in entries:
         width = 100 * abs(entry["effect"]) / largest
         side = "neg" if entry["effect"] < 0 else "pos"
-        says = f" <small>says {entry['says']:+.2f}</small>" if "says" in entry else ""
+        says = f" <small>says {signed(entry['says'])}</small>" if "says" in entry else ""
         rows.append(
-            f"<tr><th scope='row'>{escape(str(entry['name']))}{says}</th><td>{entry['effect']:+.2f}</td>"
+            f"<tr><th scope='row'>{escape(str(entry['name']))}{says}</th><td>{signed(entry['effect'])}</td>"
             f'<td aria-hidden="true"><i class="{side}" style="width:{width:.0f}%"></i></td></tr>'
         )
     how = f"<p class='mlf-how'>{escape(meaning)}</p>" if meaning else ""
@@ -156,7 +161,7 @@ def live_answer(now: Any) -> str:
     if now.prediction is not None:
         prediction = now.prediction
         parts.append(
-            f'<p class="mlf-big"><strong data-testid="live-sentiment">{prediction.sentiment:+.2f}</strong> '
+            f'<p class="mlf-big"><strong data-testid="live-sentiment">{signed(prediction.sentiment)}</strong> '
             f"<em>{escape(prediction.polarity)}</em></p>{bar(prediction.sentiment, prediction.scale, 'Sentiment')}"
         )
         face = prediction.clip.get("face_share")
