@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DeepMLFError
 from ..features.cache import cache_folder
 from ..metrics import HEADINGS
+from ..model_card import write_card
 from ..presets import Preset
 from .quiet import quiet_bars
 from .recipe import Recipe
@@ -48,7 +49,7 @@ def run_training(
     returned as it is.
 
     Args:
-        kind: `fused`, `av` or `text`.
+        kind: `fused`, `av`, `text`, `prefix` or `flamingo`.
         build: makes the model and its tokenizer; called after the seed is set.
         dataset: with the splits `train`, `valid` and `test` (without `test` the final table is the validation's).
         read_text: batches are grouped by the length of their texts.
@@ -116,6 +117,7 @@ def run_training(
         run.info["best"] = _best(trainer, recipe)
         run.info["state"] = "finished"
         run.save()
+        write_card(run)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     run.info["test"] = metrics
@@ -173,7 +175,13 @@ def markdown_table(metrics: dict[str, float], title: str) -> str:
     return f"|{head} |\n|{' --- |' * (len(shown) + 1)}\n| {values} |\n"
 
 
-_TITLES = {"fused": "Training", "av": "Pretraining the AV encoder", "text": "Training the text baseline"}
+_TITLES = {
+    "fused": "Training",
+    "av": "Pretraining the AV encoder",
+    "text": "Training the text baseline",
+    "prefix": "Training the soft prompt baseline",
+    "flamingo": "Training the cross-attention baseline",
+}
 
 
 def _describe(
