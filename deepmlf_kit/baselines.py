@@ -62,6 +62,8 @@ class TextSentimentModel(PreTrainedModel):
         super().__init__(config)
         self.language = LanguageStream(lm if lm is not None else load_lm(config))
         self._tokenizer = tokenizer
+        self._kept: dict[bytes, Tensor] | None = None
+        self._keep_bytes = 0.0
         norm = TaskNorm if config.task_norm == "batch" else nn.LayerNorm
         self.head = nn.Sequential(
             nn.Linear(self.language.width, config.task_hidden),
@@ -95,21 +97,47 @@ class TextSentimentModel(PreTrainedModel):
             input_ids, attention_mask: [B, L], padded right.
             labels: [B]; NaN where unknown.
         """
-        with torch.no_grad():
-            positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
-            states = self.language.decoder(
-                inputs_embeds=self.language.embed(input_ids),
-                attention_mask=attention_mask,
-                position_ids=positions,
-                use_cache=False,
-            ).last_hidden_state  # [B, L, D]
-        last = (attention_mask.sum(dim=1) - 1).clamp(min=0)
-        last_text = states[torch.arange(len(last), device=last.device), last].float()  # [B, D]
+        last_text = self._last_states(input_ids, attention_mask)  # [B, D]
         prediction = self.head(last_text)  # [B, 1]
         loss = None if labels is None else sentiment_loss(prediction, labels, self.config.num_classes)
         return TextOutput(
             loss=loss, prediction=prediction if self.config.num_classes else prediction.squeeze(-1)
         )
+
+    def keep_text_states(self, folder: str | Path, gigabytes: float = 1.0) -> None:
+        """Compute the last state of a text once and keep it for all epochs: the frozen LM gives it anew otherwise.
+
+        Args:
+            folder: not used, a vector a text is small enough for memory.
+            gigabytes: the most memory they may take; texts beyond it are computed each time.
+        """
+        self._kept, self._keep_bytes = {}, gigabytes * 1e9
+
+    def _last_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The last valid token after the LM's final norm, float32 [B, D]."""
+        if self._kept is None:
+            return self._read(input_ids, attention_mask)
+        lengths = attention_mask.sum(dim=1).tolist()
+        keys = [ids[:n].cpu().numpy().tobytes() for ids, n in zip(input_ids, lengths, strict=True)]
+        new = [i for i, key in enumerate(keys) if key not in self._kept]
+        found = dict(zip(new, self._read(input_ids[new], attention_mask[new]), strict=True)) if new else {}
+        for i, state in found.items():
+            if (len(self._kept) + 1) * state.numel() * state.element_size() <= self._keep_bytes:
+                self._kept[keys[i]] = state.cpu()
+        rows = [found[i] if i in found else self._kept[key] for i, key in enumerate(keys)]
+        return torch.stack([row.to(input_ids.device) for row in rows])
+
+    @torch.no_grad()
+    def _read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
+        states = self.language.decoder(
+            inputs_embeds=self.language.embed(input_ids),
+            attention_mask=attention_mask,
+            position_ids=positions,
+            use_cache=False,
+        ).last_hidden_state  # [B, L, D]
+        last = (attention_mask.sum(dim=1) - 1).clamp(min=0)
+        return states[torch.arange(len(last), device=last.device), last].float()  # [B, D]
 
     @classmethod
     def from_pretrained(

@@ -5,15 +5,16 @@ Stands after training; `deepmlf evaluate` prints what it gives.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import DeepMLFError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from .training import Run
@@ -40,6 +41,22 @@ class Evaluation:
         return markdown_table(self.metrics, self.split)
 
 
+@dataclass(frozen=True)
+class Scorer:
+    """A run's best checkpoint and a split: `predict(rows)` scores the split's rows, or changed ones in their order."""
+
+    run: Run
+    rows: Dataset
+    split: str
+    _trainer: Any
+
+    def predict(self, rows: Sequence[Any]) -> tuple[dict[str, float], pd.DataFrame]:
+        """Metrics and table of predictions of rows as `data.schema.for_batches` gives them."""
+        from .training.engine import predict_split
+
+        return predict_split(self._trainer, rows, self.rows["id"])
+
+
 def evaluate(
     run: Run | str | Path,
     dataset: DatasetDict | str | Path | None = None,
@@ -51,7 +68,7 @@ def evaluate(
     """Predict every utterance of a split with a run's best checkpoint, and score it.
 
     Args:
-        run: a `Run` or its folder; of a fused model, the AV encoder or the text baseline.
+        run: a `Run` or its folder; of a fused model, the AV encoder or a baseline.
         dataset: a `DatasetDict` or its folder; None: what the run was trained on.
         split: `train`, `valid` or `test`.
         lm, tokenizer: where the run was made with a language model in memory.
@@ -60,10 +77,26 @@ def evaluate(
         DeepMLFError: there is no such run, dataset or split, the features differ from the run's, or no utterance
             has a label.
     """
+    from .training.engine import rows_of
+
+    scored = scorer(run, dataset, split, lm=lm, tokenizer=tokenizer)
+    metrics, table = scored.predict(rows_of(scored.rows))
+    return Evaluation(metrics, table, split)
+
+
+def scorer(
+    run: Run | str | Path,
+    dataset: DatasetDict | str | Path | None = None,
+    split: str = "test",
+    *,
+    lm: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Scorer:
+    """A run's best checkpoint, ready to score a split as it is or changed; arguments and errors as in `evaluate`."""
     from .data.schema import dims_of
     from .lm_loading import load_tokenizer
     from .training import Run
-    from .training.engine import open_dataset, predict_split, rows_of
+    from .training.engine import open_dataset
     from .training.trainer import SentimentTrainer
 
     run = run if isinstance(run, Run) else Run.open(run)
@@ -95,5 +128,4 @@ def evaluate(
         None,
         scale=preset.data.scale,
     )
-    metrics, table = predict_split(trainer, rows_of(data[split]), data[split]["id"])
-    return Evaluation(metrics, table, split)
+    return Scorer(run, data[split], split, trainer)

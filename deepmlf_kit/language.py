@@ -241,6 +241,8 @@ class LanguageStream(nn.Module):
         hidden = calls.hidden
         for index in range(len(self.layers)):
             hidden = self.run_layer(index, hidden, calls)
+        if whole.is_meta:  # a model planned from its config alone holds no numbers to compare
+            return
         if not torch.allclose(self.finish(hidden), whole, atol=1e-4, rtol=1e-3, equal_nan=True):
             raise DeepMLFError(
                 f"The layers of {type(self.lm).__name__} run one by one do not give what the LM gives as a whole, so "

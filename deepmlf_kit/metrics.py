@@ -4,7 +4,8 @@ Stands after the model: `score` takes predicted and true sentiment and returns o
 the validation split after every epoch, `evaluate` on the test split of the best checkpoint.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ HEADINGS: dict[str, tuple[str, bool]] = {
     "Mult_acc_5": ("Acc-5", True),
     "Mult_acc_7": ("Acc-7", True),
     "F1_score": ("F1", True),
+    **{f"Acc_{n}": (f"Acc, {n} classes", True) for n in range(2, 8)},
+    **{f"F1_score_{n}": (f"F1, {n} classes", True) for n in range(2, 8)},
 }
 
 _SIMS_EDGES = {
@@ -36,7 +39,13 @@ _SIMS_EDGES = {
 }
 
 
-def score(predictions: Any, labels: Any, dataset: str = "mosi") -> dict[str, float]:
+def score(
+    predictions: Any,
+    labels: Any,
+    dataset: str = "mosi",
+    classes: int = 0,
+    only: Sequence[str] | None = None,
+) -> dict[str, float]:
     """Score predictions as the field does.
 
     MOSI and MOSEI: Acc-7 and Acc-5 clip to [-3, 3] and [-2, 2] and round half to even; `Has0_*` sets negative
@@ -48,6 +57,9 @@ def score(predictions: Any, labels: Any, dataset: str = "mosi") -> dict[str, flo
         predictions: [N] predicted sentiment, array, tensor or list, on the dataset's scale.
         labels: [N] true sentiment; utterances whose label is NaN (unknown) are left out.
         dataset: `mosi`, `mosei` or `sims`: which rules apply.
+        classes: for a model of classes, how many; predictions and labels are then class indices (`data.labels`) and
+            the metrics `Acc_3` and `F1_score_3` (weighted by support), the names of MMSA's classification.
+        only: compute these metrics alone (resampling asks for thousands of scores); None: all.
 
     Returns:
         MOSI/MOSEI: `Has0_acc_2`, `Has0_F1_score`, `Non0_acc_2`, `Non0_F1_score`, `Mult_acc_5`, `Mult_acc_7`,
@@ -59,11 +71,17 @@ def score(predictions: Any, labels: Any, dataset: str = "mosi") -> dict[str, flo
         DeepMLFError: unknown dataset, lengths that differ, nothing labelled, or a prediction that is not finite.
     """
     predicted, true = _vectors(predictions, labels)
-    if dataset in ("mosi", "mosei"):
-        return _score_mosi(predicted, true)
-    if dataset == "sims":
-        return _score_sims(predicted, true)
-    raise DeepMLFError(f"Metrics for dataset {dataset!r} are not known; choose one of {', '.join(SCALES)}.")
+    if classes:
+        known = _class_metrics(predicted.round(), true.round(), classes)
+    elif dataset in ("mosi", "mosei"):
+        known = _mosi_metrics(predicted, true)
+    elif dataset == "sims":
+        known = _sims_metrics(predicted.clip(-1, 1), true.clip(-1, 1))
+    else:
+        raise DeepMLFError(
+            f"Metrics for dataset {dataset!r} are not known; choose one of {', '.join(SCALES)}."
+        )
+    return {name: compute() for name, compute in known.items() if only is None or name in only}
 
 
 def mean_and_deviation(scores: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
@@ -105,36 +123,44 @@ def _to_numpy(values: Any) -> Any:
     return values.detach().cpu().float().numpy() if hasattr(values, "detach") else values
 
 
-def _score_mosi(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+def _mosi_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, Callable[[], float]]:
     def same_class(limit: float) -> float:
         # numpy rounds half to even, as the published evaluation does
         return float((np.round(predicted.clip(-limit, limit)) == np.round(true.clip(-limit, limit))).mean())
 
     nonzero = true != 0
-    has0_acc, has0_f1 = _accuracy_and_f1(true >= 0, predicted >= 0)
-    non0_acc, non0_f1 = _accuracy_and_f1(true[nonzero] > 0, predicted[nonzero] > 0)
+    has0 = true >= 0, predicted >= 0
+    non0 = true[nonzero] > 0, predicted[nonzero] > 0
     return {
-        "Has0_acc_2": has0_acc,
-        "Has0_F1_score": has0_f1,
-        "Non0_acc_2": non0_acc,
-        "Non0_F1_score": non0_f1,
-        "Mult_acc_5": same_class(2.0),
-        "Mult_acc_7": same_class(3.0),
-        "MAE": _mae(true, predicted),
-        "Corr": _correlation(predicted, true),
+        "Has0_acc_2": lambda: _accuracy(*has0),
+        "Has0_F1_score": lambda: _f1(*has0),
+        "Non0_acc_2": lambda: _accuracy(*non0),
+        "Non0_F1_score": lambda: _f1(*non0),
+        "Mult_acc_5": lambda: same_class(2.0),
+        "Mult_acc_7": lambda: same_class(3.0),
+        "MAE": lambda: _mae(true, predicted),
+        "Corr": lambda: _correlation(predicted, true),
     }
 
 
-def _score_sims(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    predicted, true = predicted.clip(-1, 1), true.clip(-1, 1)
-    scores = {}
-    for name, edges in _SIMS_EDGES.items():
+def _sims_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, Callable[[], float]]:
+    def same_interval(edges: tuple[float, ...]) -> float:
         edges32 = np.asarray(edges, dtype=np.float32)  # 0.1 is in (-0.1, 0.1] in float32 but not in float64
-        scores[name] = float((_interval(predicted, edges32) == _interval(true, edges32)).mean())
-    _, scores["F1_score"] = _accuracy_and_f1(true > 0, predicted > 0)
-    scores["MAE"] = _mae(true, predicted)
-    scores["Corr"] = _correlation(predicted, true)
-    return scores
+        return _accuracy(_interval(true, edges32), _interval(predicted, edges32))
+
+    return {
+        **{name: partial(same_interval, edges) for name, edges in _SIMS_EDGES.items()},
+        "F1_score": lambda: _f1(true > 0, predicted > 0),
+        "MAE": lambda: _mae(true, predicted),
+        "Corr": lambda: _correlation(predicted, true),
+    }
+
+
+def _class_metrics(predicted: np.ndarray, true: np.ndarray, classes: int) -> dict[str, Callable[[], float]]:
+    return {
+        f"Acc_{classes}": lambda: _accuracy(true, predicted),
+        f"F1_score_{classes}": lambda: _f1(true, predicted),
+    }
 
 
 def _interval(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -142,13 +168,19 @@ def _interval(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.searchsorted(edges, values, side="left")
 
 
-def _accuracy_and_f1(true: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
-    from sklearn.metrics import accuracy_score, f1_score
+def _accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
+    from sklearn.metrics import accuracy_score
 
-    if len(true) == 0:
-        return float("nan"), float("nan")
-    f1 = f1_score(true, predicted, average="weighted", zero_division=0.0)
-    return float(accuracy_score(true, predicted)), float(f1)
+    return float(accuracy_score(true, predicted)) if len(true) else float("nan")
+
+
+def _f1(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Weighted by the support of the true classes."""
+    from sklearn.metrics import f1_score
+
+    return (
+        float(f1_score(true, predicted, average="weighted", zero_division=0.0)) if len(true) else float("nan")
+    )
 
 
 def _mae(true: np.ndarray, predicted: np.ndarray) -> float:

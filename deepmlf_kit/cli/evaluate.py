@@ -1,11 +1,16 @@
-"""`deepmlf evaluate`: score a finished run."""
+"""`deepmlf evaluate`: score a finished run, say how sure that is, and set it beside others."""
+
+from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .output import JsonOption, print_json, print_metrics, stdout_kept_for_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def command(
@@ -17,21 +22,122 @@ def command(
     save: Annotated[
         Path | None, typer.Option(help="Write the predictions of every head to this CSV file.")
     ] = None,
+    intervals: Annotated[
+        int, typer.Option(help="Draws of the bootstrap for 95 % confidence intervals; 0: none.")
+    ] = 0,
+    details: Annotated[
+        bool, typer.Option("--details", help="Errors by label and by length of the text.")
+    ] = False,
+    robustness: Annotated[
+        bool,
+        typer.Option(
+            "--robustness", help="Also without a modality, with noise, shuffled words, shifted time."
+        ),
+    ] = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="Another run: are the two different? Paired bootstrap and permutation test."),
+    ] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(help="Set published numbers on mosi, mosei or sims beside, marked as theirs."),
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table to this Markdown file.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Write the table to this LaTeX file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a run's best checkpoint: the metrics of its field, on one split."""
+    """Score a run's best checkpoint: the metrics of its field on one split, and how far to trust them."""
+    from .. import evaluation
     from ..evaluate import evaluate
+    from ..training import Run
 
+    answer: dict[str, Any] = {}
     with stdout_kept_for_json(as_json):
-        result = evaluate(run, dataset, split)
+        opened = Run.open(run)
+        preset = opened.preset
+        scale, classes = preset.data.scale, preset.heads.classes
+        result = evaluate(opened, dataset, split)
+        rows: dict[str, Any] = {opened.path.name: _shown(result.metrics)}
+        if intervals:
+            answer["intervals"] = evaluation.bootstrap(result.predictions, scale, intervals, classes=classes)
+            rows[opened.path.name] = answer["intervals"]
+        if details and not classes:
+            texts = _texts(opened, dataset, split)
+            answer["by_label"] = evaluation.by_bin(result.predictions, scale)
+            answer["by_length"] = evaluation.by_length(result.predictions, texts)
+        if robustness:
+            answer["robustness"] = evaluation.robustness(opened, dataset, split)
+        if compare is not None:
+            other = evaluate(compare, dataset, split)
+            rows[_other_name(opened.path, compare)] = _shown(other.metrics)
+            answer["comparison"] = evaluation.compare(
+                result.predictions, other.predictions, scale, classes=classes
+            )
+        theirs = {}
+        for peer in evaluation.published(peers) if peers is not None else ():
+            rows[peer.model] = peer.metrics
+            theirs[peer.model] = f"{peer.source}. {peer.note}"
+        tables = {markdown: evaluation.markdown, latex: evaluation.latex}
+        for path, make in tables.items():
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(make(rows, theirs), encoding="utf-8")
         if save is not None:
             save.parent.mkdir(parents=True, exist_ok=True)
             result.predictions.to_csv(save, index=False)
     if as_json:
+        tables_as_rows = {k: v.to_dict("records") if hasattr(v, "to_dict") else v for k, v in answer.items()}
         print_json(
-            {"run": run, "split": split, "utterances": len(result.predictions), "metrics": result.metrics}
+            {
+                "run": run,
+                "split": split,
+                "utterances": len(result.predictions),
+                "metrics": result.metrics,
+                **tables_as_rows,
+            }
         )
         return
     print_metrics(result.metrics, f"{split} ({len(result.predictions)} utterances)")
-    if save is not None:
-        print(f"Predictions: {save}")
+    if len(rows) > 1 or intervals:
+        print(f"\n{evaluation.markdown(rows, theirs)}", end="")
+    for name in ("by_label", "by_length", "robustness"):
+        if name in answer:
+            print(f"\n{_as_markdown(answer[name])}", end="")
+    for name, found in answer.get("comparison", {}).items():
+        print(
+            f"{name}: difference {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}], p {found.p:.3f}: "
+            f"{ {'one': opened.path.name, 'other': str(compare), 'neither': 'neither'}[found.better] } is better"
+        )
+    for path in (save, markdown, latex):
+        if path is not None:
+            print(f"Wrote {path}")
+
+
+def _shown(metrics: dict[str, float]) -> dict[str, float]:
+    from ..metrics import HEADINGS
+
+    return {name: value for name, value in metrics.items() if name in HEADINGS}
+
+
+def _other_name(run: Path, other: Path) -> str:
+    return other.name if other.name != run.name else str(other)
+
+
+def _texts(run: Any, dataset: Path | None, split: str) -> list[str]:
+    from ..training.engine import open_dataset
+
+    data, _ = open_dataset(dataset if dataset is not None else run.info["dataset"]["path"])
+    return list(data[split]["text"])
+
+
+def _as_markdown(table: pd.DataFrame) -> str:
+    from ..html_page import table_markdown
+    from ..metrics import HEADINGS
+
+    extra = ("utterances", "bias", "mean prediction")
+    names = [name for i, name in enumerate(table) if i == 0 or name in HEADINGS or name in extra]
+    rows = [
+        [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row]
+        for row in table[names].itertuples(index=False)
+    ]
+    return table_markdown(names, rows)

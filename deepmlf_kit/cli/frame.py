@@ -28,6 +28,7 @@ VERBS: tuple[str, ...] = (
     "train",
     "evaluate",
     "sweep",
+    "rerun",
     "predict",
     "app",
 )

@@ -1,11 +1,18 @@
 """`deepmlf train`: train a fused model on a prepared dataset."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .output import JsonOption, stdout_kept_for_json, tell_run
+from ..errors import DeepMLFError
+from .output import JsonOption, print_json, stdout_kept_for_json, tell_run
+
+if TYPE_CHECKING:
+    from ..presets import Preset
+    from ..training import Run
 
 DatasetArgument = Annotated[
     Path, typer.Argument(help="Dataset folder, as `deepmlf sample` or `deepmlf prepare` wrote it.")
@@ -22,29 +29,75 @@ OverwriteOption = Annotated[
 
 
 def command(
-    dataset: DatasetArgument,
+    dataset: Annotated[
+        Path | None,
+        typer.Argument(help="Dataset folder, as `deepmlf sample` or `deepmlf prepare` wrote it."),
+    ] = None,
     preset: PresetOption = "sample",
     out: Annotated[Path | None, typer.Option(help="Run folder; without it, runs/PRESET.")] = None,
     settings: SetOption = None,
     av_encoder: Annotated[
         Path | None, typer.Option(help="Run of `deepmlf pretrain-av` to start the AV encoder from.")
     ] = None,
+    model: Annotated[
+        str, typer.Option(help="fused, or a baseline on the same features and LM: text, prefix or flamingo.")
+    ] = "fused",
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only print the fused model: layers, weights, memory, time. Loads no LM."
+        ),
+    ] = False,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a fused model. A run that was stopped goes on where it stopped when the command is repeated."""
     from ..presets import load_preset
-    from ..training import train
 
     with stdout_kept_for_json(as_json):
         chosen = load_preset(preset, settings or ())
-        run = train(
-            chosen,
-            dataset,
-            out or Path("runs") / chosen.name,
-            av_encoder=av_encoder,
-            seed=seed,
-            overwrite=overwrite,
-        )
+        if not dry_run:
+            name = chosen.name if model == "fused" else f"{chosen.name}-{model}"
+            common = {"seed": seed, "overwrite": overwrite}
+            run = _train(model, chosen, dataset, out or Path("runs") / name, av_encoder, common)
+    if dry_run:
+        _tell_plan(chosen, as_json)
+        return
     tell_run(run, as_json, after=f"Next: deepmlf evaluate {run.path}")
+
+
+def _train(
+    model: str,
+    preset: Preset,
+    dataset: Path | None,
+    out: Path,
+    av_encoder: Path | None,
+    common: dict[str, Any],
+) -> Run:
+    if dataset is None:
+        raise DeepMLFError(
+            "Training needs a dataset folder: make one with `deepmlf sample` or `deepmlf prepare`."
+        )
+    if model == "fused":
+        from ..training import train
+
+        return train(preset, dataset, out, av_encoder=av_encoder, **common)
+    if model == "text":
+        from ..baselines import train_text_only
+
+        return train_text_only(preset, dataset, out, **common)
+    from ..baselines_fusion import train_baseline
+
+    return train_baseline(model, preset, dataset, out, av_encoder=av_encoder, **common)
+
+
+def _tell_plan(preset: Preset, as_json: bool) -> None:
+    from ..dry_run import measured_rate, plan_model
+
+    with stdout_kept_for_json(as_json):
+        plan, rate = plan_model(preset), measured_rate()
+    if as_json:
+        print_json({"preset": preset.name, "plan": plan, "seconds_per_1000": plan.seconds(1000, rate)})
+    else:
+        print(plan.to_text(rate))

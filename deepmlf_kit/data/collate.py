@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from deepmlf_kit.data.labels import class_labels
 from deepmlf_kit.data.normalize import FrameStatistics, Normalizer
 from deepmlf_kit.data.schema import DatasetError
 
@@ -29,6 +30,7 @@ class Collator:
             (valid ones only) until it fits, so that a long clip keeps its whole course; None: no bound.
         normalizer: training-split statistics applied to valid frames; None: frames as they are.
         audio_dim, vision_dim: needed only where a batch may have no frame at all given as plain lists.
+        classes: for a model of classes, how many: labels become class indices (`labels.py`).
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Collator:
         normalizer: Normalizer | None = None,
         audio_dim: int | None = None,
         vision_dim: int | None = None,
+        classes: int = 0,
     ) -> None:
         if max_text_tokens < 1:
             raise DatasetError(f"max_text_tokens is {max_text_tokens}; it must be at least 1")
@@ -49,6 +52,7 @@ class Collator:
         self.max_frames = {"audio": max_audio_frames, "vision": max_vision_frames}
         self.dims = {"audio": audio_dim, "vision": vision_dim}
         self.normalizer = normalizer
+        self.classes = classes
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Collate B rows (mappings with `text`, `audio`, `vision` and, if known, `label`).
@@ -65,7 +69,7 @@ class Collator:
             padded, mask = _pad(name, frames, self.dims[name], self.max_frames[name], statistics)
             batch[name], batch[f"{name}_mask"] = torch.from_numpy(padded), torch.from_numpy(mask)
         labels = np.asarray([row.get("label", np.nan) for row in rows], np.float32)
-        batch["labels"] = torch.from_numpy(labels)
+        batch["labels"] = torch.from_numpy(class_labels(labels, self.classes) if self.classes else labels)
         return batch
 
     def text(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:

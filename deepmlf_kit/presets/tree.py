@@ -69,7 +69,7 @@ class Heads:
 
     task_hidden: int = 64
     task_norm: str = "batch"  # batch (published) or layer
-    classes: int = 0  # 0: a sentiment number
+    classes: int = 0  # 0: a sentiment number; 3: negative, neutral, positive (then select_on: loss)
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,12 @@ class Preset:
             raise DeepMLFError(f"data.scale is {self.data.scale!r}, but must be one of {', '.join(SCALES)}.")
         if self.data.normalize not in ("none", "train"):
             raise DeepMLFError(f"data.normalize is {self.data.normalize!r}, but must be none or train.")
+        for name in ("training", "pretraining"):
+            if self.heads.classes and getattr(self, name).select_on == "mae":
+                raise DeepMLFError(
+                    f"{name}.select_on is mae, but a model of {self.heads.classes} classes has no MAE: set "
+                    f"{name}.select_on=loss."
+                )
 
     def model_config(self) -> DeepMLFConfig:
         """The `DeepMLFConfig` these settings describe.

@@ -5,7 +5,7 @@
     sweep.report         # report.html, report.md beside it
 
 `plan.py` says what to train, `axes.py` what the short names of a plan mean, `running.py` trains, `searching.py` lets
-optuna choose, `results.py` gathers, `findings.py` compares with claims, `report.py` writes.
+optuna choose, `results.py` gathers, `verdicts.py` compares with claims, `report.py` writes.
 """
 
 from importlib import import_module
@@ -18,7 +18,7 @@ _PUBLIC = {
     "SweepResult": "running",
     "run_sweep": "running",
     "gather": "results",
-    "findings": "findings",
+    "findings": "verdicts",
     "write_report": "report",
 }
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..html_page import figure_html, page, table_html, table_markdown
 from ..metrics import HEADINGS
-from .findings import findings, summary
 from .plan import ARM, SweepPlan
 from .results import failures, ordered
+from .verdicts import findings, summary
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -56,7 +56,7 @@ def train(
     preset = (
         preset.with_overrides(overrides) if isinstance(preset, Preset) else load_preset(preset, overrides)
     )
-    start = _av_folder(av_encoder)
+    start = av_folder(av_encoder)
 
     def build() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         from ..model import DeepMLFModel
@@ -81,7 +81,7 @@ def train(
     )
 
 
-def _av_folder(av_encoder: Run | str | Path | None) -> Path | None:
+def av_folder(av_encoder: Run | str | Path | None) -> Path | None:
     """The checkpoint inside an AV pretraining's run, or the folder as given."""
     if av_encoder is None:
         return None

@@ -7,14 +7,14 @@
       table.json        the final table: metrics of the best checkpoint on the test split
       table.md          the same to read
       predictions.csv   id, label and what every head predicts, for each utterance of the test split
-      best/             the best checkpoint (`config.json`, `model.safetensors`): trained weights only
+      best/             the best checkpoint (`config.json`, `model.safetensors`: trained weights only) and its card
       tensorboard/      logs for TensorBoard
       checkpoints/      while it runs: the last and the best checkpoint with the optimiser's state
 
 `run.json` holds
 
     format          1
-    kind            fused | av | text
+    kind            fused | av | text | prefix | flamingo
     state           running | finished
     preset          the whole tree of settings
     seed            of the run
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """fused, av or text."""
+        """fused, av, text, prefix or flamingo."""
         return self.info["kind"]
 
     @property
@@ -141,12 +141,13 @@ class Run:
             raise DeepMLFError(f"The run {self.path} has no best checkpoint yet: let its training end first.")
         from ..av_encoder import AVSentimentModel
         from ..baselines import TextSentimentModel
+        from ..baselines_fusion import MODELS
         from ..model import DeepMLFModel
 
         with quiet_bars():
             if self.kind == "av":
                 return AVSentimentModel.from_pretrained(str(self.best)).eval()
-            cls = DeepMLFModel if self.kind == "fused" else TextSentimentModel
+            cls = {"fused": DeepMLFModel, "text": TextSentimentModel, **MODELS}[self.kind]
             return cls.from_pretrained(self.best, lm=lm, tokenizer=tokenizer)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
@@ -162,7 +163,44 @@ class Run:
             normalizer=Normalizer.from_dict(statistics) if statistics else None,
             audio_dim=data["audio_dim"],
             vision_dim=data["vision_dim"],
+            classes=self.info["preset"]["heads"].get("classes", 0),
         )
+
+    # Sharing -------------------------------------------------------------------------------------------------
+
+    def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload what another machine needs to predict with this run, the model card in front.
+
+        Args:
+            repository: on the hub, `user/name`; made where it does not exist.
+            private: make it private.
+            token: of the hub; None: the one this machine is logged in with.
+
+        Returns:
+            The repository's address.
+        """
+        import copy
+
+        from huggingface_hub import HfApi
+
+        from ..model_card import model_card
+
+        if not self.finished:
+            raise DeepMLFError(f"The run {self.path} is not finished: let its training end first.")
+        info = copy.deepcopy(self.info)
+        info["dataset"]["path"] = info["av_encoder"] = None  # paths of this machine
+        files = {
+            path.relative_to(self.path).as_posix(): path for path in self.best.iterdir() if path.is_file()
+        }
+        files |= {name: self.path / name for name in ("preset.yaml", "table.md", "metrics.jsonl")}
+        files["run.json"] = (json.dumps(info, indent=1) + "\n").encode()
+        files["README.md"] = model_card(self).encode()
+        api = HfApi(token=token)
+        where = api.create_repo(repository, private=private, exist_ok=True)
+        for path, content in files.items():
+            content = content if isinstance(content, bytes) else str(content)
+            api.upload_file(path_or_fileobj=content, path_in_repo=path, repo_id=repository)
+        return str(where)
 
     # Writing -------------------------------------------------------------------------------------------------
 

@@ -68,6 +68,7 @@ class SentimentTrainer(Trainer):
     ) -> None:
         self.recipe = recipe
         self.scale = scale
+        self.classes = getattr(model.config, "num_classes", 0)
         self.lengths = list(lengths) if lengths is not None else None
         self._terms: dict[str, Tensor] = {}
         self._batches = 0
@@ -178,19 +179,23 @@ class SentimentTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Any, Tensor | None]:
-        """Loss, (what the heads say [B, heads], loss terms [B, terms]), labels [B]."""
+        """Loss, (what the heads say [B, heads], loss terms [B, terms]), labels [B].
+
+        A model of classes says the index of its likeliest class.
+        """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**inputs)
         prediction = outputs["prediction"]
-        batch = prediction.shape[0]
+        batch, classes = prediction.shape[0], self.classes
         heads = []
         for name in HEADS:
             value = outputs.get(name)
             if value is None:
                 heads.append(prediction.new_full((batch,), float("nan"), dtype=torch.float32))
             else:
-                heads.append(value.float().reshape(batch, -1).mean(dim=1))
+                tokens = value.float().reshape(batch, -1, max(1, classes)).mean(dim=1)  # [B, 1 or C]
+                heads.append(tokens.argmax(dim=1).float() if classes else tokens[:, 0])
         nothing = prediction.new_full((), float("nan"), dtype=torch.float32)
         terms = [
             nothing if outputs.get(name) is None else outputs[name].detach().float() for name in LOSS_TERMS
@@ -200,12 +205,12 @@ class SentimentTrainer(Trainer):
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         heads, terms = prediction.predictions
-        metrics = score(heads[:, 0], prediction.label_ids, self.scale)
+        metrics = score(heads[:, 0], prediction.label_ids, self.scale, classes=self.classes)
+        main = f"Acc_{self.classes}" if self.classes else "MAE"
         for i, name in enumerate(HEADS[1:], start=1):
             if not np.isnan(heads[:, i]).all():
-                metrics[f"{name.removesuffix('_prediction')}_MAE"] = score(
-                    heads[:, i], prediction.label_ids, self.scale
-                )["MAE"]
+                said = score(heads[:, i], prediction.label_ids, self.scale, classes=self.classes)
+                metrics[f"{name.removesuffix('_prediction')}_{main}"] = said[main]
         for name, value in zip(LOSS_TERMS, terms.mean(axis=0), strict=True):
             if not math.isnan(value):
                 metrics[name] = float(value)

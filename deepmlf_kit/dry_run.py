@@ -1,0 +1,190 @@
+"""What a training would be, before anything is downloaded: sizes, fusion points, memory and time, from configs alone.
+
+The model is built on PyTorch's meta device, which knows shapes and holds no numbers, from the language model's config
+(a few kilobytes); so a wrong fusion layer or head count is refused here, in a second.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from .lm_loading import load_lm_config
+from .model import DeepMLFModel
+
+if TYPE_CHECKING:
+    from .presets import Preset
+
+#: Bytes of a trained fp32 weight with its gradient and AdamW's two moments.
+BYTES_TRAINED = 16
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What `plan_model` finds.
+
+    Attributes:
+        lm: class of the language model; `layers`, `width` (D), `vocabulary` its sizes.
+        fusion_layers: after which layers an MM Block stands.
+        trained: trained weights by part; `frozen` weights of the language model.
+        checkpoint_bytes: of the trained weights on disk (fp32).
+        memory_bytes: of a training on one device: LM, trained weights with gradient and optimiser, activations of a
+            batch of the preset's size with texts of `text_tokens` tokens. An estimate, for planning.
+        flops_per_utterance: floating-point operations of a training step, forward and backward, counted from the
+            matrix multiplications. An estimate, too.
+    """
+
+    lm: str
+    layers: int
+    width: int
+    vocabulary: int
+    fusion_layers: list[int]
+    trained: dict[str, int]
+    frozen: int
+    checkpoint_bytes: int
+    memory_bytes: int
+    flops_per_utterance: float
+    text_tokens: int
+
+    def seconds(self, utterances: int, flops_per_second: float) -> float:
+        """Time of training on so many utterances once, at a rate of operations (`measured_rate`)."""
+        return self.flops_per_utterance * utterances / flops_per_second
+
+    def to_text(self, flops_per_second: float | None = None) -> str:
+        """The plan to read."""
+        total = sum(self.trained.values())
+        marks = "".join("F" if i in self.fusion_layers else "." for i in range(self.layers))
+        lines = [
+            f"Language model   {self.lm}: {self.layers} layers, width {self.width}, vocabulary {self.vocabulary}",
+            f"Fusion           {marks}  (F: an MM Block after this layer; {len(self.fusion_layers)} in all)",
+            f"Frozen           {self.frozen:>14,} weights",
+            f"Trained          {total:>14,} weights ({total / (total + self.frozen):.1%} of all)",
+            *(f"  {name:<15}{count:>14,}" for name, count in self.trained.items()),
+            f"Checkpoint       {_size(self.checkpoint_bytes)}",
+            f"Memory           about {_size(self.memory_bytes)} to train (texts of {self.text_tokens} tokens)",
+            f"Work             about {self.flops_per_utterance / 1e9:.1f} GFLOP an utterance and epoch",
+        ]
+        if flops_per_second:
+            lines.append(
+                f"Time             about {self.seconds(1000, flops_per_second):.0f} s for 1,000 utterances and epoch here "
+                f"({flops_per_second / 1e9:.0f} GFLOP/s measured)"
+            )
+        return "\n".join(lines)
+
+
+def plan_model(preset: Preset, text_tokens: int | None = None) -> ModelPlan:
+    """Plan the fused model of a preset from the config of its language model.
+
+    Args:
+        text_tokens: length of a text for the estimates; None: half of `max_text_tokens`.
+
+    Raises:
+        DeepMLFError: the config cannot be loaded, or does not fit the preset.
+    """
+    config = preset.model_config()
+    lm_config = load_lm_config(config)
+    config.check_against_lm(lm_config.get_text_config())
+    with torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(lm_config)
+        model = DeepMLFModel(config, lm=lm)
+    tokens = text_tokens or max(1, config.max_text_tokens // 2)
+    trained = {
+        "fusion tokens": model.fusion_tokens.numel(),
+        "AV encoder": _trained(model.av_encoder),
+        "MM Blocks": _trained(model.mm_blocks),
+        "heads": _trained(model.heads),
+    }
+    frozen = sum(p.numel() for p in lm.parameters())
+    total = sum(trained.values())
+    plain = {"float32": 4, "bfloat16": 2, "float16": 2}[config.lm_dtype]
+    bytes_a_weight = plain if config.lm_bits == 16 else config.lm_bits / 8
+    language = model.language
+    return ModelPlan(
+        lm=type(lm).__name__,
+        layers=len(language.layers),
+        width=language.width,
+        vocabulary=lm_config.get_text_config().vocab_size,
+        fusion_layers=list(config.fusion_layers),
+        trained=trained,
+        frozen=frozen,
+        checkpoint_bytes=4 * total,
+        memory_bytes=round(
+            frozen * bytes_a_weight
+            + total * BYTES_TRAINED
+            + preset.training.batch_size * _activation_bytes(model, tokens)
+        ),
+        flops_per_utterance=_flops(model, tokens),
+        text_tokens=tokens,
+    )
+
+
+def measured_rate(seconds: float = 0.2) -> float:
+    """Floating-point operations a second of matrix multiplication here, measured for a moment (fp32)."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a = torch.randn(1024, 1024, device=device)
+    a @ a
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        a @ a
+        count += 1
+        if device == "cuda":
+            torch.cuda.synchronize()
+    return count * 2 * 1024**3 / (time.perf_counter() - started)
+
+
+def _trained(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _matrices(module: nn.Module) -> int:
+    """Weights that a token is multiplied with."""
+    return sum(p.numel() for p in module.parameters() if p.dim() >= 2)
+
+
+def _flops(model: DeepMLFModel, tokens: int) -> float:
+    """Two operations a weight and token forward; as many again for the gradient of the input, and of the weight.
+
+    The text goes forward only as far as nothing trained touches it (the kit's fast path).
+    """
+    config, layers = model.config, model.language.layers
+    fused, apart = config.fusion_tokens, model.layers_before_training
+    total = 0.0
+    for index, layer in enumerate(layers):
+        weights = _matrices(layer)
+        total += 2 * weights * (2 * fused + (tokens if index < apart else 2 * tokens))
+        if str(index) in model.mm_blocks:
+            block = model.mm_blocks[str(index)]
+            attention = _matrices(block.cross_attention)
+            total += 6 * attention * fused + 6 * config.av_width * 2 * model.language.width * config.av_steps
+            if block.feed_forward is not None:
+                inside = _matrices(block.feed_forward)
+                rows = fused + (tokens if config.ffw_on_text else 0)
+                total += (6 if config.ffw == "full" else 4) * inside * rows
+    total += 6 * _matrices(model.av_encoder) * config.av_steps
+    if config.loss_lm:
+        total += 4 * model.language.width * model.language.config.vocab_size * tokens
+    return total
+
+
+def _activation_bytes(model: DeepMLFModel, tokens: int) -> float:
+    """Of one utterance: what the backward pass needs, about 16 states of width D a layer and token."""
+    config, layers = model.config, len(model.language.layers)
+    apart = model.layers_before_training
+    token_layers = config.fusion_tokens * layers + tokens * (layers - apart)
+    states = 16 * token_layers * model.language.width * 4
+    logits = 3 * tokens * model.language.config.vocab_size * 4 if config.loss_lm else 0
+    av = 2 * config.av_layers * config.av_steps * config.av_width * 16 * 4
+    return states + logits + av
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -1,0 +1,34 @@
+"""What a score is worth: confidence intervals, where the errors are, what breaks the model, who is better.
+
+`deepmlf_kit.evaluate` gives a run's predictions; this package reads them.
+
+    result = evaluate("runs/first")
+    bootstrap(result.predictions, "mosi")              # intervals of every metric
+    by_bin(result.predictions), by_length(...)         # where the errors are
+    robustness("runs/first")                           # missing modality, noise, shuffled words, misaligned time
+    compare(one.predictions, other.predictions)        # paired test
+    published("mosi")                                  # peers' numbers, theirs
+"""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "Comparison": "paired",
+    "bootstrap": "intervals",
+    "by_bin": "breakdown",
+    "by_length": "breakdown",
+    "compare": "paired",
+    "latex": "tables",
+    "markdown": "tables",
+    "published": "peers",
+    "robustness": "disturbing",
+}
+
+__all__ = [*_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

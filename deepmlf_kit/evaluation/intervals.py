@@ -1,0 +1,65 @@
+"""Bootstrap confidence intervals: how much a metric would move with other utterances of the same kind.
+
+Utterances are drawn with replacement; those of one video are drawn together where ids name videos (`video$_$clip`),
+since clips of one speaker are not independent. The interval says nothing about other seeds: train several for that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..metrics import score
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+
+def bootstrap(
+    predictions: pd.DataFrame,
+    scale: str = "mosi",
+    draws: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    classes: int = 0,
+) -> dict[str, tuple[float, float, float]]:
+    """Value and percentile interval of every metric.
+
+    Args:
+        predictions: one row an utterance: `id`, `label`, `prediction`.
+        scale: rules of the metrics (`mosi`, `mosei`, `sims`).
+        draws: how many resampled sets.
+        confidence: share of the draws inside the interval.
+        classes: of a model of classes, how many; 0 for a sentiment number.
+
+    Returns:
+        metric -> (value, low, high).
+    """
+    known = predictions[predictions["label"].notna()]
+    predicted, true = known["prediction"].to_numpy(), known["label"].to_numpy()
+    value = score(predicted, true, scale, classes=classes)
+    found: dict[str, list[float]] = {name: [] for name in value}
+    for rows in resamples(groups_of(known["id"]), draws, seed):
+        for name, drawn in score(predicted[rows], true[rows], scale, classes=classes).items():
+            found[name].append(drawn)
+    tail = 100 * (1 - confidence) / 2
+    bounds = {name: np.nanpercentile(drawn, [tail, 100 - tail]) for name, drawn in found.items()}
+    return {name: (value[name], float(low), float(high)) for name, (low, high) in bounds.items()}
+
+
+def groups_of(ids: pd.Series) -> list[np.ndarray]:
+    """Row numbers of the utterances that are drawn together: one group a video, or one an utterance."""
+    videos = ids.astype(str).str.split("$_$", regex=False).str[0].to_numpy()
+    _, inverse = np.unique(videos, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1)
+
+
+def resamples(groups: list[np.ndarray], draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Row numbers of each resampled set: as many groups as there are, drawn with replacement."""
+    random = np.random.default_rng(seed)
+    for _ in range(draws):
+        yield np.concatenate([groups[i] for i in random.integers(len(groups), size=len(groups))])

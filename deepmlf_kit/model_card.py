@@ -1,0 +1,94 @@
+"""The model card of a run: what it is, what it was trained on, how well it does, and what it may not be used for.
+
+Written beside the weights (`best/README.md`) when a training ends, so that it goes wherever they go.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import yaml
+
+from .html_page import table_markdown
+from .metrics import HEADINGS
+
+if TYPE_CHECKING:
+    from .training import Run
+
+KINDS = {
+    "fused": "DeepMLF: fusion tokens in a frozen language model",
+    "av": "the AV encoder alone (voice and face), with a linear head",
+    "text": "the text-only baseline: a head on a frozen language model",
+    "prefix": "the soft prompt baseline: AV states as tokens before the text of a frozen language model",
+    "flamingo": "the cross-attention baseline: the text tokens of a frozen language model read the AV states",
+}
+
+
+def model_card(run: Run) -> str:
+    """The card in Markdown, with the header that model hubs read. Holds no path of the machine."""
+    preset, info = run.preset, run.info
+    data = info["dataset"]
+    recipe = (info.get("preprocessing") or {}).get("recipe") or {}
+    synthetic = bool(recipe.get("synthetic"))
+    metrics = {name: value for name, value in run.metrics.items() if name in HEADINGS}
+    header = {
+        "library_name": "deepmlf-kit",
+        "pipeline_tag": "text-classification",
+        "tags": ["multimodal-sentiment-analysis", "deepmlf"],
+        **({} if _local(preset.lm.name) else {"base_model": preset.lm.name}),
+    }
+    rows = [[HEADINGS[name][0], f"{value:.4f}"] for name, value in metrics.items()]
+    splits = ", ".join(f"{count} {name}" for name, count in data["rows"].items())
+    size = info.get("parameters", {})
+    lines = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
+        f"# {run.path.name}",
+        f"{KINDS.get(run.kind, run.kind)[0].upper()}{KINDS.get(run.kind, run.kind)[1:]}, trained with deepmlf-kit "
+        f"{info['versions'].get('deepmlf-kit', '')}.",
+        "## What it is",
+        f"- Preset `{preset.name}`, seed {info['seed']}; the language model `{_shown(preset.lm.name)}` is not inside and is "
+        "loaded by its name.\n"
+        f"- {size.get('trained', 0):,} weights were trained, {size.get('frozen', 0):,} of the language model left as they "
+        "are.\n"
+        f"- Reads text of at most {preset.data.max_text_tokens} tokens, {data['audio_dim']} audio and "
+        f"{data['vision_dim']} vision features a frame"
+        + (f" (made by: {_features(recipe)})." if _features(recipe) else "."),
+        "## What it was trained on",
+        f"{splits} utterances (digest `{data['digest']}`)."
+        + (
+            " **The utterances are synthetic**: the scores say nothing about people, real speech or real faces."
+            if synthetic or preset.name == "sample"
+            else ""
+        ),
+        "## How well it does",
+        table_markdown(["best checkpoint", "test"], rows).rstrip(),
+        "## How to use it",
+        "```python\nfrom deepmlf_kit import Predictor\n\nPredictor('RUN_FOLDER').clip('clip.mp4')\n```\n"
+        "Run it again: `deepmlf rerun RUN_FOLDER`.",
+        "## What it is not for",
+        "It guesses the sentiment of an utterance. It must not be used to judge, select, monitor or score people, nor to "
+        "infer what somebody feels; errors differ between speakers, languages, cameras and microphones, and were not "
+        "measured here for groups of people.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def write_card(run: Run) -> None:
+    """Write the card beside the weights of the best checkpoint."""
+    (run.best / "README.md").write_text(model_card(run), encoding="utf-8")
+
+
+def _local(name: str) -> bool:
+    return name in ("embedded", "in-memory") or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
+
+
+def _shown(name: str) -> str:
+    """A hub name as it is; of a local path the last part only."""
+    return name if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else re.split(r"[\\/]", name.rstrip("\\/"))[-1]
+
+
+def _features(recipe: dict[str, object]) -> str:
+    return ", ".join(
+        f"{name} {recipe[name]}" for name in ("audio", "vision") if isinstance(recipe.get(name), str)
+    )

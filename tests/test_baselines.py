@@ -1,0 +1,135 @@
+"""The fusing baselines: what they read, what stays frozen, and that they go through the kit's own runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from training_fixtures import TINY, tiny_lm, tiny_sample
+
+from deepmlf_kit.baselines_fusion import MODELS, train_baseline
+from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.evaluate import evaluate
+from deepmlf_kit.presets import load_preset
+from deepmlf_kit.training import pretrain_av
+
+QUICK = {**TINY, "training.epochs": 1, "pretraining.epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Any:
+    return tiny_sample()
+
+
+@pytest.fixture(scope="module")
+def language(dataset: Any) -> dict[str, Any]:
+    lm, tokenizer = tiny_lm(dataset["train"]["text"])
+    return {"lm": lm, "tokenizer": tokenizer}
+
+
+def batch(lengths: tuple[int, ...] = (5, 3)) -> dict[str, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    mask = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    for i, length in enumerate(lengths):
+        mask[i, :length] = 1
+    ids = torch.randint(2, 20, mask.shape, generator=random) * mask
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "audio": torch.randn(len(lengths), 12, 25, generator=random),
+        "audio_mask": torch.ones(len(lengths), 12, dtype=torch.bool),
+        "vision": torch.randn(len(lengths), 6, 58, generator=random),
+        "vision_mask": torch.ones(len(lengths), 6, dtype=torch.bool),
+    }
+
+
+@pytest.fixture(params=MODELS)
+def model(request: Any, language: dict[str, Any]) -> Any:
+    torch.manual_seed(0)
+    return MODELS[request.param](load_preset("sample", QUICK).model_config(), **language).eval()
+
+
+@torch.no_grad()
+def test_words_voice_and_face_all_move_the_prediction(model: Any) -> None:
+    one = batch()
+    plain = model(**one).prediction
+    for name in ("input_ids", "audio", "vision"):
+        changed = {**one, name: one[name].flip(1) if name == "input_ids" else -one[name]}
+        if name == "input_ids":
+            changed["input_ids"] = (one["input_ids"] + 1) % 20 * one["attention_mask"]
+        assert (model(**changed).prediction - plain).abs().max() > 1e-6, name
+
+
+@torch.no_grad()
+def test_a_padded_batch_equals_the_samples_one_by_one(model: Any) -> None:
+    together = model(**batch()).prediction
+    for i, length in enumerate((5, 3)):
+        alone = {k: v[i : i + 1] for k, v in batch().items()}
+        alone = {k: v[:, :length] if k in ("input_ids", "attention_mask") else v for k, v in alone.items()}
+        torch.testing.assert_close(model(**alone).prediction[0], together[i], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_missing_modality_is_no_crash(model: Any) -> None:
+    text = {name: batch()[name] for name in ("input_ids", "attention_mask")}
+    assert torch.isfinite(model(**text).prediction).all()
+
+
+def test_the_language_model_gets_no_gradient_and_everything_else_does(model: Any) -> None:
+    model.train()
+    model(**batch(), labels=torch.tensor([1.0, -2.0])).loss.backward()
+    with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
+    wanted = {name for name, p in model.named_parameters() if p.requires_grad and "missing" not in name}
+    assert wanted <= with_gradient
+    assert not any(name.startswith("language.") for name in with_gradient)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_baseline_is_a_run_like_any_other(
+    kind: str, dataset: Any, language: dict[str, Any], tmp_path: Path
+) -> None:
+    common = {"progress": False, "tensorboard": False, "overrides": QUICK}
+    av = pretrain_av("sample", dataset, tmp_path / "av", tokenizer=language["tokenizer"], **common)
+    run = train_baseline(kind, "sample", dataset, tmp_path / kind, av_encoder=av, **common, **language)
+    assert run.kind == kind and run.metrics["MAE"] > 0
+    assert evaluate(run, dataset, **language).metrics["MAE"] == pytest.approx(run.metrics["MAE"], abs=1e-6)
+    stored = (run.best / "model.safetensors").stat().st_size
+    assert stored < 5 * run.info["parameters"]["trained"] + 60_000  # nothing of the LM
+    assert "baseline" in (run.best / "README.md").read_text()
+
+
+def test_an_unknown_baseline_and_too_long_a_prompt_are_refused(
+    dataset: Any, language: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(DeepMLFError, match="flamingo"):
+        train_baseline("flamingos", "sample", dataset, tmp_path / "run")
+    config = load_preset("sample", {**QUICK, "av_encoder.steps": 60}).model_config()
+    with pytest.raises(DeepMLFError, match="at most 40"):
+        MODELS["prefix"](config, **language)
+
+
+@torch.no_grad()
+def test_kept_last_states_give_what_the_language_model_gives(
+    language: dict[str, Any], tmp_path: Path
+) -> None:
+    from deepmlf_kit.baselines import TextSentimentModel
+
+    model = TextSentimentModel(load_preset("sample", QUICK).model_config(), **language).eval()
+    one = batch((5, 3, 4))
+    plain = model(**one).prediction
+    model.keep_text_states(tmp_path)
+    torch.testing.assert_close(model(**one).prediction, plain)  # computed and kept
+    calls = []
+    handle = model.language.decoder.register_forward_hook(lambda *_: calls.append(1))
+    swapped = {name: value.flip(0) for name, value in one.items()}
+    torch.testing.assert_close(model(**swapped).prediction, plain.flip(0))  # read back
+    assert calls == []
+    model.keep_text_states(tmp_path, gigabytes=0)
+    torch.testing.assert_close(model(**one).prediction, plain)
+    assert calls == [1] and model._kept == {}
+    handle.remove()

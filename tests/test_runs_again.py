@@ -1,0 +1,159 @@
+"""Before and after a run: the dry run, running again, the model card and the upload."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from training_fixtures import TINY, tiny_lm, tiny_sample
+
+from deepmlf_kit.cli.frame import run as command
+from deepmlf_kit.dry_run import plan_model
+from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.model import DeepMLFModel
+from deepmlf_kit.presets import load_preset
+from deepmlf_kit.rerun import rerun
+from deepmlf_kit.training import train
+
+QUICK = {**TINY, "training.epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Any:
+    return tiny_sample()
+
+
+@pytest.fixture(scope="module")
+def language(dataset: Any) -> dict[str, Any]:
+    lm, tokenizer = tiny_lm(dataset["train"]["text"])
+    return {"lm": lm, "tokenizer": tokenizer}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, dataset: Any, language: dict[str, Any]) -> Any:
+    out = tmp_path_factory.mktemp("runs") / "first"
+    return train("sample", dataset, out, overrides=QUICK, progress=False, tensorboard=False, **language)
+
+
+# Dry run -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def config_only(tmp_path_factory: pytest.TempPathFactory, language: dict[str, Any]) -> Path:
+    """A folder with the LM's config and nothing else."""
+    folder = tmp_path_factory.mktemp("lm")
+    language["lm"].config.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("ffw", ["full", "lora", "none"])
+def test_a_dry_run_counts_what_the_model_has_without_its_weights(
+    ffw: str, config_only: Path, language: dict[str, Any]
+) -> None:
+    preset = load_preset("sample", {**QUICK, "fusion.ffw": ffw, "lm.name": str(config_only)})
+    plan = plan_model(preset)
+    model = DeepMLFModel(preset.model_config(), **language)
+    assert sum(plan.trained.values()) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert plan.frozen == sum(p.numel() for p in language["lm"].parameters())
+    assert (plan.layers, plan.width, plan.fusion_layers) == (3, 32, [1, 2])
+    assert plan.memory_bytes > 4 * plan.frozen + 16 * sum(plan.trained.values())
+    assert ".FF" in plan.to_text()
+
+
+def test_estimates_grow_as_the_work_grows(config_only: Path) -> None:
+    def work(**changes: Any) -> float:
+        preset = load_preset("sample", {**QUICK, "lm.name": str(config_only), **changes})
+        return plan_model(preset, text_tokens=10).flops_per_utterance
+
+    assert work(**{"fusion.layers": [1]}) < work() < work(**{"fusion.layers": [0, 1, 2]})
+    assert work() < work(**{"fusion.tokens": 12})
+
+
+def test_a_dry_run_refuses_what_the_language_model_cannot_do(config_only: Path, capsys: Any) -> None:
+    settings = [f"lm.name={config_only}", *(f"{key}={json.dumps(value)}" for key, value in QUICK.items())]
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert command(["train", "--dry-run", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["layers"] == 3
+    assert command(["train", "--dry-run", *words, "--set", "fusion.layers=[7]"]) == 2
+    assert "3 layers" in capsys.readouterr().err
+
+
+def test_training_without_a_dataset_says_how_to_make_one(capsys: Any) -> None:
+    assert command(["train"]) == 2
+    assert "deepmlf sample" in capsys.readouterr().err
+
+
+# Again ---------------------------------------------------------------------------------------------------------
+
+
+def test_running_again_from_the_folder_gives_bitwise_the_same(
+    run: Any, dataset: Any, language: dict[str, Any]
+) -> None:
+    again = rerun(run.path, dataset=dataset, progress=False, **language)
+    assert again.same and again.run.metrics == run.metrics and again.versions == {}
+    assert again.run.path == run.path.with_name("first-again")
+
+
+def test_running_again_says_what_differs(
+    run: Any, dataset: Any, language: dict[str, Any], tmp_path: Path
+) -> None:
+    from deepmlf_kit.training import Run
+
+    changed = Run(run.path, json.loads(json.dumps(run.info)))
+    changed.info["seed"] = 5
+    changed.info["versions"]["torch"] = "1.0"
+    again = rerun(changed, tmp_path / "again", dataset, progress=False, **language)
+    assert not again.same and "MAE" in again.differing
+    assert again.versions["torch"] == ("1.0", torch.__version__)
+
+
+def test_another_dataset_is_refused(run: Any, dataset: Any, language: dict[str, Any], tmp_path: Path) -> None:
+    from deepmlf_kit.data.sample import make_sample
+
+    with pytest.raises(DeepMLFError, match="digest"):
+        rerun(run, tmp_path / "again", make_sample(seed=3, train=8, valid=4, test=4), **language)
+    with pytest.raises(DeepMLFError, match="is the run itself"):
+        rerun(run, run.path, dataset, **language)
+
+
+# Card and upload -----------------------------------------------------------------------------------------------
+
+
+def test_the_card_says_what_it_is_how_well_it_does_and_what_it_is_not_for(run: Any) -> None:
+    card = (run.best / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: deepmlf-kit\n")
+    assert f"{run.metrics['MAE']:.4f}" in card and run.info["dataset"]["digest"] in card
+    assert "synthetic" in card and "must not be used to judge" in card
+    assert f"{run.info['parameters']['trained']:,}" in card
+
+
+def test_an_upload_holds_what_prediction_needs_and_no_path_of_this_machine(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    sent: dict[str, bytes] = {}
+
+    class Hub:
+        def __init__(self, token: str | None) -> None:
+            pass
+
+        def create_repo(self, name: str, private: bool, exist_ok: bool) -> str:
+            return f"hub/{name}"
+
+        def upload_file(self, path_or_fileobj: Any, path_in_repo: str, repo_id: str) -> None:
+            assert repo_id == "me/first"
+            content = path_or_fileobj
+            sent[path_in_repo] = content if isinstance(content, bytes) else Path(content).read_bytes()
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    assert run.push_to_hub("me/first") == "hub/me/first"
+    assert {"README.md", "run.json", "preset.yaml", "best/config.json", "best/model.safetensors"} <= set(sent)
+    texts = b"".join(content for name, content in sent.items() if not name.endswith("safetensors"))
+    assert str(run.path).encode() not in texts
