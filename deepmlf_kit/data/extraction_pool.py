@@ -45,7 +45,7 @@ def extract_all(
     *,
     workers: int = 1,
     face_model: str | Path | None = None,
-    timeout: float = 180.0,
+    timeout: float = 600.0,
     finished: Callable[[int, str], None] = lambda index, problem: None,
 ) -> None:
     """Extract clips into the cache.

@@ -95,7 +95,7 @@ def prepare_folder(
     shard: tuple[int, int] | None = None,
     face_model: str | Path | None = None,
     cache: FeatureCache | None = None,
-    timeout: float = 180.0,
+    timeout: float = 600.0,
     label_scale: float | None = None,
     progress: Progress | None = None,
     show_progress: bool = False,
