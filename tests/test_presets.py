@@ -138,9 +138,9 @@ def test_every_setting_of_the_model_reaches_it():
         for key in vars(getattr(preset, section)):
             assert key in MODEL_KEYS[section] or f"{section}.{key}" in not_for_the_model, (section, key)
     assert set(MODEL_KEYS) <= sections
-    config = load_preset(
-        "sample", ["fusion.gate_init=0.5", "seqaug.av_p_feat=0.1", "heads.classes=3"]
-    ).model_config()
+    classes = ["heads.classes=3", "training.select_on=loss", "pretraining.select_on=loss"]
+    changed = load_preset("sample", ["fusion.gate_init=0.5", "seqaug.av_p_feat=0.1", *classes])
+    config = changed.model_config()
     assert (config.gate_init, config.seqaug_av_p_feat, config.num_classes) == (0.5, 0.1, 3)
 
 

@@ -235,10 +235,6 @@ def _check_dataset(data: DatasetDict, preset: Preset) -> None:
         if split not in data or len(data[split]) == 0:
             found = ", ".join(f"{name} ({len(part)})" for name, part in data.items())
             raise DeepMLFError(f"Training needs utterances in the split {split!r}; the dataset has {found}.")
-    if preset.heads.classes:
-        raise DeepMLFError(
-            f"heads.classes is {preset.heads.classes}, but training scores sentiment numbers only: set heads.classes=0."
-        )
     for name, found in zip(("audio_dim", "vision_dim"), dims_of(data), strict=True):
         expected = getattr(preset.av_encoder, name)
         if found != expected:
