@@ -89,6 +89,11 @@ class Predictor:
                 f"{self.run.path} holds a run of kind {self.run.kind!r}, but prediction needs a fused model: name a "
                 "run of `deepmlf train`."
             )
+        if classes := self.run.preset.heads.classes:
+            raise DeepMLFError(
+                f"{self.run.path} holds a model of {classes} classes, but prediction of clips needs one of a sentiment "
+                "number: train one with heads.classes=0."
+            )
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = self.run.load_model().to(self.device)
         self.collator = self.run.collator(self.model.tokenizer)
