@@ -20,6 +20,9 @@ import os
 import re
 import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,8 @@ def main() -> int:
         if not options.no_run:
             run(book, path.parent, options.timeout)
         took = time.perf_counter() - began
-        clean(book)
+        with one_browser():
+            clean(book)
         nbformat.write(book, path)
         print(f"{path.name}: {took:.0f} s, {path.stat().st_size / 1000:.0f} kB", flush=True)
     return 0
@@ -61,6 +65,19 @@ def run(book: Any, folder: Path, timeout: int) -> None:
         "GRADIO_ANALYTICS_ENABLED": "False",
     }
     NotebookClient(book, timeout=timeout, resources={"metadata": {"path": str(folder)}}).execute()
+
+
+@contextmanager
+def one_browser() -> Iterator[None]:
+    """Draw all pictures of a notebook in one Chromium, instead of starting it for each."""
+    import kaleido
+
+    warnings.filterwarnings("ignore", message="The kopts argument is ignored")
+    kaleido.start_sync_server(silence_warnings=True)
+    try:
+        yield
+    finally:
+        kaleido.stop_sync_server(silence_warnings=True)
 
 
 def clean(book: Any) -> None:
