@@ -32,7 +32,7 @@ from deepmlf_kit.data.schema import DatasetError, build_split, utterance
 
 DESCRIPTION = "Synthetic sample set of the DeepMLF kit: grammar text, synthetic voice and face features."
 NEUTRAL_SHARE = 0.18
-IRONY_SHARE = {1: 0.3, -1: 0.2}  # of positive and of negative words
+IRONY_SHARE = {1: 0.26, -1: 0.26}  # of positive and of negative words
 NOISE = 0.2  # deviation of the label's noise: no model gets below it
 SHORTEST, LONGEST = 1.5, 6.0  # seconds
 
