@@ -187,7 +187,7 @@ def test_a_sound_file_alone_is_answered(tab, tmp_path):
     path = make_clip(tmp_path / "voice.wav", 1.5, video=None, audio="pcm_s16le")
     tab.get_by_role("tab", name="Sound").click()
     tab.locator("#sound input[type=file]").set_input_files(str(path))
-    tab.locator("#sound").get_by_role("button", name="Play").wait_for()
+    tab.locator("#sound").get_by_role("button", name="Play", exact=True).wait_for()
     words(tab).fill("what a lovely day")
     tab.get_by_role("button", name="Read the clip").click()
     answer(tab)

@@ -162,7 +162,7 @@ def _alive(process: int) -> bool:
 
 
 class PrivatePage:
-    """Adds to every response that the page may talk to this server only, and may not be put into a foreign page."""
+    """Adds to every response that the page may load from and talk to this server only."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
