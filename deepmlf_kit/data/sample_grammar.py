@@ -46,6 +46,9 @@ TOPICS = {
     "work": "meeting project office report plan class lecture course team interview talk schedule budget",
     "music": "song album concert band voice melody guitar drummer lyrics chorus stage piano rhythm",
     "sport": "game match team goal referee player race training stadium season fight finish",
+    "school": "school teacher lesson homework library student exam book page chapter subject campus",
+    "nature": "river forest mountain lake weather sunset bird horse path valley flower wind",
+    "health": "clinic gym diet sleep medicine dentist hospital exercise run walk massage bed",
     "shop": "store price service dress jacket shoes shirt bag gift delivery parcel order market",
 }
 OPENERS = (
