@@ -179,7 +179,7 @@ def test_the_widget_works_in_jupyterlab(chromium, lab):
     pictures += [pick(page, "layer", "1"), pick(page, "head", "0"), pick(page, "view", "words")]
 
     before = page.inner_text("[data-name=sentiment]")
-    page.fill("textarea[data-name=words]", "I hate this terrible film")
+    page.fill("[data-name=text]", "I hate this terrible film")
     page.wait_for_function("t => document.querySelector('[data-name=sentiment]').innerText !== t", arg=before)
     page.wait_for_function("document.querySelector('.dmlf-chart').data[0].x.length === 5")
     pictures.append(page.evaluate(PICTURE))

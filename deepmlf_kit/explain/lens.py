@@ -163,16 +163,24 @@ class Lens:
         measure = "cross_attention" if of == "time" else "self_attention"
         return attention_vs_effect(self.read(which, measure), self.effects(which, of, how, **options))
 
-    def survey(self, limit: int | None = None, progress: bool = False) -> Survey:
+    def survey(self, limit: int | None = None, specialise: bool = True, progress: bool = False) -> Survey:
         """The whole split (`survey`), or its first `limit` utterances. The whole split's is kept."""
-        if limit is None and self._survey is not None:
-            return self._survey
+        kept = self._survey
+        if limit is None and kept is not None and (kept.specialisation is not None or not specialise):
+            return kept
         from ..data.schema import scale_of
 
         chosen = self.rows if limit is None else self.rows.select(range(min(limit, len(self))))
         columns = [c for c in ("id", "text", "audio", "vision", "label") if c in chosen.column_names]
         rows = chosen.with_format("numpy", columns=columns)
-        made = survey(self.model, rows, self.collator, scale=scale_of(chosen), progress=progress)
+        made = survey(
+            self.model,
+            rows,
+            self.collator,
+            scale=scale_of(chosen),
+            specialise=specialise,
+            progress=progress,
+        )
         if limit is None:
             self._survey = made
         return made

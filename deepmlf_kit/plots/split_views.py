@@ -23,6 +23,10 @@ def specialisation(survey: Survey) -> go.Figure:
     """
     import plotly.graph_objects as go
 
+    from ..errors import DeepMLFError
+
+    if survey.specialisation is None:
+        raise DeepMLFError("This survey left the specialisation out: make one with specialise=True.")
     made = figure(
         "What each fusion token lives on",
         "fusion token",

@@ -105,7 +105,7 @@ function render({ model, el: root }) {
   pickers.effects_of.control = effectsOf;
 
   let wait = null;
-  const words = el("textarea", { rows: 2, "data-name": "words", spellcheck: "false", oninput: (e) => {
+  const words = el("textarea", { rows: 2, "data-name": "text", spellcheck: "false", oninput: (e) => {
     clearTimeout(wait);
     const value = e.target.value;
     wait = setTimeout(() => put("text", value), 350);

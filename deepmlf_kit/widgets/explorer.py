@@ -101,7 +101,7 @@ class Explorer(anywidget.AnyWidget):
         progress: bool = True,
     ) -> None:
         self.lens = model_or_run if isinstance(model_or_run, Lens) else Lens(model_or_run, dataset, split)
-        survey = self.lens.survey(limit, progress=progress)
+        survey = self.lens.survey(limit, specialise=False, progress=progress)
         self._scale = survey.scale
         self._recorded = 0.0
         self._reading: Any = None
