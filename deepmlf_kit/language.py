@@ -354,6 +354,8 @@ def _parts(layer: nn.Module) -> str:
 def _fresh(norm: nn.Module) -> nn.Module:
     """A trained float32 copy of a norm whose scale is one and bias zero."""
     fresh = copy.deepcopy(norm).float().requires_grad_(True)
+    if norm.weight.is_meta:  # planned, not run
+        return fresh
     with torch.no_grad():
         # Some RMSNorms (Gemma) multiply by 1 + weight: with zero weights those still give their input's shape.
         for parameter in fresh.parameters():
