@@ -239,7 +239,7 @@ def _draw_words(made: go.Figure, reading: Reading) -> None:
     made.add_trace(
         go.Scatter(
             x=middle,
-            y=[0.5] * len(names),
+            y=[0.5] * len(names) if len(names) <= 12 else [0.7 - 0.4 * (i % 2) for i in range(len(names))],
             text=names,
             mode="text",
             textfont={"color": GREY, "size": 12},

@@ -71,7 +71,7 @@ def gates_by_depth(reading: Reading) -> go.Figure:
             secondary_y=True,
         )
     made.update_xaxes(title_text="MM Block (after LM layer)", type="category")
-    made.update_yaxes(title_text="added, share of the state's length", rangemode="tozero")
+    made.update_yaxes(title_text="added / state", rangemode="tozero")
     low = min(0.0, float(np.nanmin(gates["cross_attention"])))
     made.update_yaxes(title_text="gate", range=[low, 1.02], showgrid=False, tickmode="auto", secondary_y=True)
     made.update_layout(barmode="group", legend={"orientation": "h", "y": -0.28})

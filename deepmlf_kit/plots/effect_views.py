@@ -95,5 +95,4 @@ def attention_effect(found: AttentionVsEffect) -> go.Figure:
         )
     )
     made.update_yaxes(rangemode="tozero")
-    made.update_xaxes(rangemode="tozero")
     return made

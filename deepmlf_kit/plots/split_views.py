@@ -30,7 +30,7 @@ def specialisation(survey: Survey) -> go.Figure:
     made = figure(
         "What each fusion token lives on",
         "fusion token",
-        "mean change of its sentiment (label's units)",
+        "mean change (label's units)",
         subtitle=f"one modality exchanged for another utterance's; mean of {len(survey.table)} utterances",
     )
     for name, colour, values in zip(
