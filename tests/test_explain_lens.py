@@ -29,7 +29,10 @@ def test_a_long_text_loses_its_last_words():
     tokenizer = subword_tokenizer(["the film was great and the film was long"])
     words = words_of("the film was great and the film was long", tokenizer, 4)
     assert len(words.tokens) == 4 and len(words.words) + words.cut == 9
-    assert words.words == ["the", "film", "was", "great", "and", "the", "film", "was", "long"][: len(words.words)]
+    assert (
+        words.words
+        == ["the", "film", "was", "great", "and", "the", "film", "was", "long"][: len(words.words)]
+    )
 
 
 def test_times_follow_the_words_by_spelling():

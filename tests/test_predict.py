@@ -94,7 +94,9 @@ def test_answers_do_not_depend_on_who_else_asks(predictor):
 
 
 def test_only_a_fused_run_answers(tmp_path):
-    av = pretrain_av("sample", tiny_sample(), tmp_path / "av", overrides=TINY, progress=False, tensorboard=False)
+    av = pretrain_av(
+        "sample", tiny_sample(), tmp_path / "av", overrides=TINY, progress=False, tensorboard=False
+    )
     with pytest.raises(DeepMLFError, match="kind 'av', but prediction needs a fused model"):
         Predictor(av)
 
