@@ -182,9 +182,9 @@ def test_the_widget_works_in_jupyterlab(chromium, lab):
     troubles = watch(page)
     page.goto(f"{address}/lab/tree/explore.ipynb")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
-    page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle], .jp-Notebook-ExecutionIndicator")
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")  # the kernel is there
     page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
     page.wait_for_selector(".dmlf-explorer[data-drawn]")
     pictures = [page.evaluate(PICTURE)]
     pictures += [pick(page, "layer", "1"), pick(page, "head", "0"), pick(page, "view", "words")]
