@@ -104,7 +104,10 @@ def lighter(output: Any) -> Any | None:
     data = output.data
     if WIDGET in data and PNG not in data:
         return None  # a progress bar, or a widget that is nothing without its kernel
+    if "<iframe" in "".join(data.get("text/html", "")):
+        return None  # a server that runs no longer
     data.pop(WIDGET, None)
+    data.pop("image/jpeg", None)  # the same picture again
     if PLOTLY in data:
         data[PNG] = picture_of(data[PLOTLY])
         data.pop("text/html", None)
