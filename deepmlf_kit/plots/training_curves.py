@@ -35,7 +35,7 @@ def training_losses(run: Run) -> go.Figure:
         run,
         terms,
         "Training loss by term",
-        "loss (before weighting; L1 in units of the label)",
+        "loss, unweighted (label units)",
         "Lower is better.",
     )
 
@@ -43,9 +43,7 @@ def training_losses(run: Run) -> go.Figure:
 def validation_errors(run: Run) -> go.Figure:
     """Mean absolute error of every head on the validation split, by epoch."""
     errors = {name: style for name, style in _ERRORS.items() if name in run.history()[0]}
-    return _curves(
-        run, errors, "Validation error by head", "mean absolute error (units of the label)", _kept(run)
-    )
+    return _curves(run, errors, "Validation error by head", "MAE (label units)", _kept(run))
 
 
 def _kept(run: Run) -> str:
