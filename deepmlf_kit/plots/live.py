@@ -74,6 +74,6 @@ def _bundle(fig: go.Figure) -> dict[str, Any]:
 
 
 def _waiting() -> go.Figure:
-    made = figure("Validation error by head", "epoch", "mean absolute error (units of the label)", height=380)
+    made = figure("Validation error by head", "epoch", "MAE (units of the label)", height=380)
     made.add_annotation(text="waiting for the first epoch", showarrow=False, font_color=GREY)
     return made
