@@ -408,10 +408,16 @@ function render({ model, el: root }) {
   for (const name of ["layer", "head", "token", "lm_layer", "lm_head"])
     heard[`change:${name}`] = () => { pickers[name].control.value = String(model.get(name)); draw(); };
   for (const [event, call] of Object.entries(heard)) model.on(event, call);
+  // A notebook puts the widget on the page after it is made, and its cells change width.
+  const sized = new ResizeObserver(() => {
+    if (chart.data && chart.offsetWidth) Plotly.Plots.resize(chart).then(() => { if (state.cursor !== null) moveTo(state.cursor); });
+  });
+  sized.observe(stage);
   list();
   fill();
   return () => {
     stop();
+    sized.disconnect();
     for (const [event, call] of Object.entries(heard)) model.off(event, call);
     if (state.url) URL.revokeObjectURL(state.url);
     Plotly.purge(chart);
