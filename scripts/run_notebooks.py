@@ -6,7 +6,7 @@
 
 Each runs top to bottom in a fresh kernel, offline. Then, in its outputs, every plotly figure gets a static picture
 (shown by code hosts, which do not run plotly; drawn by kaleido with the system's Chromium), progress bars and
-warnings go, and so do counters, times and widget states, so that a diff shows what changed. A path of this machine
+warnings go, and so do times and widget states, so that a diff shows what changed. A path of this machine
 in an output is an error.
 """
 
@@ -84,13 +84,17 @@ def clean(book: Any) -> None:
     """Keep what a reader looks at, in the lightest form that a code host shows."""
     book.metadata.pop("widgets", None)
     book.metadata["language_info"] = {"name": "python"}
+    number = 0
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
             continue
-        cell.execution_count = None
+        number += 1
+        cell.execution_count = number  # as in a run from top to bottom; nbval wants one
         cell.outputs = [kept for output in cell.outputs if (kept := lighter(output)) is not None]
         for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = number
             if found := MACHINE_PATH.search(_text_of(output)):
                 raise SystemExit(f"A path of this machine is in the output of {cell.id}: {found.group()!r}")
 
@@ -114,8 +118,6 @@ def lighter(output: Any) -> Any | None:
         if len(json.dumps(data[PLOTLY])) > LARGEST_FIGURE:
             del data[PLOTLY]
         data["text/plain"] = "Figure"
-    if output.output_type == "execute_result":
-        output.execution_count = None
     return output
 
 
