@@ -189,14 +189,14 @@ class Predictor:
         self, features: ClipFeatures, text: str | None = None, *, audio: bool = True, vision: bool = True
     ) -> dict[str, Any]:
         """Features as a row of a dataset (see `data.schema`), with a stream left out where asked for."""
-        return {
-            "text": features.text if text is None else text,
-            "words": features.words,
-            "audio": features.audio if audio else features.audio[:0],
-            "audio_times": features.audio_times if audio else features.audio_times[:0],
-            "vision": features.vision if vision else features.vision[:0],
-            "vision_times": features.vision_times if vision else features.vision_times[:0],
-        }
+        row: dict[str, Any] = {"text": features.text if text is None else text, "words": features.words}
+        for name, wanted in (("audio", audio), ("vision", vision)):
+            frames, times = getattr(features, name), getattr(features, f"{name}_times")
+            if not wanted or not len(frames):  # extracted without this stream, it has no columns either
+                width = self.collator.dims[name] or frames.shape[1]
+                frames, times = np.zeros((0, width), np.float32), times[:0]
+            row[name], row[f"{name}_times"] = frames, times
+        return row
 
     def rows(self, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Ask the model about rows of a dataset at once.

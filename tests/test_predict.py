@@ -81,6 +81,12 @@ def test_a_stream_that_is_left_out_is_as_good_as_absent(predictor):
         assert without.heads["text"] == predictor.features(whole).heads["text"]
 
 
+def test_a_stream_that_the_recipe_leaves_out_is_as_good_as_absent(predictor):
+    narrow = features(vision=None)
+    narrow.vision = np.zeros((0, 0), np.float32)  # what `FeatureRecipe(vision="none")` gives
+    assert predictor.features(narrow).sentiment == predictor.features(features(vision=None)).sentiment
+
+
 def test_a_clip_without_words_is_answered_with_a_remark(predictor):
     answer = predictor.features(features(text=""))
     assert any("no words" in note for note in answer.notes)
