@@ -43,6 +43,7 @@ def ablation_curve(
         go.Scatter(
             x=[*names, *names[::-1]],
             y=np.concatenate([mean + spread, (mean - spread)[::-1]]),
+            mode="lines",
             fill="toself",
             fillcolor="rgba(164,94,229,0.18)",
             line={"width": 0},
