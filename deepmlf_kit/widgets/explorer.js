@@ -410,7 +410,10 @@ function render({ model, el: root }) {
   for (const [event, call] of Object.entries(heard)) model.on(event, call);
   // A notebook puts the widget on the page after it is made, and its cells change width.
   const sized = new ResizeObserver(() => {
-    if (chart.data && chart.offsetWidth) Plotly.Plots.resize(chart).then(() => { if (state.cursor !== null) moveTo(state.cursor); });
+    const width = stage.offsetWidth;
+    if (!chart.data || !width || width === state.width) return;
+    state.width = width;
+    Plotly.Plots.resize(chart).then(() => { if (state.cursor !== null) moveTo(state.cursor); });
   });
   sized.observe(stage);
   list();
