@@ -220,6 +220,11 @@ class DeepMLFConfig(PreTrainedConfig):
         """Numbers a head gives: 1 for a sentiment number, else one per class."""
         return self.num_classes or 1
 
+    @property
+    def text_is_trained(self) -> bool:
+        """Whether an MM Block's feed-forward changes text states, which are the frozen LM's own otherwise."""
+        return self.ffw_on_text and self.ffw != "none"
+
     def check_against_lm(self, lm_config: PreTrainedConfig) -> None:
         """Refuse what the chosen LM cannot do.
 

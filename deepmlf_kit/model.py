@@ -256,9 +256,7 @@ class DeepMLFModel(PreTrainedModel):
     @property
     def layers_before_training(self) -> int:
         """How many of the LM's layers a text passes before it meets something that is trained."""
-        if self.config.ffw_on_text and self.config.ffw != "none":
-            return self.config.fusion_layers[0] + 1
-        return len(self.language.layers)
+        return self.config.fusion_layers[0] + 1 if self.config.text_is_trained else len(self.language.layers)
 
     def _goes_text_first(self, text: Tensor) -> bool:
         return self.config.text_first and not text.requires_grad
@@ -427,11 +425,11 @@ class _Walk:
         self._keep(states[0], x_f)
         for layer in range(apart):
             x_f = self.language.run_layer(layer, x_f, calls)
-            if layer < apart - 1 or not self._text_is_trained():
+            if layer < apart - 1 or not self.config.text_is_trained:
                 x_f = self._block_on_fusion(layer, x_f)
                 if self.keep_states:
                     self._keep(states[layer + 1], x_f)
-        if not self._text_is_trained():
+        if not self.config.text_is_trained:
             return self._finish(torch.cat([states[-1], x_f], dim=1))
         x = self._block(apart - 1, torch.cat([states[-1], x_f], dim=1))  # (B, L + F, D)
         self._keep(x)
@@ -471,9 +469,6 @@ class _Walk:
             states.append(self.language.run_layer(layer, states[-1], calls))
         return states, cache
 
-    def _text_is_trained(self) -> bool:
-        return self.config.ffw_on_text and self.config.ffw != "none"
-
     def _joint(self, text: Tensor, fusion: Tensor) -> tuple[Tensor, Any]:
         positions = torch.cat([self.text_positions, self.fusion_positions], dim=1)  # (1, L + F)
         calls = self.language.prepare(torch.cat([text, fusion], dim=1), self.mask, positions)
@@ -489,7 +484,7 @@ class _Walk:
         """The MM Block after `layer`, on text and fusion tokens (B, L + F, D); x itself where there is none."""
         if str(layer) not in self.blocks:
             return x
-        if not self._text_is_trained():
+        if not self.config.text_is_trained:
             x_t, x_f = x[:, : self.length], x[:, self.length :]
             return torch.cat([x_t, self._block_on_fusion(layer, x_f)], dim=1)
         x_t, x_f = x[:, : self.length], self._read(layer, x[:, self.length :])
