@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import DeepMLFError
+from ..training.processes import processes
 from . import card, packing, perplexity
 from .corpora import Document, read_documents
 from .pretrain import Schedule, Shape, build_model, pretrain
@@ -65,11 +65,11 @@ def make(
     Returns:
         The figures of the card, which are also printed; None in all but the first of several processes.
     """
-    processes = PartialState(cpu=not torch.cuda.is_available())
+    started = processes()
     sentences = read_probe(probe_archive) if probe_archive else None
     train, held_out = split_texts(texts, held_out_percent, sentences, skip)
     tokenizer_folder = run / "tokenizer"
-    with processes.main_process_first():
+    with started.main_process_first():
         _check_run(
             run,
             {**asdict(shape), "vocab": vocab_size, "block": schedule.block, "batch": schedule.batch,
@@ -111,7 +111,7 @@ def make(
         run,
     )
 
-    if not processes.is_main_process:
+    if not started.is_main_process:
         return None
     out.mkdir(parents=True, exist_ok=True)
     model.config.use_cache = True  # training switched it off

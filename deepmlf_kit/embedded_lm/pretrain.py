@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..errors import DeepMLFError
+from ..training.processes import processes
 from .packing import Blocks
 
 
@@ -131,7 +131,7 @@ def pretrain(
         schedule: length and rates.
         run: folder for checkpoints.
     """
-    processes = PartialState().num_processes
+    count = processes().num_processes
     if not torch.cuda.is_available():
         # On short blocks, plain matrix products are faster on CPU than the fused kernel's backward pass.
         model.set_attn_implementation("eager")
@@ -140,11 +140,11 @@ def pretrain(
     arguments = TrainingArguments(
         output_dir=str(run),
         max_steps=schedule.steps,
-        per_device_train_batch_size=max(schedule.batch // processes, 1),
+        per_device_train_batch_size=max(schedule.batch // count, 1),
         per_device_eval_batch_size=schedule.batch,
         use_cpu=not torch.cuda.is_available(),
-        ddp_backend="gloo" if processes > 1 and not torch.cuda.is_available() else None,
-        ddp_find_unused_parameters=False if processes > 1 else None,
+        ddp_backend="gloo" if count > 1 and not torch.cuda.is_available() else None,
+        ddp_find_unused_parameters=False if count > 1 else None,
         bf16=_has_fast_bf16(),
         max_grad_norm=1.0,
         logging_steps=max(schedule.save_every // 5, 1),

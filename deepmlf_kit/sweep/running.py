@@ -26,6 +26,7 @@ import yaml
 
 from ..errors import DeepMLFError
 from ..presets import Preset, load_preset
+from ..training.processes import processes
 from .axes import apply, av_preset
 from .plan import Point, SweepPlan, load_plan
 
@@ -248,10 +249,9 @@ def _held(path: Path, wait: bool) -> Iterator[bool]:
 
     Under `accelerate launch` with several processes, all of them train every trial together: no lock then.
     """
-    from accelerate import PartialState
     from filelock import FileLock, Timeout
 
-    if PartialState().num_processes > 1:
+    if processes().num_processes > 1:
         yield True
         return
     path.parent.mkdir(parents=True, exist_ok=True)

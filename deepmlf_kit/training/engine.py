@@ -16,6 +16,7 @@ from ..features.cache import cache_folder
 from ..metrics import HEADINGS
 from ..model_card import write_card
 from ..presets import Preset
+from .processes import processes
 from .quiet import quiet_bars
 from .recipe import Recipe
 from .run_folder import FORMAT, Run, digest_of, versions, write_json
@@ -57,12 +58,11 @@ def run_training(
     Raises:
         DeepMLFError: the dataset does not fit the preset, or `out` holds a run with other settings.
     """
-    from accelerate import PartialState
     from transformers import set_seed
 
     from .trainer import SentimentTrainer
 
-    main = PartialState().is_main_process
+    main = processes().is_main_process
     data, where = open_dataset(dataset)
     _check_dataset(data, preset)
     out = Path(out).resolve()
@@ -209,9 +209,7 @@ def _describe(
 
 
 def _open_folder(out: Path, wanted: dict[str, Any], overwrite: bool, main: bool) -> Run:
-    from accelerate import PartialState
-
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         if overwrite and main and (out / "run.json").exists():
             shutil.rmtree(out)
         if (out / "run.json").exists():

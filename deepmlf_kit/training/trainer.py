@@ -22,6 +22,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ..metrics import score
 from .callbacks import ClipByValue, EpochLog, LogAtEpochEnd, ProgressBar, StopWhenDiverged
+from .processes import on_cpu
 from .quiet import quiet_bars
 from .recipe import Recipe
 
@@ -92,6 +93,7 @@ class SentimentTrainer(Trainer):
             max_grad_norm=0.0,  # clipped by value instead, by a callback
             bf16=recipe.bf16,
             torch_compile=recipe.compile,
+            use_cpu=on_cpu(),  # lets several processes find each other there
             eval_strategy="epoch" if training else "no",
             save_strategy="epoch" if training else "no",
             save_total_limit=1,  # besides the best one
