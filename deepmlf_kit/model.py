@@ -28,7 +28,7 @@ from .lm_loading import IN_MEMORY, load_lm, load_tokenizer
 from .losses import next_token_loss, next_token_targets, sentiment_loss
 from .mm_block import MMBlock
 from .seqaug import seqaug
-from .text_store import DEFAULT_GIGABYTES, TextStates, TextStore
+from .text_store import DEFAULT_GIGABYTES, TextStates, TextStore, open_text_store
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -245,7 +245,9 @@ class DeepMLFModel(PreTrainedModel):
             gigabytes: the most disk they may take; texts beyond it are computed each time.
         """
         name = f"{self.config.lm}@{self.config.lm_revision}"
-        self._text_store = TextStore(folder, self.language.lm, name, self.layers_before_training, gigabytes)
+        self._text_store = open_text_store(
+            folder, self.language.lm, name, self.layers_before_training, gigabytes
+        )
         return self._text_store
 
     def usable_text_store(self) -> TextStore | None:

@@ -7,25 +7,32 @@ nothing that is trained. Of each text the store keeps, in one memory-mapped file
     keys and values of the layers before it               layers x 2 x [heads, L, D/h]
 
 keyed by the text's token ids. The file's name is made of all that decides its content: the LM, its revision, its
-precision and the number of layers.
+precision and the number of layers. Only one process uses a file at a time, for as long as it lives; another that
+wants the same states at the same time (a second training, the other processes of one training) takes the next
+file of the row `NAME-0.states`, `NAME-1.states`, ...
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from .errors import DeepMLFError
 
 DEFAULT_GIGABYTES = 20.0
+#: Stores of this process by file name without its number: one LM has one store, however often it is asked for.
+_OPEN: WeakValueDictionary[Path, TextStore] = WeakValueDictionary()
 
 
 @dataclass
@@ -41,11 +48,13 @@ class TextStates:
     cache: DynamicCache
 
 
-class TextStore:
-    """A bounded file of text states. Texts beyond the bound are computed anew each time.
+def open_text_store(
+    folder: str | Path, lm: PreTrainedModel, name: str, layers: int, gigabytes: float = DEFAULT_GIGABYTES
+) -> TextStore:
+    """The store of a language model's text states in a folder.
 
     Args:
-        folder: where the file lies; made if absent.
+        folder: where its file lies; made if absent.
         lm: the language model.
         name: its name and revision.
         layers: how many layers' keys and values are kept.
@@ -54,37 +63,45 @@ class TextStore:
     Raises:
         DeepMLFError: the folder cannot be written.
     """
+    dtype = next(p.dtype for p in lm.parameters() if p.is_floating_point())
+    identity = json.dumps([name, _fingerprint(lm), str(dtype), layers])
+    family = Path(folder).absolute() / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    if family not in _OPEN:
+        try:
+            family.parent.mkdir(parents=True, exist_ok=True)
+            path, lock = next(_free_files(family))
+        except OSError as error:
+            raise DeepMLFError(
+                f"Text states cannot be kept in {folder} ({error}): name another folder."
+            ) from error
+        store = TextStore(path, dtype, layers, gigabytes, lock)
+        _OPEN[family] = store
+    return _OPEN[family]
+
+
+class TextStore:
+    """A bounded file of text states. Texts beyond the bound are computed anew each time.
+
+    Args:
+        path: of the file; made if absent, read if there.
+        dtype: of the states.
+        layers: how many layers' keys and values are kept.
+        gigabytes: the most that the file may take.
+        lock: held while the store lives, so that no other process writes to the file.
+    """
 
     def __init__(
-        self,
-        folder: str | Path,
-        lm: PreTrainedModel,
-        name: str,
-        layers: int,
-        gigabytes: float = DEFAULT_GIGABYTES,
+        self, path: Path, dtype: torch.dtype, layers: int, gigabytes: float, lock: FileLock | None = None
     ) -> None:
-        self.layers = layers
-        self.dtype = next(p.dtype for p in lm.parameters() if p.is_floating_point())
-        identity = json.dumps([name, _fingerprint(lm), str(self.dtype), layers])
-        stem = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        if rank := int(os.environ.get("RANK", 0)):
-            stem += f"-{rank}"  # processes do not share a file that all write
-        self.path = Path(folder) / f"{stem}.states"
-        self._bytes = int(gigabytes * 1e9)
+        self.path, self.dtype, self.layers, self._lock = path, dtype, layers, lock
         self._places: dict[bytes, tuple[int, int]] = {}  # token ids -> first token and number of tokens
         self._used = 0  # tokens
         self._indexed = 0  # texts in the index on disk
         self._shapes: list[torch.Size] = []  # per token: hidden, then key and value of each layer
         self._pool: Tensor | None = None  # [tokens, numbers a token]
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DeepMLFError(
-                f"Text states cannot be kept in {folder} ({error}): name another folder."
-            ) from error
         # Writing to a mapped file on a full disk kills the process: leave half of what is free.
-        taken = self.path.stat().st_blocks * 512 if self.path.exists() else 0
-        self._bytes = min(self._bytes, taken + shutil.disk_usage(self.path.parent).free // 2)
+        taken = path.stat().st_blocks * 512 if path.exists() else 0
+        self._bytes = min(int(gigabytes * 1e9), taken + shutil.disk_usage(path.parent).free // 2)
         self._read_index()
 
     def __len__(self) -> int:
@@ -118,7 +135,7 @@ class TextStore:
 
     def lacking(self, keys: list[bytes]) -> list[int]:
         """Rows of a batch whose texts are not kept yet and for which there may be room; each text once."""
-        if self._pool is not None and self._used >= len(self._pool):
+        if self._bytes == 0 or (self._pool is not None and self._used >= len(self._pool)):
             return []
         return [row for row, key in enumerate(keys) if key not in self._places and key not in keys[:row]]
 
@@ -176,6 +193,16 @@ class TextStore:
         temporary.replace(self._index_path)
         self._indexed = len(self._places)
 
+    def close(self) -> None:
+        """Write the index and leave the file to others."""
+        self.flush()
+        self._pool = None
+        self._places, self._bytes = {}, 0
+        for family in [family for family, store in _OPEN.items() if store is self]:
+            del _OPEN[family]
+        if self._lock is not None:
+            self._lock.release()
+
     def _read_index(self) -> None:
         try:
             index = json.loads(self._index_path.read_text())
@@ -188,6 +215,18 @@ class TextStore:
         self._places = {k: p for k, p in places.items() if sum(p) <= len(self._pool)}
         self._indexed = len(self._places)
         self._used = max((sum(place) for place in self._places.values()), default=0)
+
+
+def _free_files(family: Path) -> Iterator[tuple[Path, FileLock]]:
+    """The first file of a row that no other process uses, with its lock held."""
+    for number in itertools.count():
+        path = family.with_name(f"{family.name}-{number}.states")
+        lock = FileLock(path.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        yield path, lock
 
 
 def _fingerprint(lm: PreTrainedModel) -> list[float]:

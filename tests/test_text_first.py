@@ -1,11 +1,15 @@
 """The fast path and kept text states give the plain path's outputs, losses and gradients."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from tiny_lms import FAMILIES, tiny_batch, tiny_lm, tiny_model
 
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.text_store import TextStore
+from deepmlf_kit.text_store import open_text_store
 
 SHAPES = {
     "padded": tiny_batch(),
@@ -77,12 +81,47 @@ def test_a_later_run_finds_the_states_and_another_lm_does_not(tmp_path):
         expected = model(**batch).prediction
         store = model.keep_text_states(tmp_path)
         model(**batch)
-        store.flush()
+        store.close()
+        torch.testing.assert_close(model(**batch).prediction, expected, atol=1e-5, rtol=0)  # without it again
         again = tiny_model()
         assert len(again.keep_text_states(tmp_path)) == 3
         torch.testing.assert_close(again(**batch).prediction, expected, atol=1e-5, rtol=0)
     assert len(tiny_model(seed=7).keep_text_states(tmp_path)) == 0
     assert len(tiny_model(fusion_layers=[2]).keep_text_states(tmp_path)) == 0
+
+
+FILL = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_text_first import tiny_batch, tiny_model
+model = tiny_model()
+store = model.keep_text_states(sys.argv[2])
+model(**tiny_batch())
+print(store.path.name, len(store), flush=True)
+input()
+"""
+
+
+def test_two_trainings_at_once_do_not_write_into_one_file(tmp_path):
+    arguments = [sys.executable, "-c", FILL, str(Path(__file__).parent), str(tmp_path)]
+    other = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    theirs, kept = other.stdout.readline().split()
+    assert kept == "3"
+    model, batch = tiny_model(), tiny_batch()
+    with torch.no_grad():
+        expected = model(**batch).prediction
+        store = model.keep_text_states(tmp_path)
+        assert store.path.name != theirs
+        assert len(store) == 0
+        model(**batch)
+        torch.testing.assert_close(model(**batch).prediction, expected, atol=1e-5, rtol=0)
+    same = tiny_model().keep_text_states(tmp_path)
+    assert same is store, "one process keeps the states of one LM once"
+    other.communicate("\n", timeout=60)
+    store.close()
+    assert tiny_model().keep_text_states(tmp_path).path.name == theirs, (
+        "free again after the other process ended"
+    )
 
 
 def test_the_store_stays_within_its_bound(tmp_path):
@@ -105,7 +144,7 @@ def test_a_half_written_store_is_made_anew(tmp_path):
         expected = model(**batch).prediction
         store = model.keep_text_states(tmp_path)
         model(**batch)
-        store.flush()
+        store.close()
         store.path.with_suffix(".json").write_text('{"shapes": [[48]')
         again = tiny_model()
         assert len(again.keep_text_states(tmp_path)) == 0
@@ -131,4 +170,4 @@ def test_seqaug_on_text_and_given_embeddings_do_not_use_the_store(tmp_path):
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DeepMLFError, match="cannot be kept"):
-        TextStore(tmp_path / "file" / "inside", tiny_lm(), "tiny", 2)
+        open_text_store(tmp_path / "file" / "inside", tiny_lm(), "tiny", 2)
