@@ -191,20 +191,22 @@ class _Work:
             return pretrain_av(wanted, self.dataset, self.out / "av" / name, seed=seed, **self._common)
 
     def _open_folder(self) -> None:
-        path = self.out / "plan.yaml"
-        wanted = self.plan.to_dict()
-        if path.is_file():
-            there = yaml.safe_load(path.read_text())
-            fixed = ("preset", "set", "curriculum", "search")  # more points or seeds may be added to a sweep
-            differing = [key for key in fixed if there.get(key) != _plain(wanted)[key]]
-            if differing:
-                raise DeepMLFError(
-                    f"{self.out} holds a sweep with other settings ({', '.join(differing)}): choose another folder."
-                )
-        elif self.out.exists() and any(self.out.iterdir()):
+        path, wanted = self.out / "plan.yaml", _plain(self.plan.to_dict())
+        others = {item.name for item in self.out.iterdir()} - {"locks"} if self.out.exists() else set()
+        if others and "plan.yaml" not in others:
             raise DeepMLFError(f"{self.out} exists and holds no sweep: choose another folder, or empty it.")
-        self.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(_plain(wanted), sort_keys=False, allow_unicode=True))
+        with _held(self.out / "locks" / "plan.lock", wait=True):  # several processes may begin at once
+            if path.is_file():
+                there = yaml.safe_load(path.read_text())
+                # More points or seeds may be added to a sweep.
+                fixed = ("preset", "set", "curriculum", "search", "sample")
+                differing = [key for key in fixed if there.get(key) != wanted[key]]
+                if differing:
+                    raise DeepMLFError(
+                        f"{self.out} holds a sweep with other settings ({', '.join(differing)}): choose another "
+                        "folder."
+                    )
+            path.write_text(yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
 
     def _sample(self) -> Path:
         from ..data import schema
