@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from explain_fixtures import tiny_lens
 
@@ -128,3 +129,48 @@ def test_confusion_counts_every_labelled_utterance(lens):
 def test_a_measure_that_was_not_captured_is_named(lens):
     with pytest.raises(DeepMLFError, match="fusion_sentiment"):
         plots.sentiment_by_depth(lens.read(0, "gates"))
+
+
+def test_a_correlation_that_few_points_cannot_settle_is_said_to_be_so(lens):
+    found = lens.compare(5, "words")
+    for rank, p_value, said, sure in (
+        (0.9, 0.001, "it looks most where it is moved most", True),
+        (0.1, 0.8, "where it looks most is not what moves it most", False),
+    ):
+        found.rank_correlation, found.p_value = rank, p_value
+        subtitle = plots.attention_effect(found).layout.title.subtitle.text.replace("<br>", " ")
+        assert said in subtitle
+        assert ("as far as so few can tell" not in subtitle) == sure
+
+
+def test_an_ablation_joins_numbers_and_not_names():
+    runs = pd.DataFrame({"depth": [1, 1, 3, 3], "part": ["a", "a", "b", "b"], "MAE": [1.0, 1.2, 0.8, 0.6]})
+    curve, bars = (plots.ablation_curve(runs, setting) for setting in ("depth", "part"))
+    line, dots = (next(t for t in made.data if t.name == "mean") for made in (curve, bars))
+    assert line.mode == "lines+markers" and dots.mode == "markers"
+    np.testing.assert_allclose(line.y, [1.1, 0.7])
+    np.testing.assert_allclose(dots.error_y.array, np.sqrt(0.02))
+    assert plots.ablation_curve(runs, "part", axis="").layout.xaxis.title.text is None
+
+
+def test_both_timelines_draw_the_same_tracks_in_the_same_colours(lens, reading):
+    from deepmlf_kit.data.inspect import dimension_names
+
+    one = {t.name: t for t in plots.clip_timeline(reading).data if t.name}
+    other = {
+        t.name: t for t in plots.plot_utterance(reading.row, dimension_names(lens.dataset)).data if t.name
+    }
+    for name in ("loudness", "smile", "brows down", "brows up", "eyes up", "jaw open"):
+        assert one[name].line.color == other[name].line.color, name
+        np.testing.assert_allclose(one[name].y, other[name].y, rtol=1e-5, equal_nan=True)
+
+
+def test_text_can_be_read_on_a_white_and_on_a_dark_page():
+    from deepmlf_kit.plots.style import GREY
+
+    def light(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        parts = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.05 + 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    assert light("#ffffff") / light(GREY) > 4 and light(GREY) / light("#111111") > 4

@@ -133,3 +133,16 @@ def test_bars_of_modalities_carry_deviations_over_seeds() -> None:
     assert list(bar.x) == [1.5, 0.9] and list(bar.error_x.array) == [0.1, 0.05]
     assert len(set(bar.marker.color)) == 2
     json.loads(fig.to_json())
+
+
+def test_a_modality_has_its_own_colour_whatever_it_is_called() -> None:
+    from deepmlf_kit.plots.style import COLOURS
+
+    names = {"voice and face": "av", "voice only": "audio", "face only": "vision", "neither": "label"}
+    names |= {
+        "Text only": "text",
+        "Late fusion (mean of both)": "label",
+        "DeepMLF, 5 fusion layers": "fusion",
+    }
+    fig = modality_errors({name: (1.0, None) for name in names})
+    assert list(fig.data[0].marker.color) == [COLOURS[stream] for stream in names.values()]

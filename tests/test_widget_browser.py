@@ -2,35 +2,10 @@
 
 import pytest
 from explain_fixtures import tiny_lens
+from explorer_page import PICTURE, pick, redrawn, sentiment, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(2400)]
 PATIENCE = 180_000  # milliseconds; a busy machine is slow, not wrong
-PICTURE = """() => { const c = document.querySelector('.dmlf-chart');
-  return JSON.stringify([c.data.map((t) => [t.z, t.y, t.type]), c.layout.title.text]); }"""
-
-
-def watch(page):
-    troubles = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    return troubles
-
-
-def drawn(page):
-    return int(page.locator(".dmlf-explorer").get_attribute("data-drawn"))
-
-
-def redrawn(page, act):
-    """Do something, wait for the picture to be drawn again, and return the picture."""
-    before = drawn(page)
-    act()
-    page.wait_for_function(
-        "n => Number(document.querySelector('.dmlf-explorer').dataset.drawn) > n", arg=before
-    )
-    return page.evaluate(PICTURE)
-
-
-def pick(page, name, value):
-    return redrawn(page, lambda: page.select_option(f"[data-name={name}]", value))
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +42,12 @@ def test_the_exported_page_works_offline(chromium, exported, theme):
     pictures.append(pick(page, "effects_of", "words"))
     assert len(set(pictures)) == len(pictures)  # every control changes the picture
 
-    whole = page.inner_text("[data-name=sentiment]")
+    whole = sentiment(page)
     redrawn(page, lambda: page.uncheck("[data-name=voice]"))
     redrawn(page, lambda: page.uncheck("[data-name=words]"))
-    assert page.inner_text("[data-name=sentiment]") != whole
+    assert sentiment(page) != whole
     redrawn(page, lambda: page.click("[data-name=reset]"))
-    assert page.inner_text("[data-name=sentiment]") == whole
+    assert sentiment(page) == whole
 
     pick(page, "view", "timeline")
     page.evaluate(

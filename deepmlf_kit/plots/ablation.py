@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def ablation_curve(
-    table: pd.DataFrame, setting: str, metric: str = "MAE", title: str = "", axis: str = ""
+    table: pd.DataFrame, setting: str, metric: str = "MAE", title: str = "", axis: str | None = None
 ) -> go.Figure:
     """Draw one sweep.
 
@@ -24,41 +24,48 @@ def ablation_curve(
         metric: the column on the other axis.
         title, axis: of the figure and of the setting's axis; by default the column's name.
 
+    Numbers are joined by a line, names are not.
+
     Where bands overlap, the seeds say that the settings do not differ.
     """
     import plotly.graph_objects as go
+    from pandas.api.types import is_numeric_dtype
 
     groups = table.groupby(setting, sort=False)[metric]
     names = [str(name) for name in groups.groups]
     mean = groups.mean().reindex(groups.groups.keys()).to_numpy()
     spread = groups.std().fillna(0.0).reindex(groups.groups.keys()).to_numpy()
     seeds = int(groups.size().min())
+    joined = is_numeric_dtype(table[setting])
     made = figure(
         title or f"{metric} by {setting}",
-        axis or setting,
+        setting if axis is None else axis,
         f"{metric} (lower is better)" if metric == "MAE" else metric,
-        subtitle=f"dots: single runs; line and band: mean and standard deviation of {seeds} seeds",
+        subtitle=f"dots: single runs; {'line and band' if joined else 'large dot and whiskers'}: mean and standard "
+        f"deviation of {seeds} seeds",
     )
-    made.add_trace(
-        go.Scatter(
-            x=[*names, *names[::-1]],
-            y=np.concatenate([mean + spread, (mean - spread)[::-1]]),
-            mode="lines",
-            fill="toself",
-            fillcolor="rgba(164,94,229,0.18)",
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
+    if joined:
+        made.add_trace(
+            go.Scatter(
+                x=[*names, *names[::-1]],
+                y=np.concatenate([mean + spread, (mean - spread)[::-1]]),
+                mode="lines",
+                fill="toself",
+                fillcolor="rgba(164,94,229,0.18)",
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+            )
         )
-    )
     made.add_trace(
         go.Scatter(
             x=names,
             y=mean,
-            mode="lines+markers",
+            mode="lines+markers" if joined else "markers",
             name="mean",
             line={"color": COLOURS["fusion"], "width": 3},
-            marker={"size": 9},
+            marker={"size": 9 if joined else 12, "color": COLOURS["fusion"]},
+            error_y=None if joined else {"array": spread, "color": COLOURS["fusion"], "width": 8},
             customdata=spread,
             hovertemplate="%{x}: %{y:.3f} ± %{customdata:.3f}<extra></extra>",
         )

@@ -88,7 +88,7 @@ def attention_maps(reading: Reading, head: int | None = None) -> go.Figure:
 
     weights = reading.get("cross_attention")
     weights = weights.mean(axis=1) if head is None else weights[:, head]  # [M, F, K]
-    columns = min(4, len(weights))
+    columns = min(5 if len(weights) == 5 else 4, len(weights))
     rows = -(-len(weights) // columns)
     made = make_subplots(
         rows,
@@ -103,10 +103,10 @@ def attention_maps(reading: Reading, head: int | None = None) -> go.Figure:
     base = figure(
         "Where fusion tokens look, block by block",
         subtitle=f"attention over voice and face, {which}; “{_short(reading.text)}”",
-        height=170 + 200 * rows,
+        height=186 + 200 * rows,
     )
     made.update_layout(base.layout)
-    made.update_layout(margin_t=base.layout.margin.t + 24)
+    made.update_layout(margin_t=base.layout.margin.t + 28)
     for index, values in enumerate(weights):
         made.add_trace(
             go.Heatmap(
@@ -123,7 +123,8 @@ def attention_maps(reading: Reading, head: int | None = None) -> go.Figure:
     made.update_layout(coloraxis={"colorscale": SEQUENTIAL, "colorbar": {"title": {"text": "attention"}}})
     made.update_yaxes(autorange="reversed")
     for column in range(1, columns + 1):
-        made.update_xaxes(title_text=reading.time_axis, row=rows, col=column)
+        last = rows if (rows - 1) * columns + column <= len(weights) else rows - 1
+        made.update_xaxes(title_text=reading.time_axis, nticks=4, showticklabels=True, row=last, col=column)
     for row in range(1, rows + 1):
         made.update_yaxes(title_text="fusion token", row=row, col=1)
     return made

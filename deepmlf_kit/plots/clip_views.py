@@ -10,22 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import COLOURS, GREY, SEQUENTIAL, SERIES, figure
-from .tracks import tracks_of
+from .style import COLOURS, GREY, SEQUENTIAL, figure
+from .tracks import TRACK_COLOURS, tracks_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from ..explain import Attributions, Reading
-
-_TRACK_COLOURS = {
-    "loudness": COLOURS["audio"],
-    "pitch": COLOURS["fusion"],
-    "smile": COLOURS["vision"],
-    "brows down": COLOURS["task"],
-    "brows up": SERIES[6],
-    "jaw open": SERIES[7],
-}
 
 
 def clip_timeline(reading: Reading, layer: int | None = None, head: int | None = None) -> go.Figure:
@@ -167,8 +158,10 @@ def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
                     x=track.times * stretch,
                     y=track.values,
                     name=track.name,
-                    line={"color": _TRACK_COLOURS.get(track.name, COLOURS[modality]), "width": 1.6},
-                    opacity=1 if number < 2 else 0.6,
+                    line={
+                        "color": TRACK_COLOURS.get(track.name, COLOURS[modality]),
+                        "width": 1.8 if number < 2 else 1.2,
+                    },
                     customdata=np.stack(
                         [
                             np.arange(len(track.values)).astype(str),
@@ -202,8 +195,17 @@ def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
                     secondary_y=True,
                 )
         else:
+            made.add_trace(  # an axis needs a trace to be drawn
+                go.Scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip"), row=row, col=1
+            )
             made.add_annotation(
-                text=f"no {what}", showarrow=False, font={"color": GREY}, row=row, col=1, x=0, y=0
+                text=f"no {what}",
+                showarrow=False,
+                font={"color": GREY, "size": 15},
+                xref="paper",
+                x=0.5,
+                yref=f"y{3 if row == 3 else 5} domain",
+                y=0.5,
             )
     made.update_xaxes(title_text=reading.time_axis, row=4, col=1)
     made.update_layout(legend={"orientation": "h", "y": -0.12, "x": 0}, margin={"l": 90, "r": 80, "b": 90})

@@ -136,6 +136,7 @@ def sentiment_by_depth(reading: Reading) -> go.Figure:
             y=reading.label,
             line={"color": COLOURS["label"], "dash": "dash"},
             annotation_text=f"label {reading.label:+.2f}",
+            annotation_position="bottom left" if reading.label < 0 else "top left",
             annotation_font_color=COLOURS["label"],
         )
     made.update_xaxes(dtick=1 if len(depth) < 16 else 4)

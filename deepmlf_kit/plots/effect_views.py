@@ -36,9 +36,9 @@ def effect_bars(effects: Effects) -> go.Figure:
     made = figure(
         f"What each {_THINGS[effects.of]} does to the prediction ({effects.prediction:+.2f})",
         _THINGS[effects.of],
-        "effect: with minus without (label's units)",
+        "with minus without (label's units)",
         subtitle=f"taken out means: {effects.meaning}"
-        + (f" ({effects.draws})" if effects.how == "resampled" else ""),
+        + (f" ({effects.draws}; whiskers: their standard deviation)" if effects.how == "resampled" else ""),
     )
     made.add_trace(
         go.Bar(
@@ -61,16 +61,21 @@ def attention_effect(found: AttentionVsEffect) -> go.Figure:
     """Attention beside effect, one dot a word or stretch of time, with their rank correlation.
 
     Args:
-        found: `Lens.compare(...)`. Dots on a rising line: attention tells what matters. A cloud: it misleads.
+        found: `Lens.compare(...)`. Dots on a rising line: attention tells what matters. A cloud: do not take
+            the map for an explanation.
     """
     import plotly.graph_objects as go
 
-    verdict = (
-        "one of them does not vary"
-        if np.isnan(found.rank_correlation)
-        else f"rank correlation {found.rank_correlation:+.2f} (p = {found.p_value:.2g}, n = {len(found.names)}): "
-        + ("attention misleads here" if found.misleading else "attention points at what matters here")
-    )
+    if np.isnan(found.rank_correlation):
+        verdict = "one of them does not vary"
+    else:
+        verdict = f"rank correlation {found.rank_correlation:+.2f} (p = {found.p_value:.2g}, n = {len(found.names)}): "
+        if found.misleading:
+            verdict += "where it looks most is not what moves it most"
+        else:
+            verdict += "it looks most where it is moved most"
+        if found.p_value > 0.05:
+            verdict += ", as far as so few can tell"
     made = figure(
         f"Attention beside effect, over {'time' if found.of == 'time' else 'words'}",
         "share of attention",

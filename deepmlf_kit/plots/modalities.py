@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,6 @@ def modality_errors(errors: Mapping[str, tuple[float, float | None]], split: str
         f"mean absolute error on the {split} split (units of the label; lower is better)",
         height=110 + 50 * len(errors),
     )
-    colours = {
-        "text": COLOURS["text"],
-        "voice": COLOURS["av"],
-        "late": COLOURS["label"],
-        "deepmlf": COLOURS["fusion"],
-    }
     names = list(errors)
     deviations = [errors[name][1] or 0.0 for name in names]
     fig.add_trace(
@@ -47,11 +42,24 @@ def modality_errors(errors: Mapping[str, tuple[float, float | None]], split: str
             textposition="inside",
             insidetextfont={"color": "white"},
             orientation="h",
-            marker={
-                "color": [colours.get(name.lower().replace(",", "").split()[0], SERIES[0]) for name in names]
-            },
+            marker={"color": [_colour(name) for name in names]},
             hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         )
     )
-    fig.update_yaxes(autorange="reversed", ticks="")
+    fig.update_yaxes(autorange="reversed", ticks="outside", tickcolor="rgba(0,0,0,0)")
     return fig
+
+
+def _colour(name: str) -> str:
+    """The colour of the streams that a model's name speaks of."""
+    words = set(re.findall(r"[a-z]+", name.lower()))
+    if words & {"deepmlf", "fused"}:
+        return COLOURS["fusion"]
+    if words & {"late", "neither", "none", "median"}:
+        return COLOURS["label"]
+    if "av" in words or words >= {"voice", "face"}:
+        return COLOURS["av"]
+    for word, stream in (("voice", "audio"), ("face", "vision"), ("text", "text"), ("words", "text")):
+        if word in words:
+            return COLOURS[stream]
+    return SERIES[-1]

@@ -20,11 +20,13 @@ COLOURS = {
     "av": "#8f9a27",
     "fusion": "#a45ee5",
     "task": "#d64577",
-    "label": "#8b929c",
+    "label": "#7b828c",
 }
 #: For series without a stream of their own.
 SERIES = ("#3b82f6", "#e0701a", "#2f9e5b", "#a45ee5", "#d64577", "#8f9a27", "#17a2b8", "#b07d48")
-GREY, GRID, LINE = "#858c96", "rgba(133,140,150,0.22)", "rgba(133,140,150,0.6)"
+#: Text: a contrast of 4 on white and on JupyterLab's dark page alike.
+GREY = "#777e88"
+GRID, LINE = "rgba(133,140,150,0.22)", "rgba(133,140,150,0.6)"
 #: Shares and weights, from nothing to most.
 SEQUENTIAL = "Viridis"
 #: Negative to positive; the middle is the page's own background.
@@ -48,7 +50,7 @@ def template() -> Any:
         "tickcolor": LINE,
         "ticks": "outside",
         "automargin": True,
-        "title": {"standoff": 8},
+        "title": {"standoff": 8, "font": {"size": 13}},
     }
     return go.layout.Template(
         layout={
@@ -82,7 +84,7 @@ def figure(title: str, x: str = "", y: str = "", *, subtitle: str = "", height: 
     if subtitle:
         lines = textwrap.wrap(subtitle, 108)
         head["subtitle"] = {"text": "<br>".join(lines), "font": {"color": GREY, "size": 12}}
-        made.update_layout(margin_t=56 + 16 * len(lines))
+        made.update_layout(margin_t=64 + 16 * len(lines))
     made.update_layout(title=head)
     if x:
         made.update_xaxes(title_text=x)

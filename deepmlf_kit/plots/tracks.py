@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-_NAMED = {
+from .style import COLOURS, SERIES
+
+NAMED = {
     "audio": {
         "loudness": ("Loudness_sma3", "rms"),
         "pitch": ("F0semitoneFrom27.5Hz_sma3nz", "log_f0"),
@@ -21,10 +23,21 @@ _NAMED = {
         "smile": ("mouthSmileLeft", "mouthSmileRight"),
         "brows down": ("browDownLeft", "browDownRight"),
         "brows up": ("browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
+        "eyes up": ("eyeLookUpLeft", "eyeLookUpRight"),
         "jaw open": ("jawOpen",),
     },
 }
-_UNITS = {"loudness": "sone", "pitch": "semitones", "smile": "0 to 1", "brows down": "0 to 1"}
+#: eGeMAPS's loudness is an estimate without a unit of its own.
+_UNITS = {"loudness": "eGeMAPS", "pitch": "semitones"}
+TRACK_COLOURS = {
+    "loudness": COLOURS["audio"],
+    "pitch": COLOURS["fusion"],
+    "smile": COLOURS["vision"],
+    "brows down": COLOURS["task"],
+    "brows up": SERIES[6],
+    "eyes up": SERIES[7],
+    "jaw open": COLOURS["label"],
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ def tracks_of(row: Mapping[str, Any], modality: str, seconds: bool = True) -> li
     valid = frames.any(axis=1)
     names = _names(row, modality)
     found = []
-    for name, wanted in _NAMED[modality].items():
+    for name, wanted in NAMED[modality].items():
         places = [names.index(w) for w in wanted if w in names]
         if not places:
             continue

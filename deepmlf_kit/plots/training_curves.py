@@ -24,6 +24,7 @@ _ERRORS = {
     "valid_av_MAE": ("AV head", "av"),
     "valid_text_MAE": ("text head", "text"),
 }
+_ONLY_HEAD = {"av": ("voice and face", "av"), "text": ("text", "text")}
 
 
 def training_losses(run: Run) -> go.Figure:
@@ -43,7 +44,10 @@ def training_losses(run: Run) -> go.Figure:
 def validation_errors(run: Run) -> go.Figure:
     """Mean absolute error of every head on the validation split, by epoch."""
     errors = {name: style for name, style in _ERRORS.items() if name in run.history()[0]}
-    return _curves(run, errors, "Validation error by head", "MAE (label units)", _kept(run))
+    title = "Validation error by head"
+    if len(errors) == 1:  # a model with one head: the name of a stream, not of DeepMLF's task head
+        errors, title = {"valid_MAE": _ONLY_HEAD.get(run.kind, _ERRORS["valid_MAE"])}, "Validation error"
+    return _curves(run, errors, title, "MAE (label units)", _kept(run))
 
 
 def _kept(run: Run) -> str:

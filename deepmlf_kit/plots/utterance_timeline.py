@@ -8,22 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .style import COLOURS, GREY, LINE, SERIES, figure
+from .tracks import NAMED, TRACK_COLOURS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-# What is drawn of the features that have names: (curve, its dimensions averaged).
-_VOICE = {
-    "loudness": ("Loudness_sma3", "rms"),
-    "pitch": ("F0semitoneFrom27.5Hz_sma3nz", "log_f0"),
-}
-_FACE = {
-    "smile": ("mouthSmileLeft", "mouthSmileRight"),
-    "brows down": ("browDownLeft", "browDownRight"),
-    "brows up": ("browInnerUp",),
-    "eyes up": ("eyeLookUpLeft", "eyeLookUpRight"),
-    "jaw open": ("jawOpen",),
-}
 
 
 def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None = None) -> go.Figure:
@@ -66,7 +54,7 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
     )
     made.update_layout(base.layout)
     _draw_words(made, [dict(word) for word in row["words"]], timed, go)
-    voice = _curves(audio, names.get("audio"), _VOICE, "voice")
+    voice = _curves(audio, names.get("audio"), NAMED["audio"], "voice")
     for number, (name, values) in enumerate(voice.items()):
         right = name == "pitch"
         if right:
@@ -92,16 +80,19 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
             secondary_y=right,
         )
     missing = ~vision.any(axis=1) if len(vision) else np.zeros(0, bool)
-    colours = (COLOURS["vision"], COLOURS["task"], COLOURS["text"], SERIES[6], SERIES[7])
-    for colour, (name, values) in zip(
-        colours, _curves(vision, names.get("vision"), _FACE, "face").items(), strict=False
+    others = (COLOURS["vision"], SERIES[6], SERIES[7])  # of features without names
+    for number, (name, values) in enumerate(
+        _curves(vision, names.get("vision"), NAMED["vision"], "face").items()
     ):
         made.add_trace(
             go.Scatter(
                 x=vision_times,
                 y=np.where(missing, np.nan, values),
                 name=name,
-                line={"color": colour, "width": 2 if name in ("smile", "brows down") else 1.3},
+                line={
+                    "color": TRACK_COLOURS.get(name, others[number % len(others)]),
+                    "width": 2 if name in ("smile", "brows down") else 1.3,
+                },
                 hovertemplate="%{x:.2f}: %{y:.2f}<extra>" + name + "</extra>",
                 legend="legend2",
             ),
@@ -124,7 +115,9 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
                 showarrow=False,
                 font={"color": GREY, "size": 15},
             )
-    made.update_yaxes(title_text="words", visible=True, showticklabels=False, showgrid=False, row=1, col=1)
+    made.update_yaxes(
+        title_text="words", visible=True, showticklabels=False, showgrid=False, ticks="", row=1, col=1
+    )
     made.update_yaxes(
         title_text="voice" if "loudness" not in voice else "loudness (eGeMAPS)",
         row=2,
@@ -136,7 +129,9 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
             title_text="pitch", showgrid=False, tickmode="auto", nticks=5, row=2, col=1, secondary_y=True
         )
     face_unit = (
-        "face (0 to 1)" if "smile" in _curves(vision[:1], names.get("vision"), _FACE, "face") else "face"
+        "face (0 to 1)"
+        if "smile" in _curves(vision[:1], names.get("vision"), NAMED["vision"], "face")
+        else "face"
     )
     made.update_yaxes(title_text=face_unit, row=3, col=1)
     made.update_xaxes(title_text=f"time ({unit})" if timed else unit, row=3, col=1)

@@ -2,10 +2,10 @@
 // token or view is drawn from numbers that are here already. The same code runs as a notebook widget (`render`
 // with anywidget's model) and in the exported page (with a model that answers from what the page holds).
 
-const GREY = "#858c96", GRID = "rgba(133,140,150,0.22)", LINE = "rgba(133,140,150,0.6)";
+const GREY = "#777e88", GRID = "rgba(133,140,150,0.22)", LINE = "rgba(133,140,150,0.6)";
 const COLOUR = { text: "#3b82f6", audio: "#e0701a", vision: "#2f9e5b", av: "#8f9a27", fusion: "#a45ee5", task: "#d64577" };
 const TRACKS = { loudness: COLOUR.audio, pitch: COLOUR.fusion, smile: COLOUR.vision, "brows down": COLOUR.task,
-  "brows up": "#17a2b8", "jaw open": "#b07d48" };
+  "brows up": "#17a2b8", "eyes up": "#b07d48", "jaw open": "#7b828c" };
 const UP = "#2f80ed", DOWN = "#d64550";
 const DIVERGING = [[0, "rgb(214,69,80)"], [0.25, "rgba(214,69,80,0.55)"], [0.5, "rgba(133,140,150,0.1)"],
   [0.75, "rgba(47,128,237,0.55)"], [1, "rgb(47,128,237)"]];
@@ -288,10 +288,10 @@ function render({ model, el: root }) {
       colorbar: { thickness: 10, len: 0.5, y: 1, yanchor: "top", title: { text: "attention" } },
       hovertemplate: "%{y}, %{x:.2f}" + (data.timed ? " s" : "") + " (step %{customdata[1]})<br>word: %{customdata[0]}<br>attention %{z:.4f}<extra></extra>" }];
     const range = [data.steps[0] - data.half, data.steps[data.steps.length - 1] + data.half];
-    const layout = base(title, { height: 560,
+    const layout = base(title, { height: 590, showlegend: true, legend: { orientation: "h", y: -0.13, x: 0, font: { size: 11 } },
       xaxis: axis(data.timed ? "time (s)" : "AV step", { range, anchor: "y4" }),
       yaxis: axis(yTitle, { autorange: "reversed", domain: [0.56, 1], type: "category" }),
-      yaxis2: axis("words", { domain: [0.46, 0.54], range: [0, 1], showticklabels: false, showgrid: false }),
+      yaxis2: axis("words", { domain: [0.46, 0.54], range: [0, 1], showticklabels: false, showgrid: false, ticks: "" }),
       yaxis3: axis(data.tracks.voice.length ? `${data.tracks.voice[0].name} (${data.tracks.voice[0].unit})` : "no voice",
         { domain: [0.24, 0.44], nticks: 4 }),
       yaxis5: axis(data.tracks.voice.length > 1 ? `${data.tracks.voice[1].name}` : "", { overlaying: "y3", side: "right", showgrid: false, nticks: 4 }),
@@ -301,12 +301,14 @@ function render({ model, el: root }) {
     for (const word of said) layout.shapes.push({ type: "rect", x0: word.start, x1: word.end, y0: 0, y1: 1, yref: "y2",
       fillcolor: COLOUR.text, opacity: 0.22, line: { width: 0 } });
     traces.push({ type: "scatter", mode: "text", x: said.map((w) => (w.start + w.end) / 2), y: said.map((_, i) => (said.length > 16 ? 0.7 - 0.4 * (i % 2) : 0.5)),
-      text: said.map((w) => w.word), yaxis: "y2", textfont: { size: 11 }, hovertemplate: "%{text}<extra></extra>" });
+      text: said.map((w) => w.word), yaxis: "y2", textfont: { size: 11 }, showlegend: false, hovertemplate: "%{text}<extra></extra>" });
     const curve = (track, target) => traces.push({ type: "scatter", mode: "lines", x: track.t, y: track.v, yaxis: target,
       name: track.name, line: { width: 1.5, color: TRACKS[track.name] || GREY },
       hovertemplate: `%{x:.2f}: %{y:.2f} ${track.unit}<br>frame %{pointNumber}<extra>${track.name}</extra>` });
     data.tracks.voice.slice(0, 2).forEach((track, i) => curve(track, i ? "y5" : "y3"));
     data.tracks.face.forEach((track) => curve(track, "y4"));
+    for (const [tracks, target] of [[data.tracks.voice, "y3"], [data.tracks.face, "y4"]]) // an axis needs a trace to be drawn
+      if (!tracks.length) traces.push({ type: "scatter", x: [null], y: [null], yaxis: target, showlegend: false, hoverinfo: "skip" });
     return { traces, layout };
   }
 
