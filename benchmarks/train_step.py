@@ -38,6 +38,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConf
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
 from deepmlf_kit.embedded_lm import EMBEDDED_LM
+from deepmlf_kit.lm_loading import fuse_gelu
 from deepmlf_kit.losses import next_token_targets
 
 WAYS = ("published", "plain", "fast", "kept")
@@ -62,6 +63,7 @@ SMOLLM2_1_7B = {
     "tie_word_embeddings": True,
 }
 MOSEI = {"audio_dim": 74, "vision_dim": 35}
+GROUPED_BATCHES = 50  # transformers groups this many batches by length at a time
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
@@ -145,12 +147,14 @@ class Way:
             dtype=getattr(torch, self.config.lm_dtype),
             attn_implementation="eager" if way == "published" else "sdpa",
         )
+        if way != "published":
+            fuse_gelu(lm)  # as the kit's loader does
         self.model = DeepMLFModel(self.config, lm=lm).to(device).train()
         if way == "kept":
             self.model.keep_text_states(folder)
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        # Set up for every way alike, except that the published way has no fused optimizer.
-        self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=way != "published" and device == "cuda")
+        # The Trainer's optimizer is the fused one; the published way's is torch's default.
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=way != "published")
 
     def step(self, batch: dict[str, torch.Tensor]) -> float:
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
@@ -178,13 +182,19 @@ class Way:
 
 
 def make_batches(setup: str, samples: int, size: int, grouped: bool) -> list[dict[str, torch.Tensor]]:
-    """The same utterances for every way: in order, or grouped by the length of their texts."""
+    """The same utterances for every way: in any order, or grouped by the length of their texts.
+
+    The Trainer groups 50 batches at a time, so the utterances of a round are every few batches of such a group.
+    """
     settings = SETUPS[setup][1]
     generator = torch.Generator().manual_seed(0)
     lengths = torch.distributions.LogNormal(2.7, 0.62)
     torch.manual_seed(0)
-    tokens = lengths.sample((samples,)).round().clamp(2, 50).long()
-    order = tokens.argsort(descending=True) if grouped else torch.arange(samples)
+    group = lengths.sample((GROUPED_BATCHES * size,)).round().clamp(2, 50).long().sort().values
+    count = samples // size
+    chosen = ((torch.arange(count) + 0.5) * GROUPED_BATCHES / count).long()  # of the group's batches
+    tokens = group.view(GROUPED_BATCHES, size)[chosen].flatten()
+    order = torch.arange(samples) if grouped else torch.randperm(samples, generator=generator)
     ids = torch.randint(3, 4000, (samples, 50), generator=generator)
     audio = torch.randn(samples, 50, settings.get("audio_dim", 25), generator=generator)
     vision = torch.randn(samples, 50, settings.get("vision_dim", 58), generator=generator)

@@ -45,7 +45,8 @@ class DeepMLFOutput(ModelOutput):
         av_prediction: the AV head's, from the mean AV state [B] or [B, C].
         loss_task, loss_fusion, loss_av, loss_text, loss_lm: the terms, before weighting.
         lm_logits: the LM head's logits at text positions [B, L, V], on request.
-        text_states: text tokens after the LM's final norm [B, L, D].
+        text_states: text tokens after the LM's final norm [B, L, D]; None in a training step that computes the last
+            one only (see `DeepMLFModel.forward`).
         fusion_states: fusion tokens after the LM's final norm [B, F, D].
         av_states: [B, K, d].
         av_mask: AV steps at which voice or face is real [B, K].
@@ -174,6 +175,10 @@ class DeepMLFModel(PreTrainedModel):
 
         Raises:
             DeepMLFError: the text is longer than `max_text_tokens`.
+
+        A training step with `text_first` and without LM loss passes only the last text token and the fusion tokens
+        through an MM Block that stands after the LM's last layer: nothing reads the others. `text_states` is None
+        then.
         """
         batch, length = input_ids.shape
         if length > self.config.max_text_tokens:
@@ -197,6 +202,9 @@ class DeepMLFModel(PreTrainedModel):
         fusion = self.fusion_tokens.to(text.dtype).expand(batch, -1, -1)  # (B, F, D)
 
         # LM layers with MM Blocks between them
+        last = (attention_mask.sum(dim=1) - 1).clamp(min=0)  # (B,)
+        asked = output_lm_logits or output_hidden_states or output_attentions
+        only_last = self._needs_only_last_text() and labels is not None and not asked
         store = self.usable_text_store() if text_embeddings is None else None
         walk = _Walk(
             self,
@@ -207,18 +215,18 @@ class DeepMLFModel(PreTrainedModel):
             store,
             output_hidden_states,
             output_attentions,
+            only_text=last if only_last else None,
         )
         go = walk.text_first if self._goes_text_first(text) else walk.plain
-        text, fusion = go(text, fusion)  # (B, L, D), (B, F, D)
+        text, fusion = go(text, fusion)  # (B, L, D) or (B, 1, D), (B, F, D)
 
         # Heads
-        last = (attention_mask.sum(dim=1) - 1).clamp(min=0)  # (B,)
-        last_text = text[torch.arange(batch, device=text.device), last]  # (B, D)
+        last_text = text[:, 0] if only_last else _row(text, last)  # (B, D)
         said = self.heads(fusion, last_text, mean_state(av_states, av_mask))
 
         # Loss
         output = DeepMLFOutput(
-            text_states=text,
+            text_states=None if only_last else text,
             fusion_states=fusion,
             av_states=av_states,
             av_mask=av_mask,
@@ -259,6 +267,12 @@ class DeepMLFModel(PreTrainedModel):
     def layers_before_training(self) -> int:
         """How many of the LM's layers a text passes before it meets something that is trained."""
         return self.config.fusion_layers[0] + 1 if self.config.text_is_trained else len(self.language.layers)
+
+    def _needs_only_last_text(self) -> bool:
+        """Whether a step reads no more than the last text token of what the last MM Block gives."""
+        ends_with_block = len(self.language.layers) - 1 in self.config.fusion_layers
+        trained = self.training and self.config.text_first and not self.config.loss_lm
+        return trained and ends_with_block and self.config.text_is_trained
 
     def _goes_text_first(self, text: Tensor) -> bool:
         return self.config.text_first and not text.requires_grad
@@ -389,6 +403,7 @@ class _Walk:
         store: TextStore | None,
         keep_states: bool,
         keep_attentions: bool,
+        only_text: Tensor | None = None,
     ) -> None:
         self.language, self.blocks, self.config = model.language, model.mm_blocks, model.config
         self.apart = model.layers_before_training
@@ -396,6 +411,7 @@ class _Walk:
         self.store, self.input_ids = store, input_ids
         self.av_states, self.av_mask = av_states, av_mask
         self.keep_states, self.keep_attentions = keep_states, keep_attentions
+        self.only_text = only_text  # (B,) index of the text token that is wanted; None: all
         self.hidden_states: list[Tensor] = []
         self.cross_attentions: dict[int, Tensor] = {}
         batch, self.length = attention_mask.shape
@@ -490,6 +506,8 @@ class _Walk:
             x_t, x_f = x[:, : self.length], x[:, self.length :]
             return torch.cat([x_t, self._block_on_fusion(layer, x_f)], dim=1)
         x_t, x_f = x[:, : self.length], self._read(layer, x[:, self.length :])
+        if self.only_text is not None and layer == len(self.language.layers) - 1:
+            x_t = _row(x_t, self.only_text).unsqueeze(1)  # (B, 1, D)
         return self.blocks[str(layer)].think(torch.cat([x_t, x_f], dim=1))
 
     def _block_on_fusion(self, layer: int, x_f: Tensor) -> Tensor:
@@ -513,4 +531,10 @@ class _Walk:
         x = self.language.finish(x)
         if self.keep_states:
             self.hidden_states[-1] = x
-        return x[:, : self.length], x[:, self.length :]
+        text = x.shape[1] - self.config.fusion_tokens
+        return x[:, :text], x[:, text:]
+
+
+def _row(x: Tensor, index: Tensor) -> Tensor:
+    """Of each sample the row that `index` [B] names: [B, T, D] -> [B, D]."""
+    return x[torch.arange(len(x), device=x.device), index]

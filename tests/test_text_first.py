@@ -62,6 +62,43 @@ def test_text_first_and_kept_states_equal_the_plain_path(family, ffw, ffw_on_tex
     assert_equal(results(model, batch), expected)  # reads it
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("ffw", ["full", "lora"])
+@pytest.mark.parametrize("shape", ["padded", "full length"])
+def test_a_step_without_lm_loss_leaves_out_text_that_nothing_reads(family, ffw, shape):
+    calm = {"attention_dropout": 0.0, "av_dropout": 0.0, "seqaug_av_p_feat": 0.0, "lora_dropout": 0.0}
+    model = tiny_model(family, ffw=ffw, loss_lm=0.0, text_first=False, **calm)
+    last = len(model.language.layers) - 1
+    model = tiny_model(family, ffw=ffw, loss_lm=0.0, text_first=False, fusion_layers=[0, last], **calm)
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):  # those of an LM's own feed-forward
+            module.p = 0.0
+    model.heads.eval()  # BatchNorm would move its statistics between the two steps
+    batch = SHAPES[shape]
+    names = [name for name in STATES if name != "loss_lm"]
+
+    def step():
+        model.zero_grad()
+        output = model(**batch)
+        output.loss.backward()
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        return output, ({name: getattr(output, name).detach() for name in names}, gradients)
+
+    plain, expected = step()
+    model.config.text_first = True
+    rows = []
+    block = model.mm_blocks[str(last)]
+    block.feed_forward.register_forward_pre_hook(lambda _m, x: rows.append(x[0].shape[1]))
+    fast, found = step()
+    assert_equal(found, expected)
+    assert rows == [1 + model.config.fusion_tokens]
+    assert plain.text_states is not None
+    assert fast.text_states is None
+    assert model(**batch, output_hidden_states=True).text_states is not None
+    assert model.eval()(**batch).text_states is not None
+
+
 def test_kept_states_serve_other_batches_and_paddings(tmp_path):
     model = tiny_model()
     whole = tiny_batch()
