@@ -90,6 +90,18 @@ def test_clips_that_crash_or_surprise_take_nothing_else_with_them(tmp_path, cach
     assert sorted(rows) == ["a", "b", "prints"]
 
 
+@pytest.mark.slow
+def test_a_clip_that_hangs_is_given_up_and_a_slow_one_that_makes_progress_is_not(tmp_path, cache, faulty):
+    root = make_folder(tmp_path / "clips", "hangs", "a", "slow", "b")
+    prepared = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=2, timeout=6)
+    assert [(failure.id, failure.reason) for failure in prepared.failures] == [
+        ("hangs", "no progress for 6 s, the file is probably damaged; given up.")
+    ]
+    with (tmp_path / "out" / "failures.csv").open(newline="") as file:
+        assert [line["id"] for line in csv.DictReader(file)] == ["hangs"]
+    assert sum(prepared.rows.values()) == 3
+
+
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, cache):
     root = make_folder(tmp_path / "clips", "a", "b", "c", "d")
 

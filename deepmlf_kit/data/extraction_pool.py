@@ -25,6 +25,8 @@ from deepmlf_kit.features.recipe import FeatureRecipe
 WORKER = "deepmlf_kit.data.extraction_worker"
 """Module that a worker process runs."""
 
+_TICK = 1.0  # seconds between two looks at a silent worker
+
 
 @dataclass(frozen=True)
 class Job:
@@ -55,7 +57,7 @@ def extract_all(
     workers
         Number of processes; the machine's cores are shared out among them.
     timeout
-        Seconds without any progress after which a clip is given up. Loading models does not count.
+        Seconds without any progress after which a clip is given up. Starting a worker and loading models do not count.
     finished
         Called with a job's index and why it failed (empty where it did not), as each comes to its end.
 
@@ -178,8 +180,13 @@ class _Worker:
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C is this side's to handle
         )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._questions, self._answers = self._process.stdin, self._process.stdout
+        assert self._process.stdin is not None
+        self._questions = self._process.stdin
+        self._answers: queue.SimpleQueue[str] = (
+            queue.SimpleQueue()
+        )  # lines as they come, at the end an empty one
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         self._send(settings)
 
     def wait_until_ready(self) -> None:
@@ -233,6 +240,7 @@ class _Worker:
         self.alive = False
         self._process.kill()
         self._process.wait()
+        self._answers.put("")  # whoever waits for an answer gets none
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
@@ -241,26 +249,38 @@ class _Worker:
         except (OSError, ValueError):
             pass  # it is dead: the missing answer says so
 
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            try:
+                for line in lines:
+                    self._answers.put(line)
+            except (ValueError, OSError):
+                pass  # no text: what a dying process leaves
+        self._answers.put("")
+
     def _answer(self, timeout: float | None) -> dict[str, Any] | None:
-        """Its next line; None where the process ended, or said nothing for `timeout` seconds."""
+        """Its next line; None where the process ended, or said nothing for `timeout` seconds.
+
+        Counted in ticks, so that a stretch in which this process was stopped (Ctrl-Z) counts as one tick.
+        """
         self._timed_out = False
-        watch = threading.Timer(timeout, self._give_up) if timeout is not None else None
-        if watch is not None:
-            watch.daemon = True
-            watch.start()
+        silent = 0.0
+        while True:
+            try:
+                line = self._answers.get(timeout=_TICK)
+                break
+            except queue.Empty:
+                silent += _TICK
+            if timeout is not None and silent >= timeout:
+                self._timed_out = True
+                self._process.kill()
+                return None
         try:
-            line = self._answers.readline()
             return json.loads(line) if line.endswith("\n") else None
-        except (ValueError, OSError):
+        except ValueError:
             self._process.kill()
             return None
-        finally:
-            if watch is not None:
-                watch.cancel()
-
-    def _give_up(self) -> None:
-        self._timed_out = True
-        self._process.kill()
 
     def _last_words(self) -> str:
         """The end of what it wrote to stderr, and how it ended."""
