@@ -16,8 +16,8 @@ STEPS = {"open": "Decode", "voice": "Voice", "transcript": "Words", "face": "Fac
 _HEADS = (("text", "Words alone"), ("av", "Voice and face alone"), ("fusion", "Fusion tokens"))
 
 EMPTY_ANSWER = (
-    '<div class="mlf-empty"><p>The answer appears here: a sentiment from &minus;3 (strongly negative) to +3 '
-    "(strongly positive), what words, voice and face each say, and what the answer rests on.</p></div>"
+    '<div class="mlf-empty"><p>The answer appears here: a sentiment from strongly negative to strongly positive, '
+    "what words, voice and face each say, and what the answer rests on.</p></div>"
 )
 
 
