@@ -360,7 +360,8 @@ def _fresh(norm: nn.Module) -> nn.Module:
         # Some RMSNorms (Gemma) multiply by 1 + weight: with zero weights those still give their input's shape.
         for parameter in fresh.parameters():
             parameter.zero_()
-        probe = torch.linspace(-1, 1, norm.weight.shape[0], device=norm.weight.device).unsqueeze(0)
+        weight = next(norm.parameters())
+        probe = torch.linspace(-1, 1, len(weight), device=weight.device).unsqueeze(0)
         offset = fresh(probe).abs().sum().item() > 0
         fresh.weight.fill_(0.0 if offset else 1.0)
     return fresh

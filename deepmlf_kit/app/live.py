@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +144,7 @@ class LiveSession:
         seen = -1
         while True:
             with self._changed:
-                self._changed.wait_for(lambda seen=seen: self._version != seen or self._stopped, timeout=1.0)
+                self._changed.wait_for(partial(self._is_news, seen), timeout=1.0)
                 if time.monotonic() - self._last_packet > _SILENT_TAB and not self._stopped:
                     self._stopped, self._state.ended = True, "Stopped: nothing came from the camera."
                 if self._version == seen and not self._stopped:
@@ -170,13 +171,17 @@ class LiveSession:
             _log.exception("live mode failed")
             self.stop(f"Stopped by an error: {error}")
 
+    def _is_news(self, seen: int) -> bool:
+        return self._version != seen or self._stopped
+
+    def _is_work(self, due: float) -> bool:
+        return bool(self._stopped or self._pending or self._state.seconds >= due)
+
     def _work(self, tracker: Any) -> None:
         due = self.settings.live_every
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda due=due: self._stopped or self._pending or self._state.seconds >= due, timeout=1.0
-                )
+                self._changed.wait_for(partial(self._is_work, due), timeout=1.0)
                 if time.monotonic() - self._last_packet > _SILENT_TAB:
                     self._stopped = True
                     self._state.ended = self._state.ended or "Stopped: nothing came from the camera."

@@ -183,7 +183,7 @@ class _App:
                 **quiet,
                 **private,
             )
-        asking = {"inputs": [words, voice, face], "outputs": shown, **quiet}
+        asking: dict[str, Any] = {"inputs": [words, voice, face], "outputs": shown, **quiet}
         asking |= {"concurrency_id": "work", "concurrency_limit": self.settings.workers}
         again.click(self.again, api_name="again", **asking)
         words.submit(self.again, **private, **asking)

@@ -118,12 +118,12 @@ def make(
     model.to("cpu", torch.bfloat16).save_pretrained(out)
     (out / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(out)
-    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    written = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
 
     share = by_document * tokens / (by_document * tokens).sum()
     read = needed * schedule.block
     measured = card.Measured(
-        parameters=model.num_parameters(),
+        parameters=written.num_parameters(),
         bytes=(out / "model.safetensors").stat().st_size,
         layers=shape.layers,
         hidden=shape.hidden,
@@ -134,8 +134,8 @@ def make(
         tokens_read=read,
         tokens_in_texts=int(tokens.sum()),
         sources=_by_source(train, by_document, share * read),
-        perplexity=perplexity.compare(model, np.concatenate(encoded), held_out_stream, schedule.block),
-        probe=probe(model, tokenizer, sentences) if sentences else None,
+        perplexity=perplexity.compare(written, np.concatenate(encoded), held_out_stream, schedule.block),
+        probe=probe(written, tokenizer, sentences) if sentences else None,
         command=command,
         versions=f"{versions}, torch {torch.__version__}, transformers {transformers.__version__}".lstrip(
             ", "

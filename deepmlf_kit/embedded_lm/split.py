@@ -89,7 +89,7 @@ def read_probe(path: Path, train_size: int = 3000) -> ProbeSentences:
 def without_probe(documents: Iterable[Document], probe: ProbeSentences) -> Iterator[Document]:
     """Drop every line that is a probe sentence, or shares `SHARED_WORDS` words in a row with one."""
     whole = set()
-    runs = set()
+    runs: set[tuple[str, ...]] = set()
     for text in probe.texts:
         sentence = words(text)
         whole.add(sentence)

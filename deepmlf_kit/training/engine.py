@@ -16,6 +16,7 @@ from ..features.cache import cache_folder
 from ..metrics import HEADINGS
 from ..model_card import write_card
 from ..presets import Preset
+from .dataset_fit import misfits
 from .processes import processes
 from .quiet import quiet_bars
 from .recipe import Recipe
@@ -230,19 +231,16 @@ def _open_folder(out: Path, wanted: dict[str, Any], overwrite: bool, main: bool)
 
 
 def _check_dataset(data: DatasetDict, preset: Preset) -> None:
-    from ..data.schema import dims_of
-
     for split in ("train", "valid"):
         if split not in data or len(data[split]) == 0:
             found = ", ".join(f"{name} ({len(part)})" for name, part in data.items())
             raise DeepMLFError(f"Training needs utterances in the split {split!r}; the dataset has {found}.")
-    for name, found in zip(("audio_dim", "vision_dim"), dims_of(data), strict=True):
-        expected = getattr(preset.av_encoder, name)
-        if found != expected:
-            raise DeepMLFError(
-                f"The dataset has {found} {name.removesuffix('_dim')} features a frame, preset {preset.name!r} expects "
-                f"{expected}: set av_encoder.{name}={found}, or prepare the dataset with other features."
-            )
+    if wrong := misfits(data, preset):
+        raise DeepMLFError(
+            f"The dataset has {' and '.join(misfit.what for misfit in wrong)}: set "
+            f"{' and '.join(misfit.setting for misfit in wrong)} (with --set before each on the command line), or "
+            "prepare the dataset with other features or another label_scale."
+        )
 
 
 def _preprocessing(preset: Preset, data: DatasetDict) -> dict[str, Any]:

@@ -147,7 +147,7 @@ class Run:
         with quiet_bars():
             if self.kind == "av":
                 return AVSentimentModel.from_pretrained(str(self.best)).eval()
-            cls = {"fused": DeepMLFModel, "text": TextSentimentModel, **MODELS}[self.kind]
+            cls: Any = {"fused": DeepMLFModel, "text": TextSentimentModel, **MODELS}[self.kind]
             return cls.from_pretrained(self.best, lm=lm, tokenizer=tokenizer)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
@@ -189,7 +189,7 @@ class Run:
             raise DeepMLFError(f"The run {self.path} is not finished: let its training end first.")
         info = copy.deepcopy(self.info)
         info["dataset"]["path"] = info["av_encoder"] = None  # paths of this machine
-        files = {
+        files: dict[str, Path | bytes] = {
             path.relative_to(self.path).as_posix(): path for path in self.best.iterdir() if path.is_file()
         }
         files |= {name: self.path / name for name in ("preset.yaml", "table.md", "metrics.jsonl")}
@@ -198,8 +198,8 @@ class Run:
         api = HfApi(token=token)
         where = api.create_repo(repository, private=private, exist_ok=True)
         for path, content in files.items():
-            content = content if isinstance(content, bytes) else str(content)
-            api.upload_file(path_or_fileobj=content, path_in_repo=path, repo_id=repository)
+            source = content if isinstance(content, bytes) else str(content)
+            api.upload_file(path_or_fileobj=source, path_in_repo=path, repo_id=repository)
         return str(where)
 
     # Writing -------------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ class SentimentTrainer(Trainer):
         return outputs["loss"].detach(), said, inputs["labels"]
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        heads, terms = prediction.predictions
+        heads, terms = prediction.predictions  # type: ignore[misc]  # a tuple, as prediction_step gives
         metrics = score(heads[:, 0], prediction.label_ids, self.scale, classes=self.classes)
         main = f"Acc_{self.classes}" if self.classes else "MAE"
         for i, name in enumerate(HEADS[1:], start=1):
