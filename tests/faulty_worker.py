@@ -27,8 +27,8 @@ def extract_clip(path, *arguments, **named):
         os.write(1, b'{"done": "not an answer"}\n')
         print("a library's greeting")
     if "slow" in name:
-        for _ in range(4):
-            time.sleep(2)
+        for _ in range(3):
+            time.sleep(5)
             named["progress"]("face", 0.5)
     return _real(path, *arguments, **named)
 

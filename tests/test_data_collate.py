@@ -116,3 +116,13 @@ def test_normalizer_ignores_missing_frames_and_leaves_them_zero(tokenizer):
 def test_normalised_outliers_are_clipped():
     normalizer = Normalizer.fit(normal_split())
     assert normalizer.audio.apply(np.array([[1e9, -1e9, 0]], np.float32)).tolist() == [[5, -5, 0]]
+
+
+def test_three_classes_are_those_that_people_chose_else_the_sign(tokenizer):
+    rows = [
+        {**row("a", 2, 1), "label": label, "label_class": chosen}
+        for label, chosen in ((-0.5, 1.0), (-0.5, np.nan), (2.0, 0.0))
+    ]
+    assert Collator(tokenizer, 5, classes=3)(rows)["labels"].tolist() == [1, 0, 0]
+    assert Collator(tokenizer, 5, classes=2)(rows)["labels"].tolist() == [0, 0, 1]
+    assert Collator(tokenizer, 5)(rows)["labels"].tolist() == [-0.5, -0.5, 2]

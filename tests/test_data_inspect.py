@@ -88,6 +88,52 @@ def test_terminal_report_says_it_all(odd):
         assert part in text, part
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_heading_is_cut_and_no_line_is_too_long(odd, width):
+    wide = DatasetDict(
+        train=schema.build_split(
+            [
+                schema.utterance("a", "so", np.eye(58) * 1e-5, np.eye(709), 1, audio_dim=58, vision_dim=709)
+                for _ in range(3)
+            ],
+            58,
+            709,
+        )
+    )
+    for dataset in (odd, wide, make_sample(train=40, valid=5, test=5)):
+        console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        print_report(inspect_dataset(dataset), console, all_dims=True)
+        print_normalization(normalization_report(dataset, "train"), "train", console)
+        text = console.export_text()
+        assert "…" not in text and max(map(len, text.splitlines())) <= width
+        for word in ("utterances", "transcribed", "infinite", "median", "remark"):
+            assert f" {word} " in text
+        assert text.count("╭") == text.count("╮") > 4  # whole tables
+
+
+def test_columns_are_left_out_in_their_order_and_said(odd):
+    report = inspect_dataset(odd)
+    shown = {}
+    for width in (70, 160):
+        console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        print_report(report, console)
+        shown[width] = console.export_text()
+    assert "left out at this width: 1 %, 99 %, zeros" in shown[70]
+    assert "left out" not in shown[160] and "beyond 5 std" in shown[160]
+
+
+def test_classes_are_counted_where_people_chose_some(odd):
+    assert not len(inspect_dataset(odd).classes)
+    rows = [
+        schema.utterance(
+            str(i), "so", np.ones((2, 4)), np.ones((2, 2)), 1, audio_dim=4, vision_dim=2, label_class=c
+        )
+        for i, c in enumerate((0, 2, 2, float("nan")))
+    ]
+    report = inspect_dataset(DatasetDict(train=schema.build_split(rows, 4, 2)))
+    assert report.classes["train"].to_dict() == {"negative": 1, "neutral": 0, "positive": 2}
+
+
 def test_sample_set_has_named_dimensions_and_nothing_wild():
     sample = make_sample(train=40, valid=5, test=5)
     names = dimension_names(sample)

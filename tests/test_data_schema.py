@@ -76,6 +76,18 @@ def test_wrong_width_and_wrong_times_say_found_and_expected():
         schema.utterance("a", "t", np.ones((5, 4)), None, audio_dim=4, vision_dim=3, audio_times=[0, 1])
 
 
+def test_a_dataset_without_the_column_of_classes_is_read_as_before(dataset, tmp_path):
+    old = DatasetDict({name: part.remove_columns("label_class") for name, part in dataset.items()})
+    schema.save(old, tmp_path / "d")
+    rows = schema.for_batches(schema.load(tmp_path / "d")["train"])
+    assert "label_class" not in rows[0] and rows[0]["label"] == -1
+
+
+def test_saving_draws_no_bars(dataset, tmp_path, capsys):
+    schema.save(dataset, tmp_path / "d")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_dataset_of_another_kind_lists_every_mismatch(dataset):
     other = DatasetDict(train=dataset["train"].remove_columns(["words", "label"]), dev=dataset["test"])
     with pytest.raises(DatasetError) as caught:

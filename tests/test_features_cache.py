@@ -9,7 +9,7 @@ from clips_made import make_clip
 
 from deepmlf_kit.features import FeatureCache, FeatureRecipe, extract_clip
 from deepmlf_kit.features import clip as clip_module
-from deepmlf_kit.features.cache import CacheError, clip_hash
+from deepmlf_kit.features.cache import CacheError, cache_limit, clip_hash
 from deepmlf_kit.features.clip import is_kept
 
 VOICE = FeatureRecipe(vision="none", transcribe=False)
@@ -105,3 +105,35 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(CacheError, match="DEEPMLF_CACHE"):
         extract_clip(make_clip(tmp_path / "clip.mp4", 1.0), VOICE, cache=FeatureCache(tmp_path / "cache"))
+
+
+def keep(cache: FeatureCache, number: int, used: float) -> str:
+    """An entry of 8 kB, last used at a second."""
+    clip = f"{number:032x}"
+    cache.save(clip, "audio", {"features": np.zeros(1000)}, {})
+    entry = cache.folder / clip[:2] / clip / "audio.npz"
+    os.utime(entry, (used, used))
+    return clip
+
+
+def test_trimming_removes_what_was_not_used_for_longest(cache):
+    first, second, third = (keep(cache, number, used=1000 + number) for number in range(3))
+    size = sum(entry.stat().st_size for entry in cache.folder.rglob("*.npz"))
+    assert cache.trim(size) == 0
+    assert cache.load(first, "audio") is not None  # now the one used last
+    assert cache.trim(size * 0.7) == 1
+    assert [cache.holds(clip, "audio") for clip in (first, second, third)] == [True, False, True]
+    assert not (cache.folder / second[:2] / second).exists()
+    assert cache.trim(0) == 2
+
+
+def test_the_limit_is_a_number_of_gigabytes(monkeypatch):
+    monkeypatch.delenv("DEEPMLF_CACHE_GB", raising=False)
+    assert cache_limit() == 20e9
+    for said, limit in (("0.5", 0.5e9), ("0", 0), ("inf", float("inf"))):
+        monkeypatch.setenv("DEEPMLF_CACHE_GB", said)
+        assert cache_limit() == limit
+    for said in ("20GB", "-1", "nan"):
+        monkeypatch.setenv("DEEPMLF_CACHE_GB", said)
+        with pytest.raises(CacheError, match="DEEPMLF_CACHE_GB"):
+            cache_limit()

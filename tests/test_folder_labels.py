@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deepmlf_kit.data.label_csv import LabelFileError, read_labels
@@ -75,6 +76,18 @@ def test_sims_unimodal_labels_are_kept(root):
     unimodal = read.clips[0].unimodal
     assert (unimodal["label_text"], unimodal["label_audio"]) == (-0.4, 0.6)
     assert math.isnan(unimodal["label_vision"])
+
+
+def test_the_class_that_people_chose_is_kept(root):
+    read = read_labels(
+        write(
+            root,
+            "video_id,clip_id,text,label,annotation,mode\n"
+            "v1,0001,x,-0.5,Neutral,train\nv1,0002,x,1,positive,train\nv2,a,x,1,,train\nv2,b,x,1,glad,train\n",
+        )
+    )
+    np.testing.assert_array_equal([clip.label_class for clip in read.clips], [1, 2, math.nan, math.nan])
+    assert read.notes == ["1 annotations are not Negative, Neutral or Positive and were left out"]
 
 
 def test_a_spreadsheet_that_drops_leading_zeros_still_finds_its_clips(root):

@@ -79,6 +79,21 @@ def test_a_repeated_run_extracts_nothing_and_starts_no_worker(tmp_path, cache, m
     assert [failure.id for failure in again.failures] == ["d"]
 
 
+def test_kept_features_are_trimmed_when_the_dataset_is_written(tmp_path, cache, monkeypatch):
+    root = make_folder(tmp_path / "clips", "a", "b", "c")
+    monkeypatch.setenv("DEEPMLF_CACHE_GB", "0")
+    prepared = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1)
+    assert sum(prepared.rows.values()) == 3
+    assert not list(cache.folder.rglob("*.npz"))
+    assert any("DEEPMLF_CACHE_GB" in note for note in prepared.notes)
+
+
+def test_splits_that_training_needs_are_missed_aloud(tmp_path, cache):
+    root = make_folder(tmp_path / "clips", "a")
+    prepared = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1)
+    assert "note: no clip of the split 'valid': training needs some" in prepared.summary()
+
+
 def test_clips_that_crash_or_surprise_take_nothing_else_with_them(tmp_path, cache, faulty):
     root = make_folder(tmp_path / "clips", "a", "crashes", "b", "surprises", "prints")
     prepared = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1)
@@ -93,9 +108,9 @@ def test_clips_that_crash_or_surprise_take_nothing_else_with_them(tmp_path, cach
 @pytest.mark.slow
 def test_a_clip_that_hangs_is_given_up_and_a_slow_one_that_makes_progress_is_not(tmp_path, cache, faulty):
     root = make_folder(tmp_path / "clips", "hangs", "a", "slow", "b")
-    prepared = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=2, timeout=6)
+    prepared = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=2, timeout=12)
     assert [(failure.id, failure.reason) for failure in prepared.failures] == [
-        ("hangs", "no progress for 6 s, the file is probably damaged; given up.")
+        ("hangs", "no progress for 12 s, the file is probably damaged; given up.")
     ]
     with (tmp_path / "out" / "failures.csv").open(newline="") as file:
         assert [line["id"] for line in csv.DictReader(file)] == ["hangs"]

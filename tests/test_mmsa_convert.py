@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from deepmlf_kit.data import schema
+from deepmlf_kit.data.inspect import inspect_dataset
 from deepmlf_kit.data.mmsa import convert_mmsa, read_report
 from deepmlf_kit.data.safe_pickle import load_pickle
 from deepmlf_kit.data.schema import DatasetError
@@ -113,6 +114,60 @@ def test_published_sizes_are_recognised_and_others_remarked(tmp_path):
     assert report.name == "sims" and "no published dataset" in report.remarks[0]
     convert_mmsa(write(make_mmsa("mosei_aligned"), tmp_path / "a.pkl"), tmp_path / "out", name="mosei")
     assert "as published has" in read_report(tmp_path / "out").remarks[0]
+
+
+def with_classes(numbers=None, names=None):
+    """A small MOSI whose training split says the classes of its utterances."""
+    content = make_mmsa("mosi_aligned")
+    for data in content.values():
+        del data["classification_labels"], data["annotations"]
+    content["train"]["regression_labels"][:] = [-2, -0.4, 0, 0.4, 1, 3]
+    if numbers is not None:
+        content["train"]["classification_labels"] = np.array(numbers, float)
+    if names is not None:
+        content["train"]["annotations"] = np.array(names)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("numbers", "names", "kept", "remark"),
+    [
+        (None, None, [np.nan] * 6, ""),
+        ([0, 0, 1, 2, 2, 2], None, [0, 0, 1, 2, 2, 2], ""),
+        ([-1, -1, 0, 1, 1, 1], None, [0, 0, 1, 2, 2, 2], ""),
+        (
+            None,
+            ["Negative", "neutral", "Neutral", "Neutral", "Positive", "?"],
+            [0, 1, 1, 1, 2, np.nan],
+            "1 are not",
+        ),
+        ([0, 0, 1, 2, 2, 2], ["Negative"] * 5 + ["?"], [0, 0, 0, 0, 0, 2], "3 utterances: annotations and"),
+        ([0, 1, 2, 3, 4, 6], None, [np.nan] * 6, "expected 0, 1, 2 or -1, 0, 1; left out"),
+        ([0, 1], None, [np.nan] * 6, "found array [2]"),
+    ],
+)
+def test_the_class_that_people_chose_is_kept(numbers, names, kept, remark, tmp_path):
+    dataset = convert_mmsa(write(with_classes(numbers, names), tmp_path / "a.pkl"), tmp_path / "out")
+    np.testing.assert_array_equal(dataset["train"]["label_class"][:], kept)
+    assert np.isnan(dataset["test"]["label_class"][:]).all()
+    assert remark in "\n".join(read_report(tmp_path / "out").remarks)
+
+
+def test_classes_unlike_the_sign_of_their_label_are_remarked(tmp_path):
+    names = ["Negative", "Neutral", "Neutral", "Neutral", "Positive", "Positive"]
+    convert_mmsa(write(with_classes(names=names), tmp_path / "a.pkl"), tmp_path / "out")
+    assert any(remark.startswith("2 utterances") for remark in read_report(tmp_path / "out").remarks)
+
+
+@pytest.mark.parametrize(("layout", "scale"), [("mosi_aligned", 3), ("sims", 1)])
+def test_the_scale_of_the_labels_is_kept(layout, scale, tmp_path):
+    content = make_mmsa(layout)
+    for data in content.values():
+        data["regression_labels"] = data["regression_labels"] * 0.1  # small labels alone do not make it SIMS
+    dataset = convert_mmsa(write(content, tmp_path / "a.pkl"), tmp_path / "out")
+    assert schema.scale_of(dataset) == scale
+    bins = inspect_dataset(dataset).labels.index
+    assert (bins[0].split()[0], bins[-1].split()[-1]) == (f"-{scale}.00", f"+{scale}.00")
 
 
 def test_every_mismatch_is_listed_in_one_error(tmp_path):

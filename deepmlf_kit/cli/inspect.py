@@ -27,11 +27,16 @@ def command(
         report = inspect_dataset(opened)
         changed = normalization_report(opened, normalize) if normalize else None
     if as_json:
-        tables = {name: getattr(report, name) for name in ("splits", "labels", "lengths", "missing")}
+        tables = {
+            name: getattr(report, name) for name in ("splits", "labels", "classes", "lengths", "missing")
+        }
         tables["features"] = report.features if all_dims else report.odd
         if changed is not None:
             tables["normalization"] = changed
-        rows = {name: table.reset_index().to_dict("records") for name, table in tables.items()}
+        rows = {
+            name: table.reset_index().to_dict("records") if len(table) else []
+            for name, table in tables.items()
+        }
         print_json({"dataset": dataset, "recipe": report.recipe, **rows})
         return
     print_report(report, all_dims=all_dims)

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import DeepMLFError
+from .next_steps import after_preparing
 from .output import JsonOption, print_json, stdout_kept_for_json
 
 if TYPE_CHECKING:
     from ..data.folder import PreparedFolder
     from ..data.mmsa import Progress
 
-CLIPS, PICKLE = "A folder of clips", "An MMSA pickle"
+# Published recipe for each dataset.
+_PRESETS = {"mosi": "mosi", "mosei": "mosei-base", "sims": "sims", "simsv2": "sims"}
+CLIPS, ENCODERS, PICKLE = "A folder of clips", "A folder of clips: encoders (hf:MODEL)", "An MMSA pickle"
 
 
 def command(
@@ -26,15 +29,16 @@ def command(
     audio: Annotated[
         str | None,
         typer.Option(
-            help="egemaps (openSMILE: free for research and private use only), mfcc (free), hf:MODEL or none; "
-            "egemaps where not given.",
+            help="egemaps (openSMILE: free for research and private use only), mfcc (free), none, or hf:MODEL for a "
+            "frozen encoder such as hf:facebook/wav2vec2-large-960h; egemaps where not given.",
             rich_help_panel=CLIPS,
         ),
     ] = None,
     vision: Annotated[
         str | None,
         typer.Option(
-            help="blendshapes (MediaPipe, Apache-2.0), hf:MODEL or none; blendshapes where not given.",
+            help="blendshapes (MediaPipe, Apache-2.0), none, or hf:MODEL for a frozen encoder such as "
+            "hf:openai/clip-vit-base-patch16; blendshapes where not given.",
             rich_help_panel=CLIPS,
         ),
     ] = None,
@@ -42,18 +46,46 @@ def command(
         float | None, typer.Option(help="Pictures a second; 10 where not given.", rich_help_panel=CLIPS)
     ] = None,
     audio_layer: Annotated[
-        int | None, typer.Option(help="Layer of an hf: audio encoder; -1 is the last.", rich_help_panel=CLIPS)
+        int | None,
+        typer.Option(
+            help="Layer whose output is taken from an hf: audio encoder: -1 the last, 0 the embeddings.",
+            rich_help_panel=ENCODERS,
+        ),
     ] = None,
     vision_layer: Annotated[
         int | None,
-        typer.Option(help="Layer of an hf: vision encoder; -1 is the last.", rich_help_panel=CLIPS),
+        typer.Option(help="The same of an hf: vision encoder.", rich_help_panel=ENCODERS),
     ] = None,
     face_crop: Annotated[
         bool,
         typer.Option(
-            "--face-crop", help="Cut pictures to the face for an hf: encoder.", rich_help_panel=CLIPS
+            "--face-crop",
+            help="Cut pictures to the face before an hf: vision encoder.",
+            rich_help_panel=ENCODERS,
         ),
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Where encoders run: cpu, cuda, cuda:1, ...; the GPU where there is one.",
+            rich_help_panel=ENCODERS,
+        ),
+    ] = None,
+    half: Annotated[
+        bool | None,
+        typer.Option(
+            "--half/--no-half",
+            help="Half precision; where not given, on a GPU only.",
+            rich_help_panel=ENCODERS,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Pictures at a time (of 20 s windows of sound, an eighth as many); 16 where not given.",
+            rich_help_panel=ENCODERS,
+        ),
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Label file, where it is not SOURCE/label.csv.", rich_help_panel=CLIPS)
     ] = None,
@@ -103,7 +135,9 @@ def command(
     """Make a dataset of an MMSA pickle (MOSI, MOSEI, CH-SIMS) or of a folder of clips.
 
     Clips: a run that was stopped goes on where it stopped when the command is repeated; a clip that cannot be used
-    is listed in OUT/failures.csv with its reason, and the rest goes on.
+    is listed in OUT/failures.csv with its reason, and the rest goes on. Features are kept in the folder DEEPMLF_CACHE,
+    by the clips' content, so that a second run or recipe computes only what is new; at most DEEPMLF_CACHE_GB
+    gigabytes (20 where not set), of which those not used for longest go first.
     """
     recipe = {
         "audio": audio,
@@ -112,6 +146,9 @@ def command(
         "audio_layer": audio_layer,
         "vision_layer": vision_layer,
         "face_crop": face_crop or None,
+        "device": device,
+        "half": half,
+        "batch_size": batch_size,
         "transcribe": transcribe or None,
         "language": language,
         "speech_model": speech_model,
@@ -185,6 +222,8 @@ def _folder(
 def _tell_folder(prepared: "PreparedFolder", as_json: bool) -> None:
     if not as_json:
         print(prepared.summary())
+        if prepared.dataset is not None and not prepared.is_shard:
+            print(after_preparing(prepared.path, prepared.dataset))
         return
     told = {key: getattr(prepared, key) for key in ("path", "rows", "extracted", "kept", "seconds", "notes")}
     print_json({**told, "failures": prepared.failures})
@@ -215,7 +254,7 @@ def _pickle(source: Path, out: Path, name: str | None, as_json: bool) -> None:
             print(f"  {split}: {', '.join(counts)}")
     for remark in report.remarks:
         print(f"  note: {remark}")
-    print(f"Next: deepmlf inspect {out}")
+    print(after_preparing(out, dataset, _PRESETS[report.name]))
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class Collator:
         self.classes = classes
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Collate B rows (mappings with `text`, `audio`, `vision` and, if known, `label`).
+        """Collate B rows (mappings with `text`, `audio`, `vision` and, if known, `label` and `label_class`).
 
         Returns:
             `input_ids`, `attention_mask` [B, L] int64; `audio` [B, La, da] float32 and `audio_mask` [B, La]
@@ -69,7 +69,10 @@ class Collator:
             padded, mask = _pad(name, frames, self.dims[name], self.max_frames[name], statistics)
             batch[name], batch[f"{name}_mask"] = torch.from_numpy(padded), torch.from_numpy(mask)
         labels = np.asarray([row.get("label", np.nan) for row in rows], np.float32)
-        batch["labels"] = torch.from_numpy(class_labels(labels, self.classes) if self.classes else labels)
+        if self.classes:
+            chosen = np.asarray([row.get("label_class", np.nan) for row in rows], np.float32)
+            labels = class_labels(labels, self.classes, chosen)
+        batch["labels"] = torch.from_numpy(labels)
         return batch
 
     def text(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:

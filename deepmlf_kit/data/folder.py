@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.features.cache import FeatureCache
+from deepmlf_kit.features.cache import FeatureCache, cache_limit
 from deepmlf_kit.features.recipe import FeatureRecipe, feature_names
 
 from .extraction_pool import Job, extract_all
@@ -60,6 +60,11 @@ class PreparedFolder:
     notes: list[str]
 
     @property
+    def is_shard(self) -> bool:
+        """Whether this is a part that `merge_shards` is to join."""
+        return _SHARD in self.path.name
+
+    @property
     def rows(self) -> dict[str, int]:
         """Utterances by split."""
         return {split: part.num_rows for split, part in (self.dataset or {}).items()}
@@ -81,6 +86,7 @@ class PreparedFolder:
 
 
 FAILURES = "failures.csv"
+_SHARD = ".shard-"
 _SUMMARY = "prepared.json"
 
 
@@ -122,7 +128,8 @@ def prepare_folder(
     face_model
         Path of the face model file, see `features.face_model.find_face_model`.
     cache
-        Where features are kept; the user's cache folder where not given.
+        Where features are kept; the user's cache folder where not given. At the end it is trimmed to
+        DEEPMLF_CACHE_GB (`features.cache.cache_limit`).
     timeout
         Seconds without progress after which a clip is given up.
     label_scale
@@ -146,6 +153,7 @@ def prepare_folder(
         )
     recipe = replace(recipe or FeatureRecipe(), transcribe=transcribe)
     cache = cache or FeatureCache()
+    limit = cache_limit()  # a wrong setting is said now, not after hours
     read = read_labels(labels or root / "label.csv", root)
     notes = list(read.notes)
     label_scale = label_scale or _guessed_scale(read.clips, notes)
@@ -182,6 +190,17 @@ def prepare_folder(
             f"{root}: none of its {len(clips)} clips could be used; the reasons are in {report}, the first is: "
             f"{failures[0].reason}"
         )
+    if removed := cache.trim(limit):
+        notes.append(
+            f"kept features were above {limit / 1e9:g} GB (DEEPMLF_CACHE_GB): the {removed} that were not used for "
+            "longest were removed; a run that needs them computes them again"
+        )
+    if shard is None:
+        notes += [
+            f"no clip of the split {split!r}: training needs some"
+            for split in ("train", "valid")
+            if split not in (dataset or {})
+        ]
     order = {clip.id: place for place, clip in enumerate(clips)}
     failures.sort(key=lambda failure: order[failure.id])
     prepared = PreparedFolder(
@@ -211,7 +230,7 @@ def merge_shards(out: str | Path) -> PreparedFolder:
 
     began = time.perf_counter()
     out = Path(out)
-    parts = sorted(path.parent for path in out.parent.glob(f"{out.name}.shard-*-of-*/{_SUMMARY}"))
+    parts = sorted(path.parent for path in out.parent.glob(f"{out.name}{_SHARD}*-of-*/{_SUMMARY}"))
     if not parts:
         raise DeepMLFError(
             f"{out}: found no parts beside it, expected folders {out.name}.shard-1-of-n and so on."
@@ -385,6 +404,7 @@ def _row(
         text_source="given" if clip.text is not None else "transcribed",
         clip=str(Path(clip.path).absolute()),
         recipe=made,
+        label_class=clip.label_class,
         **clip.unimodal,
     )
 
@@ -417,7 +437,7 @@ def _shard(out: Path, clips: list[LabelledClip], shard: tuple[int, int]) -> tupl
     if not 1 <= part <= count:
         raise DeepMLFError(f"shard: found {part}/{count}, expected i/n with i from 1 to n.")
     first, last = (len(clips) * edge // count for edge in (part - 1, part))
-    return out.with_name(f"{out.name}.shard-{part}-of-{count}"), clips[first:last]
+    return out.with_name(f"{out.name}{_SHARD}{part}-of-{count}"), clips[first:last]
 
 
 def _check_out(out: Path) -> None:
@@ -436,7 +456,9 @@ def _check_out(out: Path) -> None:
 def _guessed_scale(clips: list[LabelledClip], notes: list[str]) -> float:
     largest = max((abs(clip.label) for clip in clips if not math.isnan(clip.label)), default=3.0)
     scale = 1.0 if largest <= 1 else 3.0 if largest <= 3 else largest
-    notes.append(f"labels are taken to lie in [-{scale:g}, {scale:g}] (the largest is {largest:g})")
+    notes.append(
+        f"labels are taken to lie in [-{scale:g}, {scale:g}]; the largest is {largest:g}, label_scale tells of larger ones"
+    )
     return scale
 
 
@@ -444,11 +466,7 @@ def _write_report(prepared: PreparedFolder, recipe: str) -> None:
     prepared.path.mkdir(parents=True, exist_ok=True)
     if prepared.failures:
         _write_failures(prepared.path, prepared.failures)
-    part = (
-        prepared.path.name.rpartition(".shard-")[2].split("-of-")
-        if ".shard-" in prepared.path.name
-        else ["1", "1"]
-    )
+    part = prepared.path.name.rpartition(_SHARD)[2].split("-of-") if prepared.is_shard else ["1", "1"]
     report = {
         "rows": prepared.rows,
         "failures": len(prepared.failures),

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import DatasetDict
 
+from deepmlf_kit.data.labels import CLASS_NAMES
 from deepmlf_kit.data.schema import check, dims_of, recipe_of
+from deepmlf_kit.data.tables import fitted_table, histogram_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 MODALITIES = ("audio", "vision")
 _SAMPLE = 40_000  # frames per modality and split that percentiles are taken over
+_EXPENDABLE = ("1 %", "99 %", "zeros", "beyond 5 std", "mean after", "mean", "median", "modality")
 WILD = 10.0  # deviations from the mean beyond which a value is called wild
 
 
@@ -34,6 +37,7 @@ class DatasetReport:
         recipe: what made the features.
         splits: one row a split: utterances, label mean, deviation, range, labels missing, words from a transcript.
         labels: one row a bin of the label, one column a split: utterances.
+        classes: one row a class that people chose, one column a split: utterances; empty where none is known.
         lengths: one row a split and quantity (words, seconds, frames): mean and percentiles.
         missing: one row a split: shares of utterances without text, audio, vision; share of missing (all-zero)
             frames; NaN and infinite values.
@@ -45,6 +49,7 @@ class DatasetReport:
     recipe: dict[str, Any]
     splits: pd.DataFrame
     labels: pd.DataFrame
+    classes: pd.DataFrame
     lengths: pd.DataFrame
     missing: pd.DataFrame
     features: pd.DataFrame
@@ -60,7 +65,8 @@ def inspect_dataset(dataset: DatasetDict, bins: int = 7) -> DatasetReport:
     """Measure a dataset.
 
     Args:
-        bins: of the label histogram, over [-3, 3] or, where no label exceeds it, [-1, 1].
+        bins: of the label histogram, over the dataset's scale (`label_scale` of its recipe; where that does not say,
+            [-1, 1] if no label exceeds it, else [-3, 3]).
 
     Raises:
         DatasetError: it does not fit the schema.
@@ -74,7 +80,8 @@ def inspect_dataset(dataset: DatasetDict, bins: int = 7) -> DatasetReport:
         split: np.asarray(part.with_format(None)["label"][:], float) for split, part in dataset.items()
     }
     known = np.concatenate([v[np.isfinite(v)] for v in label_values.values()])
-    limit = 1.0 if len(known) and np.abs(known).max() <= 1.0 + 1e-6 else 3.0
+    likely = 1.0 if len(known) and np.abs(known).max() <= 1.0 + 1e-6 else 3.0
+    limit = float(recipe.get("label_scale") or likely)
     edges = np.linspace(-limit, limit, bins + 1)
     histogram = {
         split: np.histogram(np.clip(v[np.isfinite(v)], -limit, limit), edges)[0]
@@ -111,6 +118,7 @@ def inspect_dataset(dataset: DatasetDict, bins: int = 7) -> DatasetReport:
         recipe,
         pd.DataFrame(splits).set_index("split"),
         pd.DataFrame(histogram, index=pd.Index(index, name="label")),
+        _classes(dataset),
         pd.DataFrame(lengths).set_index(["split", "of"]),
         pd.DataFrame(missing).set_index("split"),
         features.set_index(["modality", "dim"]),
@@ -194,14 +202,18 @@ def print_report(report: DatasetReport, console: Console | None = None, all_dims
     console.print(
         f"[bold]Features[/bold]  {made or 'the rows do not say how they were made'}", highlight=False
     )
-    console.print(_rich_table("Splits", report.splits))
-    console.print(_histogram_table(report.labels))
-    console.print(_rich_table("Lengths", report.lengths))
-    console.print(_rich_table("Missing", report.missing))
+    width = console.width
+    console.print(fitted_table("Splits", report.splits, width))
+    console.print(histogram_table(report.labels, width))
+    if len(report.classes):
+        console.print(fitted_table("Classes that people chose", report.classes, width))
+    console.print(fitted_table("Lengths", report.lengths, width))
+    console.print(fitted_table("Missing", report.missing, width))
     shown = report.features if all_dims else report.odd
     total = len(report.features)
     if len(shown):
-        console.print(_rich_table(f"Dimensions ({'all' if all_dims else 'odd ones of'} {total})", shown))
+        title = f"Dimensions ({'all' if all_dims else 'odd ones of'} {total})"
+        console.print(fitted_table(title, shown, width, _EXPENDABLE))
     else:
         console.print(f"[bold]Dimensions[/bold]  none of the {total} is constant or wild", highlight=False)
 
@@ -226,7 +238,7 @@ def print_normalization(table: pd.DataFrame, normalize: str, console: Console | 
         )
     odd = table[(table["remark"] != "") | ((normalize != "none") & (table["largest after"] > WILD))]
     if len(odd):
-        console.print(_rich_table("Dimensions that stand out", odd))
+        console.print(fitted_table("Dimensions that stand out", odd, console.width, _EXPENDABLE))
 
 
 class _Split:
@@ -352,6 +364,19 @@ class _Frames:
             }
 
 
+def _classes(dataset: DatasetDict) -> pd.DataFrame:
+    import pandas as pd
+
+    index = pd.Index(CLASS_NAMES[3], name="class")
+    chosen = {
+        split: np.asarray(part.with_format(None)["label_class"][:], float)
+        for split, part in dataset.items()
+        if "label_class" in part.features
+    }
+    counts = {split: [int((of == number).sum()) for number in range(3)] for split, of in chosen.items()}
+    return pd.DataFrame(counts, index=index) if np.any(list(counts.values())) else pd.DataFrame()
+
+
 def _table(frames: dict[str, _Frames], names: dict[str, list[str]]) -> pd.DataFrame:
     import pandas as pd
 
@@ -364,45 +389,3 @@ def _rows(part: Any, batch: int = 64) -> Iterator[dict[str, Any]]:
     view = part.with_format("numpy", columns=columns)
     for start in range(0, len(view), batch):
         yield from view.__getitems__(list(range(start, min(start + batch, len(view)))))
-
-
-def _rich_table(title: str, table: pd.DataFrame) -> Any:
-    from rich.table import Table
-
-    out = Table(title=title, title_justify="left", header_style="bold")
-    index = list(table.index.names)
-    for name in index:
-        out.add_column(str(name))
-    for name in table.columns:
-        out.add_column(str(name), justify="left" if name == "remark" else "right")
-    for key, row in table.iterrows():
-        keys = key if isinstance(key, tuple) else (key,)
-        out.add_row(*map(str, keys), *(_shown(row[c], c) for c in table.columns))
-    return out
-
-
-def _histogram_table(labels: pd.DataFrame) -> Any:
-    from rich.table import Table
-
-    out = Table(title="Labels", title_justify="left", header_style="bold")
-    out.add_column("label")
-    for split in labels.columns:
-        out.add_column(str(split), justify="left")
-    for name, row in labels.iterrows():
-        bars = [f"{n:>6} {'█' * round(16 * n / max(labels[s].max(), 1))}" for s, n in row.items()]
-        out.add_row(str(name), *bars)
-    return out
-
-
-def _shown(value: Any, column: str) -> str:
-    if isinstance(value, str):
-        return value
-    if (
-        (column.startswith("no ") and column != "no label")
-        or column.endswith("missing")
-        or column in ("zeros", "beyond 5 std", "clipped")
-    ):
-        return f"{value:.1%}"
-    if float(value).is_integer() and abs(value) < 1e9:
-        return f"{int(value)}"
-    return f"{value:.3g}"

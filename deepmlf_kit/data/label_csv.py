@@ -16,10 +16,12 @@ from pathlib import Path
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features.media import MEDIA_SUFFIXES
 
+from .labels import class_named
+
 M_SENA_COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 PLAIN_COLUMNS = ("path", "text", "label", "split")
 UNIMODAL_LABELS = {"label_T": "label_text", "label_A": "label_audio", "label_V": "label_vision"}
-"""Columns of CH-SIMS that are kept where there are any."""
+"""Columns of CH-SIMS that are kept where there are any; so is `annotation`, the class that people chose."""
 
 _SPLITS = {
     "train": "train",
@@ -45,6 +47,7 @@ class LabelledClip:
     split: str
     label: float = math.nan
     unimodal: dict[str, float] = field(default_factory=dict)
+    label_class: float = math.nan
     problem: str = ""
 
 
@@ -118,6 +121,12 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
             clip = replace(clip, problem="its id stands in the label file twice; the first one is used")
         seen.add(clip.id)
         clips.append(clip)
+    other = sum(
+        bool(_cell(line, "annotation")) and math.isnan(class_named(_cell(line, "annotation")))
+        for line in lines
+    )
+    if other:
+        notes.append(f"{other} annotations are not Negative, Neutral or Positive and were left out")
     return LabelFile(clips, notes)
 
 
@@ -175,6 +184,7 @@ def _clip(id: str, line: dict[str, str], split_column: str, path: str | None, ab
         text=_cell(line, "text") or None,
         split=_SPLITS.get(split, ""),
         label=labels.get("label", math.nan),
+        label_class=class_named(_cell(line, "annotation")),
         unimodal={name: labels.get(column, math.nan) for column, name in UNIMODAL_LABELS.items()},
         problem=_short("; ".join(problems)),
     )

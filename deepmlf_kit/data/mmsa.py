@@ -8,8 +8,10 @@ Where it stands: one of the ways into `schema`. The layout is that of the MMSA p
     audio, vision      [N, La, da], [N, Lv, dv] numbers
     audio_lengths, vision_lengths   [N], only in unaligned files
     regression_labels  [N]; CH-SIMS also regression_labels_T, _A, _V
+    annotations        [N] `Negative`, `Neutral`, `Positive`: the class that people chose; may be missing
+    classification_labels   [N] the same as 0, 1, 2 (or -1, 0, 1); may be missing
 
-Anything else in it (BERT features, class labels, annotations) is not needed and stays unread in the file.
+Anything else in it (BERT features) is not needed and stays unread in the file.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 from datasets import DatasetDict
 
 from deepmlf_kit.data import schema
+from deepmlf_kit.data.labels import class_labels, class_named
 from deepmlf_kit.data.safe_pickle import load_pickle
 from deepmlf_kit.data.schema import SPLITS, DatasetError
 
@@ -114,8 +117,15 @@ def convert_mmsa(
     aligned = all("audio_lengths" not in s and "vision_lengths" not in s for s in splits.values()) and all(
         np.shape(s["audio"])[1] == np.shape(s["vision"])[1] for s in splits.values()
     )
-    recipe = {"source": "MMSA pickle", "file": path.name, "dataset": name, "aligned": aligned}
-    report = ConversionReport(path.name, name, aligned, audio_dim, vision_dim, {}, remarks + more)
+    recipe = {
+        "source": "MMSA pickle",
+        "file": path.name,
+        "dataset": name,
+        "aligned": aligned,
+        "label_scale": KNOWN[name].scale,
+    }
+    classes, said = _classes(splits)
+    report = ConversionReport(path.name, name, aligned, audio_dim, vision_dim, {}, remarks + more + said)
     parts = out.with_name(out.name + ".parts")
     try:
         dataset = DatasetDict()
@@ -123,6 +133,7 @@ def convert_mmsa(
             report.splits[split] = SplitReport(utterances=len(data["id"]))
             rows = _rows(
                 data,
+                classes.get(split),
                 report.splits[split],
                 aligned,
                 (audio_dim, vision_dim),
@@ -240,11 +251,74 @@ def _wrong_in(split: str, data: dict[str, Any], widths: dict[str, dict[str, int]
     return wrong
 
 
+def _classes(splits: dict[str, dict[str, Any]]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """By split, the class [N] that people chose for each utterance (NaN: none), and remarks on it.
+
+    The names in `annotations` come first; `classification_labels` fill in where there are none. Neither is needed, so
+    that what cannot be read as three classes is left out with a remark.
+    """
+    named, numbered, remarks = {}, {}, []
+    for split, data in splits.items():
+        count = len(data["id"])
+        if _length(data.get("annotations")) == count:
+            named[split] = np.array([class_named(_plain(name)) for name in data["annotations"]], np.float32)
+            other = int(np.isnan(named[split]).sum())
+            if other:
+                remarks.append(
+                    f"{split}.annotations: {other} are not Negative, Neutral or Positive; left out"
+                )
+        elif "annotations" in data:
+            remarks.append(f"{split}.annotations: found {_about(data['annotations'])}; left out")
+        numbers = _numbers(data.get("classification_labels"))
+        if numbers is not None and len(numbers) == count:
+            numbered[split] = numbers
+        elif "classification_labels" in data:
+            remarks.append(
+                f"{split}.classification_labels: found {_about(data['classification_labels'])}; left out"
+            )
+    values = np.unique(np.concatenate([np.zeros(0), *numbered.values()]))
+    values = values[~np.isnan(values)]
+    if not (np.isin(values, (0, 1, 2)).all() or np.isin(values, (-1, 0, 1)).all()):
+        remarks.append(
+            f"classification_labels: found {', '.join(f'{v:g}' for v in values[:8])}, expected 0, 1, 2 or -1, 0, 1; "
+            "left out"
+        )
+        numbered = {}
+    shift = 1.0 if (values < 0).any() else 0.0
+    classes = {split: (numbers + shift).astype(np.float32) for split, numbers in numbered.items()}
+    unlike = 0
+    for split, names in named.items():
+        numbers = classes.get(split, np.full(len(names), np.nan, np.float32))
+        unlike += int((~np.isnan(names) & ~np.isnan(numbers) & (names != numbers)).sum())
+        classes[split] = np.where(np.isnan(names), numbers, names)
+    if unlike:
+        remarks.append(
+            f"{unlike} utterances: annotations and classification_labels differ; annotations are used"
+        )
+    by_sign = 0
+    for split, chosen in classes.items():
+        signs = class_labels(_numbers(splits[split]["regression_labels"]), 3)
+        by_sign += int((~np.isnan(chosen) & ~np.isnan(signs) & (chosen != signs)).sum())
+    if by_sign:
+        remarks.append(
+            f"{by_sign} utterances: the class that people chose is not the sign of the label; heads.classes=3 takes "
+            "the class"
+        )
+    return classes, remarks
+
+
 def _rows(
-    data: dict[str, Any], report: SplitReport, aligned: bool, dims: tuple[int, int], recipe: str
+    data: dict[str, Any],
+    classes: np.ndarray | None,
+    report: SplitReport,
+    aligned: bool,
+    dims: tuple[int, int],
+    recipe: str,
 ) -> Iterator[Mapping[str, Any]]:
     ids, texts = list(data["id"]), list(data["raw_text"])
     labels = {column: _numbers(data[key]) for key, column in _LABELS.items() if key in data}
+    if classes is not None:
+        labels["label_class"] = classes
     lengths = {m: _numbers(data[f"{m}_lengths"]) for m in ("audio", "vision") if f"{m}_lengths" in data}
     for i in range(len(ids)):
         frames = {}

@@ -10,19 +10,32 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Array2D, Dataset, DatasetDict, Features, List, Value, load_from_disk
+from datasets import (
+    Array2D,
+    Dataset,
+    DatasetDict,
+    Features,
+    List,
+    Value,
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    load_from_disk,
+)
 from datasets.arrow_writer import ArrowWriter
 
 from deepmlf_kit.errors import DeepMLFError
 
 SPLITS = ("train", "valid", "test")
 FRAME_COLUMNS = ("audio", "vision")
-BATCH_COLUMNS = ("text", "audio", "vision", "label")
+BATCH_COLUMNS = ("text", "audio", "vision", "label", "label_class")
+OPTIONAL_COLUMNS = ("label_class",)  # datasets of the kit's first days do not have them
 _NAN = float("nan")
 
 
@@ -51,6 +64,7 @@ def features(audio_dim: int, vision_dim: int) -> Features:
             "label_text": Value("float32"),
             "label_audio": Value("float32"),
             "label_vision": Value("float32"),
+            "label_class": Value("float32"),
             "words": List({"word": Value("string"), "start": Value("float32"), "end": Value("float32")}),
             "text_source": Value("string"),
             "clip": Value("string"),
@@ -73,6 +87,7 @@ def utterance(
     label_text: float = _NAN,
     label_audio: float = _NAN,
     label_vision: float = _NAN,
+    label_class: float = _NAN,
     words: Iterable[Mapping[str, Any]] | None = None,
     text_source: str = "given",
     clip: str = "",
@@ -84,6 +99,7 @@ def utterance(
         audio: [La, audio_dim] float, one row a frame; None or no rows: the utterance has no audio.
         vision: [Lv, vision_dim] float, likewise.
         audio_times, vision_times: seconds, the centre of each frame; None where unknown.
+        label_class: the class that people chose: 0 negative, 1 neutral, 2 positive.
         words: mappings with `word`, `start`, `end` (seconds).
         recipe: what made the features, a JSON object or its text; the same in every row.
 
@@ -114,6 +130,7 @@ def utterance(
         "label_text": float(label_text),
         "label_audio": float(label_audio),
         "label_vision": float(label_vision),
+        "label_class": float(label_class),
         "words": [{"word": w["word"], "start": w["start"], "end": w["end"]} for w in words or ()],
         "text_source": text_source,
         "clip": str(clip),
@@ -166,7 +183,8 @@ def save(dataset: DatasetDict, path: str | Path) -> Path:
     fresh = path.with_name(path.name + ".writing")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_to_disk(str(fresh))
+    with _no_bars():
+        dataset.save_to_disk(str(fresh))
     if path.exists():
         old = path.with_name(path.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
@@ -176,6 +194,18 @@ def save(dataset: DatasetDict, path: str | Path) -> Path:
     else:
         os.replace(fresh, path)
     return path
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without `datasets`' own bar for every split; whoever saves shows one for the work before."""
+    hidden = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
+            enable_progress_bars()
 
 
 def load(path: str | Path) -> DatasetDict:
@@ -225,7 +255,7 @@ def check(dataset: DatasetDict) -> None:
         wrong += [
             f"{split}.{name}: found {found.get(name, 'nothing')}, expected {kind}"
             for name, kind in expected.items()
-            if found.get(name) != kind
+            if found.get(name) != kind and (name in found or name not in OPTIONAL_COLUMNS)
         ]
     if len(dims) > 1:
         wrong.append(f"dimensions (audio, vision) differ between splits: {sorted(dims)}")
@@ -256,4 +286,5 @@ def scale_of(dataset: DatasetDict | Dataset) -> float:
 
 def for_batches(dataset: Dataset) -> Dataset:
     """A view of one split that yields the columns a batch needs, as NumPy arrays (what `Collator` wants)."""
-    return dataset.with_format("numpy", columns=list(BATCH_COLUMNS))
+    columns = [name for name in BATCH_COLUMNS if name in dataset.features or name not in OPTIONAL_COLUMNS]
+    return dataset.with_format("numpy", columns=columns)

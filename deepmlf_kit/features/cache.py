@@ -2,6 +2,7 @@
 
 An entry belongs to a clip's content (not its name) and to the part of the recipe that decides it: audio, vision
 and transcript are kept apart. Entries are written whole or not at all; one that cannot be read is made again.
+`trim` bounds their size: those that were not used for longest go first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import tempfile
 import zipfile
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,26 @@ class CacheError(DeepMLFError):
 def cache_folder() -> Path:
     """Folder of downloads and kept features: the environment variable DEEPMLF_CACHE, else ~/.cache/deepmlf_kit."""
     return Path(os.environ.get("DEEPMLF_CACHE") or Path.home() / ".cache" / "deepmlf_kit").expanduser()
+
+
+def cache_limit() -> float:
+    """Largest size of all kept features in bytes: DEEPMLF_CACHE_GB (10^9 bytes; `inf`: no limit), else 20 GB.
+
+    Raises
+    ------
+    CacheError
+        The variable holds something else than a number from 0 up.
+    """
+    given = os.environ.get("DEEPMLF_CACHE_GB", "").strip() or "20"
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:
+        raise CacheError(
+            f"cache: found DEEPMLF_CACHE_GB={given!r}, expected a number of gigabytes from 0 up, or inf for no limit."
+        )
+    return limit * 1e9
 
 
 class FeatureCache:
@@ -46,6 +68,7 @@ class FeatureCache:
         try:
             with np.load(self._path(clip, name), allow_pickle=False) as entry:
                 arrays = {key: entry[key] for key in entry.files}
+            self._used(clip, name)
             return arrays, json.loads(bytes(arrays.pop("notes")).decode())
         except FileNotFoundError:
             return None
@@ -81,6 +104,39 @@ class FeatureCache:
     def holds(self, clip: str, name: str) -> bool:
         """Whether there is an entry; `load` finds out whether it can be read."""
         return self._path(clip, name).is_file()
+
+    def trim(self, limit: float | None = None) -> int:
+        """Remove the entries that were not used for longest, until the rest is within the limit; how many went.
+
+        To be called when a run is done, not between computing its features and reading them.
+
+        Parameters
+        ----------
+        limit
+            Bytes of all entries together; `cache_limit()` where not given.
+        """
+        limit = cache_limit() if limit is None else limit
+        entries = []
+        for path in self.folder.glob("*/*/*.npz"):
+            try:
+                stat = path.stat()
+            except OSError:
+                continue  # another run's trimming was faster
+            entries.append((stat.st_mtime_ns, stat.st_size, path))
+        total, removed = sum(size for _, size, _ in entries), 0
+        for _, size, path in sorted(entries, key=lambda entry: entry[0]):
+            if total <= limit:
+                break
+            total -= size
+            with suppress(OSError):
+                path.unlink()
+                removed += 1
+                path.parent.rmdir()  # the last entry of its clip
+        return removed
+
+    def _used(self, clip: str, name: str) -> None:
+        with suppress(OSError):  # a cache that others own can be read all the same
+            os.utime(self._path(clip, name))
 
     def _path(self, clip: str, name: str) -> Path:
         return self.folder / clip[:2] / clip / f"{name}.npz"

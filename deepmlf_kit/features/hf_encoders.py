@@ -252,7 +252,18 @@ def load_encoder(kind: str, name: str, device: str, half: bool | str) -> _Encode
             f"{expected}, with its preprocessor_config.json. Without a network, download it elsewhere and give "
             f"the folder: hf:/path/to/folder."
         ) from error
-    return _Encoder(model.to(device).eval().requires_grad_(False), processor, device)
+    try:
+        model = model.to(device)
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # what torch raises for a device that is not there, or full
+        reason = str(error).strip().splitlines()[0][:200]
+        raise EncoderError(
+            f"encoder {name!r}: cannot be put on the device {device!r} ({reason}); expected cpu, cuda or the like: "
+            "name another one, or leave it out."
+        ) from error
+    return _Encoder(model.eval().requires_grad_(False), processor, device)
 
 
 def encoder_width(kind: str, model: str) -> int:

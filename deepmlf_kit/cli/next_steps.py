@@ -1,0 +1,28 @@
+"""What to type after `deepmlf prepare`: the command that trains on the dataset that was made."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+
+def after_preparing(path: Path, dataset: DatasetDict, preset: str = "sample") -> str:
+    """Two lines: look at the dataset, then train on it, with the settings in which it differs from the preset.
+
+    Args:
+        preset: a preset's name; `sample` trains on the language model that comes with the kit.
+    """
+    from ..presets import load_preset
+    from ..training.dataset_fit import misfits
+
+    words = ["deepmlf", "train", shlex.quote(str(path))]
+    if preset != "sample":
+        words += ["--preset", preset]
+    words += ["--out", shlex.quote(str(Path("runs") / path.resolve().name))]
+    for misfit in misfits(dataset, load_preset(preset)):
+        words += ["--set", misfit.setting]
+    return f"Next: deepmlf inspect {shlex.quote(str(path))}\nThen: {' '.join(words)}"
