@@ -117,10 +117,11 @@ def _lead(plan: SweepPlan, table: pd.DataFrame) -> str:
 def _reading(table: pd.DataFrame, axes: list[str]) -> str:
     metric = main_metric(table)
     means = summary(table, axes, metric)
-    best = means.loc[means["mean"].idxmax() if HEADINGS[metric][1] else means["mean"].idxmin()]
-    where = ", ".join(f"{axis} {best[axis]}" for axis in axes)
-    spread = f" ± {best['std']:.3f}" if best["std"] == best["std"] else ""
-    return f"The best mean {metric} is {best['mean']:.3f}{spread}, at {where}. Mean ± deviation over the seeds, test split."
+    row = means["mean"].idxmax() if HEADINGS[metric][1] else means["mean"].idxmin()
+    where = ", ".join(f"{axis} {means[axis][row]}" for axis in axes)
+    mean, deviation = means["mean"][row], means["std"][row]
+    spread = f" ± {deviation:.3f}" if deviation == deviation else ""
+    return f"The best mean {metric} is {mean:.3f}{spread}, at {where}. Mean ± deviation over the seeds, test split."
 
 
 def _summary_rows(table: pd.DataFrame, axes: list[str]) -> tuple[list[str], list[list[str]]]:
