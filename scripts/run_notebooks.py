@@ -4,7 +4,8 @@
     python scripts/run_notebooks.py notebooks/04*    # some
     python scripts/run_notebooks.py --no-run ...     # clean only: outputs of a notebook you ran yourself
 
-Each runs top to bottom in a fresh kernel, offline. Then, in its outputs, every plotly figure gets a static picture
+Each runs top to bottom in a fresh kernel, offline, and trains anew: what an earlier run of it left in
+`notebooks/runs/NN-sample` is deleted first (`--keep-runs` takes it up instead). Then, in its outputs, every plotly figure gets a static picture
 (shown by code hosts, which do not run plotly; drawn by kaleido with the system's Chromium), progress bars and
 warnings go, and so do times and widget states, so that a diff shows what changed. A path of this machine
 in an output is an error.
@@ -18,6 +19,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 import time
 import warnings
@@ -40,12 +42,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--no-run", action="store_true", help="only clean the outputs that are there")
+    parser.add_argument("--keep-runs", action="store_true", help="take up finished trainings of the sample set")
     parser.add_argument("--timeout", type=int, default=600, help="seconds that one cell may take")
     options = parser.parse_args()
     for path in options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):
         book = nbformat.read(path, as_version=4)
         began = time.perf_counter()
         if not options.no_run:
+            if not options.keep_runs:
+                forget_runs(path)
             run(book, path.parent, options.timeout)
         took = time.perf_counter() - began
         with one_browser():
@@ -53,6 +58,11 @@ def main() -> int:
         nbformat.write(book, path)
         print(f"{path.name}: {took:.0f} s, {path.stat().st_size / 1000:.0f} kB", flush=True)
     return 0
+
+
+def forget_runs(path: Path) -> None:
+    """Delete what the notebook trained on the sample set before; trainings of other presets stay."""
+    shutil.rmtree(path.parent / "runs" / f"{path.stem[:2]}-sample", ignore_errors=True)
 
 
 def run(book: Any, folder: Path, timeout: int) -> None:

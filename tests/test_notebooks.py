@@ -187,3 +187,13 @@ def test_a_path_of_this_machine_in_an_output_is_refused(monkeypatch):
     )
     with pytest.raises(SystemExit, match="/home/me"):
         run_notebooks.clean(nbformat.v4.new_notebook(cells=[cell]))
+
+
+def test_trainings_on_the_sample_set_are_made_anew_and_others_kept(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import run_notebooks
+
+    for name in ("03-sample", "03-mosi", "04-sample"):
+        (tmp_path / "runs" / name / "fused").mkdir(parents=True)
+    run_notebooks.forget_runs(tmp_path / "03_fused_training.ipynb")
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["03-mosi", "04-sample"]

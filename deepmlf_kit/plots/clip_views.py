@@ -198,6 +198,7 @@ def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
             made.add_trace(  # an axis needs a trace to be drawn
                 go.Scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip"), row=row, col=1
             )
+            made.update_yaxes(showticklabels=False, ticks="", row=row, col=1)
             made.add_annotation(
                 text=f"no {what}",
                 showarrow=False,
