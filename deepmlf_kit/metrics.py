@@ -190,6 +190,6 @@ def _mae(true: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def _correlation(predicted: np.ndarray, true: np.ndarray) -> float:
-    if len(true) < 2 or predicted.std() == 0 or true.std() == 0:
+    if len(true) < 2 or np.ptp(predicted) == 0 or np.ptp(true) == 0:  # a deviation may round to above 0
         return float("nan")
     return float(np.corrcoef(predicted.astype(np.float64), true.astype(np.float64))[0, 1])

@@ -75,6 +75,21 @@ def test_lengths_are_counted_in_words() -> None:
     assert lengths["MAE"].iloc[0] == 1.5 and np.isnan(lengths["MAE"].iloc[1])
 
 
+def test_classes_are_broken_down_into_what_was_said_of_each() -> None:
+    table = pd.DataFrame({"id": list("abcd"), "label": [0.0, 0, 2, np.nan], "prediction": [0.0, 2, 2, 1]})
+    found = evaluation.by_class(table, 3)
+    assert list(found["class"]) == ["negative", "neutral", "positive"]
+    assert found["share right"].tolist() == pytest.approx([0.5, np.nan, 1.0], nan_ok=True)
+    assert found[["said negative", "said neutral", "said positive"]].to_numpy().tolist() == [
+        [1, 0, 1],
+        [0, 0, 0],
+        [0, 0, 1],
+    ]
+    lengths = evaluation.by_length(table, ["one", "one", "w " * 41, ""], classes=3)
+    assert list(lengths["utterances"]) == [2, 0, 0, 0, 1]
+    assert lengths["share right"].iloc[0] == 0.5 and lengths["share right"].iloc[-1] == 1.0
+
+
 # Two runs ------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +135,7 @@ def test_the_best_of_ours_is_bold_and_theirs_are_marked() -> None:
     tex = evaluation.latex(rows, theirs)
     assert r"a\_1 & \textbf{0.800} & 0.700 \\" in tex
     assert r"MulT$^\dagger$ & 0.500 & - \\" in tex and r"0.900 $\pm$ 0.010" in tex
+    assert tex.startswith("% needs") and r"their numbers, as published: somewhere} \\" in tex
 
 
 @pytest.mark.parametrize("dataset", ["mosi", "mosei", "sims"])
@@ -226,7 +242,7 @@ def test_a_model_of_classes_is_trained_scored_and_loaded_again(
 
 
 def test_choosing_a_model_of_classes_by_mae_is_refused() -> None:
-    with pytest.raises(DeepMLFError, match="select_on=loss"):
+    with pytest.raises(DeepMLFError, match=r"training\.select_on=loss --set pretraining\.select_on=loss"):
         load_preset("sample", {"heads.classes": 3})
 
 

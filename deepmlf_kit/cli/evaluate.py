@@ -12,6 +12,8 @@ from .output import JsonOption, print_json, print_metrics, stdout_kept_for_json
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..evaluation import Comparison
+
 
 def command(
     run: Annotated[Path, typer.Argument(help="Run folder, as `deepmlf train` left it.")],
@@ -61,10 +63,13 @@ def command(
         if intervals:
             answer["intervals"] = evaluation.bootstrap(result.predictions, scale, intervals, classes=classes)
             rows[opened.path.name] = answer["intervals"]
-        if details and not classes:
+        if details:
             texts = _texts(opened, dataset, split)
-            answer["by_label"] = evaluation.by_bin(result.predictions, scale)
-            answer["by_length"] = evaluation.by_length(result.predictions, texts)
+            said = result.predictions
+            answer["by_label"] = (
+                evaluation.by_class(said, classes) if classes else evaluation.by_bin(said, scale)
+            )
+            answer["by_length"] = evaluation.by_length(said, texts, classes=classes)
         if robustness:
             answer["robustness"] = evaluation.robustness(opened, dataset, split)
         if compare is not None:
@@ -103,10 +108,10 @@ def command(
     for name in ("by_label", "by_length", "robustness"):
         if name in answer:
             print(f"\n{_as_markdown(answer[name])}", end="")
-    for name, found in answer.get("comparison", {}).items():
+    if compare is not None:
         print(
-            f"{name}: difference {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}], p {found.p:.3f}: "
-            f"{ {'one': opened.path.name, 'other': str(compare), 'neither': 'neither'}[found.better] } is better"
+            f"\n{_comparison(answer['comparison'], opened.path.name, _other_name(opened.path, compare))}",
+            end="",
         )
     for path in (save, markdown, latex):
         if path is not None:
@@ -130,14 +135,42 @@ def _texts(run: Any, dataset: Path | None, split: str) -> list[str]:
     return list(data[split]["text"])
 
 
-def _as_markdown(table: pd.DataFrame) -> str:
+def _comparison(found: dict[str, Comparison], one: str, other: str) -> str:
     from ..html_page import table_markdown
     from ..metrics import HEADINGS
 
-    extra = ("utterances", "bias", "mean prediction")
-    names = [name for i, name in enumerate(table) if i == 0 or name in HEADINGS or name in extra]
+    names = {"one": one, "other": other, "neither": "neither"}
     rows = [
-        [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row]
-        for row in table[names].itertuples(index=False)
+        [
+            HEADINGS[name][0],
+            f"{result.difference:+.3f} [{result.low:+.3f}, {result.high:+.3f}]",
+            f"{result.p:.3f}",
+            names[result.better],
+        ]
+        for name, result in found.items()
     ]
-    return table_markdown(names, rows)
+    return table_markdown(["metric", f"{one} minus {other}", "p", "better"], rows)
+
+
+def _as_markdown(table: pd.DataFrame) -> str:
+    import math
+
+    from ..html_page import table_markdown
+    from ..metrics import HEADINGS
+
+    def shown(value: Any) -> str:
+        if not isinstance(value, float):
+            return str(value)
+        return "-" if math.isnan(value) else f"{value:.3f}"
+
+    # Of the robustness table the metrics alone, without the loss terms.
+    extra = ("utterances", "bias", "mean prediction", "share right")
+    names = [
+        name
+        for i, name in enumerate(table)
+        if i == 0 or name in HEADINGS or name in extra or name.startswith("said ")
+    ]
+    heads = [HEADINGS[name][0] if name in HEADINGS else name for name in names]
+    return table_markdown(
+        heads, [[shown(value) for value in row] for row in table[names].itertuples(index=False)]
+    )

@@ -17,6 +17,7 @@ _PUBLIC = {
     "Comparison": "paired",
     "bootstrap": "intervals",
     "by_bin": "breakdown",
+    "by_class": "breakdown",
     "by_length": "breakdown",
     "compare": "paired",
     "latex": "tables",

@@ -1,4 +1,4 @@
-"""Where the errors are: by the label, and by the length of the text."""
+"""Where the errors are: by the label or class, and by the length of the text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.labels import CLASS_NAMES
 from ..metrics import SCALES
 
 if TYPE_CHECKING:
@@ -28,24 +29,53 @@ def by_bin(predictions: pd.DataFrame, scale: str = "mosi", bins: int = 7) -> pd.
     return _table(known, index, names, "label")
 
 
+def by_class(predictions: pd.DataFrame, classes: int) -> pd.DataFrame:
+    """What a model of classes says of the utterances of each class: the confusion matrix with its recall.
+
+    Returns:
+        A row a true class: `class`, `utterances`, `share right` (NaN without utterances), and how many were said to be
+        of each class, `said NAME`.
+    """
+    import pandas as pd
+
+    names = CLASS_NAMES.get(classes, tuple(str(i) for i in range(classes)))
+    known = predictions[predictions["label"].notna()]
+    rows = []
+    for i, name in enumerate(names):
+        said = known.loc[known["label"] == i, "prediction"]
+        counts = {f"said {other}": int((said == j).sum()) for j, other in enumerate(names)}
+        rows.append({"class": name, "utterances": len(said), "share right": (said == i).mean(), **counts})
+    return pd.DataFrame(rows)
+
+
 def by_length(
-    predictions: pd.DataFrame, texts: Sequence[str], edges: Sequence[int] = (5, 10, 20, 40)
+    predictions: pd.DataFrame,
+    texts: Sequence[str],
+    edges: Sequence[int] = (5, 10, 20, 40),
+    classes: int = 0,
 ) -> pd.DataFrame:
     """Errors by the length of the text in words (split at spaces).
 
     Args:
         predictions: one row an utterance, in the order of `texts`.
         edges: the longest of each bin but the last.
+        classes: of a model of classes, how many; 0 for a sentiment number.
 
     Returns:
-        As `by_bin`.
+        As `by_bin`; of classes, `length`, `utterances` and `share right`.
     """
     lengths = np.array([len(text.split()) for text in texts])
     known = predictions["label"].notna().to_numpy()
     bounds = [0, *edges]
     names = [f"{a + 1 if a else 0} to {b} words" for a, b in zip(bounds, edges, strict=False)]
     index = np.searchsorted(edges, lengths, side="left")
-    return _table(predictions[known], index[known], [*names, f"over {edges[-1]} words"], "length")
+    names.append(f"over {edges[-1]} words")
+    table = _table(predictions[known], index[known], names, "length")
+    if not classes:
+        return table
+    right = (predictions["prediction"] == predictions["label"])[known]
+    shares = [right[index[known] == i].mean() for i in range(len(names))]
+    return table[["length", "utterances"]].assign(**{"share right": shares})
 
 
 def _table(known: pd.DataFrame, index: np.ndarray, names: list[str], head: str) -> pd.DataFrame:

@@ -72,7 +72,10 @@ def compare(
             "Evaluate both on one dataset and split."
         )
     if not np.allclose(both["label"], both["label_other"], atol=1e-6):
-        raise DeepMLFError("The two runs were scored against different labels: evaluate both on one dataset.")
+        raise DeepMLFError(
+            "The two runs were scored against different labels: evaluate both on one dataset, and compare numbers with "
+            "numbers, classes with the same classes."
+        )
     a, b = both["prediction"].to_numpy(), both["prediction_other"].to_numpy()
     true = both["label"].to_numpy()
     all_names = score(a, true, scale, classes=classes)

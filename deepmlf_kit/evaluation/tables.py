@@ -34,15 +34,18 @@ def latex(rows: Mapping[str, Mapping[str, Cell]], theirs: Mapping[str, str] | No
         lambda name: rf"{name}$^\dagger$",
     )
     arrows = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$"}
-    lines = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule"]
+    lines = [r"% needs \usepackage{booktabs}"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule"]
     for i, line in enumerate([header, *body]):
         text = " & ".join(line)
         for sign, command in arrows.items():
             text = text.replace(sign, command)
         lines += [rf"{text} \\"] + ([r"\midrule"] if i == 0 else [])
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule"]
     for source in dict.fromkeys((theirs or {}).values()):
-        lines.append(rf"% dagger: their numbers, as published: {source}")
+        note = rf"\footnotesize $^\dagger$ their numbers, as published: {_escape(source)}"
+        lines.append(rf"\multicolumn{{{len(header)}}}{{p{{0.9\linewidth}}}}{{{note}}} \\")
+    lines += [r"\end{tabular}"]
     return "\n".join(lines) + "\n"
 
 

@@ -131,12 +131,12 @@ class Preset:
             raise DeepMLFError(f"data.scale is {self.data.scale!r}, but must be one of {', '.join(SCALES)}.")
         if self.data.normalize not in ("none", "train"):
             raise DeepMLFError(f"data.normalize is {self.data.normalize!r}, but must be none or train.")
-        for name in ("training", "pretraining"):
-            if self.heads.classes and getattr(self, name).select_on == "mae":
-                raise DeepMLFError(
-                    f"{name}.select_on is mae, but a model of {self.heads.classes} classes has no MAE: set "
-                    f"{name}.select_on=loss."
-                )
+        by_mae = [name for name in ("training", "pretraining") if getattr(self, name).select_on == "mae"]
+        if self.heads.classes and by_mae:
+            raise DeepMLFError(
+                f"{' and '.join(f'{name}.select_on' for name in by_mae)}: mae, but a model of {self.heads.classes} "
+                f"classes has no MAE: add {' '.join(f'--set {name}.select_on=loss' for name in by_mae)}."
+            )
 
     def model_config(self) -> DeepMLFConfig:
         """The `DeepMLFConfig` these settings describe.
