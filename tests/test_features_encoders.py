@@ -171,6 +171,11 @@ def test_what_is_no_encoder_of_that_kind_is_refused(encoders, tmp_path):
     assert "\n" not in str(missing.value)
 
 
+def test_a_device_that_is_not_there_is_named(encoders):
+    with pytest.raises(EncoderError, match=r"cannot be put on the device 'cuda:99'.*expected cpu, cuda"):
+        encode_audio(voice(1.0), str(encoders / "wavlm"), device="cuda:99")
+
+
 def test_a_processor_that_does_not_fit_its_model_is_named(encoders, tmp_path):
     import shutil
 
