@@ -62,8 +62,63 @@ def test_a_dry_run_counts_what_the_model_has_without_its_weights(
     assert sum(plan.trained.values()) == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert plan.frozen == sum(p.numel() for p in language["lm"].parameters())
     assert (plan.layers, plan.width, plan.fusion_layers) == (3, 32, [1, 2])
-    assert plan.memory_bytes > 4 * plan.frozen + 16 * sum(plan.trained.values())
+    trained = 4 * sum(plan.trained.values())
+    counted = {"trained weights": trained, "gradients": trained, "optimiser": 2 * trained}
+    assert counted.items() <= plan.memory.items() and plan.memory["language model"] == 4 * plan.frozen
+    assert plan.memory_bytes == sum(plan.memory.values())
     assert ".FF" in plan.to_text()
+
+
+def saved_bytes(model: DeepMLFModel, batch: dict[str, torch.Tensor]) -> int:
+    """What autograd keeps for the backward pass, besides weights and buffers."""
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.Tensor] = {}  # held, so that no address is used twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in own:
+            kept[place] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(**batch)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("changes", [{}, {"fusion.layers": [7]}, {"fusion.tokens": 32}])
+def test_the_rule_for_activations_is_near_what_autograd_keeps(changes: dict[str, Any]) -> None:
+    preset = load_preset("sample", {**changes, "training.batch_size": 4})
+    model = DeepMLFModel(preset.model_config()).train()
+    batch = {
+        "input_ids": torch.zeros(4, 25, dtype=torch.long),
+        "attention_mask": torch.ones(4, 25, dtype=torch.long),
+        "audio": torch.randn(4, 400, 25),
+        "audio_mask": torch.ones(4, 400, dtype=torch.bool),
+        "vision": torch.randn(4, 40, 58),
+        "vision_mask": torch.ones(4, 40, dtype=torch.bool),
+        "labels": torch.zeros(4),
+    }
+    ruled = plan_model(preset, text_tokens=25).memory["activations"]
+    assert 0.8 < ruled / saved_bytes(model, batch) < 1.4
+
+
+@pytest.mark.parametrize("name", ["mosi", "mosei-base", "mosei-large", "sims"])
+def test_the_published_recipes_are_planned_without_a_network(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoConfig
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError("no network here")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", refused)
+    sizes = {
+        "mosi": 1_711_376_384,
+        "mosei-base": 124_439_808,
+        "mosei-large": 774_030_080,
+        "sims": 102_068_736,
+    }
+    assert plan_model(load_preset(name)).frozen == sizes[name]
 
 
 def test_estimates_grow_as_the_work_grows(config_only: Path) -> None:

@@ -56,6 +56,8 @@ def findings(table: pd.DataFrame, plan: SweepPlan, metric: str = "MAE") -> list[
 
 
 def _against(claim: Claim, table: pd.DataFrame, metric: str) -> Finding:
+    from scipy.stats import t as student_t
+
     sign = 1 if HEADINGS[metric][1] else -1
     means = table.groupby(claim.axis, sort=False)[metric].mean()
     wanted = {str(value) for value in claim.favoured}
@@ -72,7 +74,8 @@ def _against(claim: Claim, table: pd.DataFrame, metric: str) -> Finding:
     )
     if seeds < 2:
         return Finding(claim, "cannot tell", f"{numbers}; {seeds} common seed says nothing about spread")
-    text = f"{numbers}; difference {difference:+.3f}, standard error {error:.3f} over {seeds} seeds"
+    p = 2 * float(student_t.sf(abs(difference) / error, seeds - 1)) if error > 0 else float(difference == 0)
+    text = f"{numbers}; difference {difference:+.3f}, standard error {error:.3f} over {seeds} seeds (paired t-test p {p:.3f})"
     better = sign * difference
     if better > 2 * error:
         return Finding(claim, "agrees", text)
