@@ -174,9 +174,7 @@ def train_text_only(
     """Train the text-only baseline by the preset's `training` recipe; arguments as in `training.train`."""
     from .training.engine import run_training
 
-    preset = (
-        preset.with_overrides(overrides) if isinstance(preset, Preset) else load_preset(preset, overrides)
-    )
+    preset = load_preset(preset, overrides)
 
     def build() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         model = TextSentimentModel(preset.model_config(), lm=lm, tokenizer=tokenizer)

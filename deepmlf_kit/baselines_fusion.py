@@ -196,15 +196,13 @@ def train_baseline(
 
     if kind not in MODELS:
         raise DeepMLFError(f"There is no baseline {kind!r}: choose one of {', '.join(MODELS)}.")
-    preset = (
-        preset.with_overrides(overrides) if isinstance(preset, Preset) else load_preset(preset, overrides)
-    )
+    preset = load_preset(preset, overrides)
     start = av_folder(av_encoder)
 
     def build() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         model = MODELS[kind](preset.model_config(), lm=lm, tokenizer=tokenizer)
         if start is not None:
-            model.load_av_encoder(start)
+            model.load_av_encoder(start)  # type: ignore[misc]  # borrowed: both have an av_encoder
         return model, model.tokenizer
 
     return run_training(

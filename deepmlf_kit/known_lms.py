@@ -18,7 +18,10 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("gpt2", {}),
     "gpt2-medium": ("gpt2", {"n_embd": 1024, "n_layer": 24, "n_head": 16}),
     "gpt2-large": ("gpt2", {"n_embd": 1280, "n_layer": 36, "n_head": 20}),
-    "uer/gpt2-chinese-cluecorpussmall": ("gpt2", {"vocab_size": 21128, "bos_token_id": None, "eos_token_id": None}),
+    "uer/gpt2-chinese-cluecorpussmall": (
+        "gpt2",
+        {"vocab_size": 21128, "bos_token_id": None, "eos_token_id": None},
+    ),
     "HuggingFaceTB/SmolLM2-1.7B": (
         "llama",
         {

@@ -35,8 +35,8 @@ def command(
     print_metrics(result.run.metrics, result.run.path.name)
     if result.same:
         print("Every metric is bitwise the same.")
-    for name, (before, now) in result.differing.items():
-        print(f"{name}: {before:.6f} before, {now:.6f} now")
-    for name, (before, now) in result.versions.items():
-        print(f"{name}: {before} before, {now} now")
+    for name, (value, new_value) in result.differing.items():
+        print(f"{name}: {value:.6f} before, {new_value:.6f} now")
+    for name, (version, new_version) in result.versions.items():
+        print(f"{name}: {version} before, {new_version} now")
     print(f"Run folder: {result.run.path}")

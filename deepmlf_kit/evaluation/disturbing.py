@@ -87,7 +87,7 @@ def robustness(
 
 def _noisy(frames: np.ndarray, noise: float, random: np.random.Generator) -> np.ndarray:
     frames = np.asarray(frames, np.float32)
-    valid = frames.any(axis=1)
+    valid = np.asarray(frames.any(axis=1))  # [frames]
     if not valid.any():
         return frames
     spread = frames[valid].std(axis=0)

@@ -43,21 +43,21 @@ def available_presets() -> list[str]:
 
 
 def load_preset(
-    name_or_path: str | Path = "sample", overrides: Sequence[str] | dict[str, Any] = ()
+    preset: str | Path | Preset = "sample", overrides: Sequence[str] | dict[str, Any] = ()
 ) -> Preset:
     """Load a preset and change some of its keys.
 
     Args:
-        name_or_path: a name out of `available_presets()`, or a YAML file; the file may name a preset under
-            `base:` and then holds only what differs from it.
+        preset: a name out of `available_presets()`, a YAML file, or a preset that is loaded already; the file may
+            name a preset under `base:` and then holds only what differs from it.
         overrides: changes as on the command line, `["fusion.tokens=12"]`, or as a dict `{"fusion.tokens": 12}`.
 
     Raises:
         DeepMLFError: no such preset, a key that does not exist (the message suggests the right one), a value of
             the wrong type or out of bounds.
     """
-    preset = _build(Preset, _read(str(name_or_path)), "")
-    return override(preset, overrides) if overrides else preset
+    loaded = preset if isinstance(preset, Preset) else _build(Preset, _read(str(preset)), "")
+    return override(loaded, overrides) if overrides else loaded
 
 
 def preset_of(tree: dict[str, Any]) -> Preset:

@@ -106,14 +106,14 @@ class SweepPlan:
         grids = [
             dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())
         ]
-        arms = self.arms or {None: {}}
+        arms: list[tuple[str | None, Mapping[str, Any]]] = [*self.arms.items()] or [(None, {})]
         return [
             Point(
                 {**chosen, **({} if name is None else {ARM: name})},
                 {**chosen, **(changes or {})},
             )
             for chosen in grids
-            for name, changes in arms.items()
+            for name, changes in arms
         ]
 
     def changed(self, **changes: Any) -> SweepPlan:

@@ -38,9 +38,7 @@ def pretrain_av(
     Raises:
         DeepMLFError: as in `train`.
     """
-    preset = (
-        preset.with_overrides(overrides) if isinstance(preset, Preset) else load_preset(preset, overrides)
-    )
+    preset = load_preset(preset, overrides)
 
     def build() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         from ..av_encoder import AVSentimentModel

@@ -53,9 +53,7 @@ def train(
         DeepMLFError: a setting is wrong, the dataset does not fit, the folder holds a run with other settings, or
             training diverges.
     """
-    preset = (
-        preset.with_overrides(overrides) if isinstance(preset, Preset) else load_preset(preset, overrides)
-    )
+    preset = load_preset(preset, overrides)
     start = av_folder(av_encoder)
 
     def build() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
