@@ -42,7 +42,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--no-run", action="store_true", help="only clean the outputs that are there")
-    parser.add_argument("--keep-runs", action="store_true", help="take up finished trainings of the sample set")
+    parser.add_argument(
+        "--keep-runs", action="store_true", help="take up finished trainings of the sample set"
+    )
     parser.add_argument("--timeout", type=int, default=600, help="seconds that one cell may take")
     options = parser.parse_args()
     for path in options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):

@@ -264,7 +264,7 @@ def _words_drawn(made: go.Figure) -> list[Any]:
 
 def _signed(value: float) -> str:
     colour = "47,128,237" if value >= 0 else "214,69,80"
-    return f"rgba({colour},{0.06 + 0.44 * min(abs(value), 1):.2f})"
+    return f"rgba({colour},{0.06 + 0.26 * min(abs(value), 1):.2f})"
 
 
 def _said(reading: Reading) -> str:

@@ -62,7 +62,7 @@ def plot_lengths(dataset: DatasetDict) -> go.Figure:
     made.update_xaxes(title_text="split")
     for annotation, colour in zip(made.layout.annotations, ("text", "audio", "vision"), strict=True):
         annotation.font.color = COLOURS[colour]
-    made.update_layout(margin={"t": 96})
+    made.update_layout(margin={"t": 112})
     return made
 
 
