@@ -131,7 +131,7 @@ def clean_frames(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[n, d] -> the frames with NaN and infinities set to 0, and which rows hold anything at all [n] bool."""
     if not np.isfinite(frames).all():
         frames = np.nan_to_num(frames, nan=0.0, posinf=0.0, neginf=0.0)
-    return frames, frames.any(axis=1)
+    return frames, np.asarray(frames.any(axis=1))
 
 
 def average_adjacent(frames: np.ndarray, valid: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:

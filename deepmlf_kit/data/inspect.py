@@ -276,7 +276,7 @@ class _Split:
             totals[m].add(frames[valid])
 
     def lengths(self) -> Iterator[dict[str, Any]]:
-        quantities = {"words": self.words}
+        quantities: dict[str, list[Any]] = {"words": self.words}
         for m in MODALITIES:
             quantities |= {f"{m} frames": self.frames[m], f"{m} seconds": self.seconds[m]}
         for name, values in quantities.items():

@@ -316,10 +316,12 @@ def _rows(
     recipe: str,
 ) -> Iterator[Mapping[str, Any]]:
     ids, texts = list(data["id"]), list(data["raw_text"])
-    labels = {column: _numbers(data[key]) for key, column in _LABELS.items() if key in data}
+    labels: dict[str, Any] = {column: _numbers(data[key]) for key, column in _LABELS.items() if key in data}
     if classes is not None:
         labels["label_class"] = classes
-    lengths = {m: _numbers(data[f"{m}_lengths"]) for m in ("audio", "vision") if f"{m}_lengths" in data}
+    lengths: dict[str, Any] = {
+        m: _numbers(data[f"{m}_lengths"]) for m in ("audio", "vision") if f"{m}_lengths" in data
+    }
     for i in range(len(ids)):
         frames = {}
         for modality in ("audio", "vision"):

@@ -242,6 +242,10 @@ _KNOWN = {
 
 class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the Python one: the C one trusts lengths
     dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    # Attributes of the base class, which has no types.
+    _unframer: Any
+    read: Any
+    append: Any
 
     def __init__(self, reader: _Reader) -> None:
         super().__init__(reader, encoding="latin-1")

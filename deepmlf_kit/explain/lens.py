@@ -59,6 +59,7 @@ class Lens:
         collator: Collator | Callable[[Sequence[Any]], dict[str, Any]] | None = None,
     ) -> None:
         self.name = "model"
+        self.model: Any
         if isinstance(model_or_run, DeepMLFModel):
             self.model = model_or_run
         else:

@@ -96,7 +96,7 @@ def words_of(
     begins, ends = begins[:read], ends[:read]
     return Words(
         words=[text[spans[a][0] : spans[b][1]] for a, b in zip(begins, ends, strict=True)],
-        tokens=[tokenizer.decode([token]) for token in ids],
+        tokens=[str(tokenizer.decode([token])) for token in ids],
         word_of=np.where(first >= 0, group[first], -1) if len(spans) else np.full(len(ids), -1),
         start=start[begins],
         end=end[ends],

@@ -30,7 +30,7 @@ def plot_lengths(dataset: DatasetDict) -> go.Figure:
     made.update_layout(base.layout)
     # make_subplots' titles are annotations; they keep the page's grey.
     for colour, (split, part) in zip(SERIES, dataset.items(), strict=False):
-        words = [
+        words: list[float] = [
             len(text.split()) if " " in text or text.isascii() else len(text)
             for text in part.with_format(None)["text"]
         ]

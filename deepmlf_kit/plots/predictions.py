@@ -62,7 +62,7 @@ def predicted_vs_true(
     group_of = np.asarray(groups) if groups is not None else np.full(len(table), "utterances")
     heads = [name for name in ("text", "av", "fusion") if name in table]
     for i, group in enumerate(dict.fromkeys(group_of)):
-        rows = np.flatnonzero(group_of == group)
+        rows = np.flatnonzero(group_of == group).tolist()
         part = table.loc[rows]
         hover = [
             "<br>".join(

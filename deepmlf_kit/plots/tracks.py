@@ -14,7 +14,7 @@ import numpy as np
 
 from .style import COLOURS, SERIES
 
-NAMED = {
+NAMED: dict[str, dict[str, Any]] = {
     "audio": {
         "loudness": ("Loudness_sma3", "rms"),
         "pitch": ("F0semitoneFrom27.5Hz_sma3nz", "log_f0"),

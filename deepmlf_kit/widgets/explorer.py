@@ -71,7 +71,7 @@ class Explorer(anywidget.AnyWidget):
 
     _css = _front_end("explorer.css")
 
-    listing = traitlets.List().tag(sync=True)
+    listing: Any = traitlets.List().tag(sync=True)
     payload = traitlets.Dict().tag(sync=True)
     cross = traitlets.Bytes().tag(sync=True)
     self_attention = traitlets.Bytes().tag(sync=True)
