@@ -212,3 +212,14 @@ def test_an_upload_holds_what_prediction_needs_and_no_path_of_this_machine(
     assert {"README.md", "run.json", "preset.yaml", "best/config.json", "best/model.safetensors"} <= set(sent)
     texts = b"".join(content for name, content in sent.items() if not name.endswith("safetensors"))
     assert str(run.path).encode() not in texts
+
+
+def test_changed_classes_are_other_data(tmp_path):
+    from deepmlf_kit.data.sample import make_sample
+    from deepmlf_kit.training.run_folder import digest_of
+
+    data = make_sample(seed=0, train=6, valid=3, test=3)
+    classes = [data.map(lambda row, c=c: {"label_class": float(c)}) for c in (0, 1)]
+    without = data.map(lambda row: {"label_class": float("nan")})
+    assert digest_of(without) == digest_of(data)
+    assert len({digest_of(data), *map(digest_of, classes)}) == 3

@@ -245,11 +245,15 @@ def digest_of(dataset: DatasetDict) -> str:
 
     digest = hashlib.sha256()
     for name in sorted(dataset):
-        part = dataset[name].with_format(None).select_columns(["id", "text", "label"])
+        numbers = [c for c in ("label", "label_class") if c in dataset[name].column_names]
+        part = dataset[name].with_format(None).select_columns(["id", "text", *numbers])
         digest.update(name.encode())
         for column in ("id", "text"):
             digest.update("\x00".join(part[column]).encode())
-        digest.update(np.asarray(part["label"], np.float32).tobytes())
+        for column in numbers:
+            values = np.asarray(part[column], np.float32)
+            if column == "label" or not np.isnan(values).all():  # without classes as before they were kept
+                digest.update(values.tobytes())
     return digest.hexdigest()[:16]
 
 
