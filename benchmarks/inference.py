@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
-from train_step import SETUPS
+from train_step import SETUPS, heads_for
 from transformers import AutoModelForCausalLM
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
@@ -56,7 +56,7 @@ class Pass:
             DeepMLFConfig(
                 fusion_layers=list(range(layers - sizes["depth"], layers)),
                 fusion_tokens=sizes["tokens"],
-                cross_attention_heads=16 if lm_config.hidden_size % 16 == 0 else 9,
+                cross_attention_heads=heads_for(lm_config),
                 audio_dim=settings.get("audio_dim", 25),
                 vision_dim=settings.get("vision_dim", 58),
                 pad_token_id=0,

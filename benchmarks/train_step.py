@@ -38,6 +38,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConf
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
 from deepmlf_kit.embedded_lm import EMBEDDED_LM
+from deepmlf_kit.known_lms import lm_shape
 from deepmlf_kit.lm_loading import fuse_gelu
 from deepmlf_kit.losses import next_token_targets
 
@@ -48,16 +49,6 @@ SMOLLM2_135M = {
     "num_hidden_layers": 30,
     "num_attention_heads": 9,
     "num_key_value_heads": 3,
-    "vocab_size": 49152,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": True,
-}
-SMOLLM2_1_7B = {
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
     "vocab_size": 49152,
     "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
@@ -106,7 +97,7 @@ SETUPS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
         },
     ),
     "mosi-1.7b": (
-        lambda: LlamaConfig(**SMOLLM2_1_7B),
+        lambda: lm_shape(DeepMLFConfig(lm="HuggingFaceTB/SmolLM2-1.7B")),
         {
             "fusion_layers": [11, 14, 17, 20, 23],
             "fusion_tokens": 8,
@@ -130,6 +121,11 @@ SETUPS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 DEPARTS_FROM = {"mosei-base-text-kept": "mosei-base"}
 
 
+def heads_for(lm_config: Any) -> int:
+    """Cross-attention heads that divide the language model's width: the recipes' 16, else 9."""
+    return 16 if lm_config.hidden_size % 16 == 0 else 9
+
+
 class Way:
     """One way to train one set-up: builds the model and does steps."""
 
@@ -139,10 +135,9 @@ class Way:
         self.way, self.device, self.bf16 = way, device, bf16
         self.loss_lm = settings["loss_lm"]
         lm_config = make_config()
-        heads = 16 if lm_config.hidden_size % 16 == 0 else 9
         dropouts = {"attention_dropout": 0.0, "av_dropout": 0.0, "seqaug_av_p_feat": 0.0}
         self.config = DeepMLFConfig(
-            **({"cross_attention_heads": heads, "pad_token_id": 0, **dropouts} | settings),
+            **({"cross_attention_heads": heads_for(lm_config), "pad_token_id": 0, **dropouts} | settings),
             text_first=way in ("fast", "kept"),
         )
         lm = AutoModelForCausalLM.from_config(

@@ -15,10 +15,8 @@ file of the row `NAME-0.states`, `NAME-1.states`, ...
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -69,7 +67,7 @@ def open_text_store(
     if family not in _OPEN:
         try:
             family.parent.mkdir(parents=True, exist_ok=True)
-            path, lock = next(_free_files(family))
+            path, lock = _free_file(family)
         except OSError as error:
             raise DeepMLFError(
                 f"Text states cannot be kept in {folder} ({error}): name another folder."
@@ -217,16 +215,15 @@ class TextStore:
         self._used = max((sum(place) for place in self._places.values()), default=0)
 
 
-def _free_files(family: Path) -> Iterator[tuple[Path, FileLock]]:
+def _free_file(family: Path, number: int = 0) -> tuple[Path, FileLock]:
     """The first file of a row that no other process uses, with its lock held."""
-    for number in itertools.count():
-        path = family.with_name(f"{family.name}-{number}.states")
-        lock = FileLock(path.with_suffix(".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        yield path, lock
+    path = family.with_name(f"{family.name}-{number}.states")
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return _free_file(family, number + 1)
+    return path, lock
 
 
 def _fingerprint(lm: PreTrainedModel) -> list[float]:

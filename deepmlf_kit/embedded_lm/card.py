@@ -61,11 +61,11 @@ def write_card(folder: Path, measured: Measured) -> None:
         results.append(
             _result("text-generation", "held-out English", f"{name}_perplexity", m.perplexity[name])
         )
-    for name in _PROBE:
-        if m.probe:
-            results.append(
-                _result("text-classification", "sentence polarity", f"probe_{name}", m.probe[name])
-            )
+    if m.probe:
+        results += [
+            _result("text-classification", "sentence polarity", f"probe_{name}", m.probe[name])
+            for name in _PROBE
+        ]
     data = ModelCardData(
         language="en",
         license="apache-2.0",

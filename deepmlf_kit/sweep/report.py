@@ -119,9 +119,13 @@ def _reading(table: pd.DataFrame, axes: list[str]) -> str:
     means = summary(table, axes, metric)
     row = means["mean"].idxmax() if HEADINGS[metric][1] else means["mean"].idxmin()
     where = ", ".join(f"{axis} {means[axis][row]}" for axis in axes)
-    mean, deviation = means["mean"][row], means["std"][row]
-    spread = f" ± {deviation:.3f}" if deviation == deviation else ""
-    return f"The best mean {metric} is {mean:.3f}{spread}, at {where}. Mean ± deviation over the seeds, test split."
+    best = _with_spread(means["mean"][row], means["std"][row])
+    return f"The best mean {metric} is {best}, at {where}. Mean ± deviation over the seeds, test split."
+
+
+def _with_spread(mean: float, deviation: float) -> str:
+    """Mean ± deviation; of one seed (NaN) the mean alone."""
+    return f"{mean:.3f}" if deviation != deviation else f"{mean:.3f} ± {deviation:.3f}"
 
 
 def _summary_rows(table: pd.DataFrame, axes: list[str]) -> tuple[list[str], list[list[str]]]:
@@ -133,7 +137,6 @@ def _summary_rows(table: pd.DataFrame, axes: list[str]) -> tuple[list[str], list
     for i in range(len(first)):
         row = [str(first[axis][i]) for axis in axes]
         for name in metrics:
-            mean, deviation = by[name]["mean"][i], by[name]["std"][i]
-            row.append(f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation == deviation else ""))
+            row.append(_with_spread(by[name]["mean"][i], by[name]["std"][i]))
         rows.append([*row, str(first["seeds"][i]), f"{by['seconds']['mean'][i]:.0f}"])
     return [*header, "seeds", "seconds a training"], rows
