@@ -21,7 +21,7 @@ from deepmlf_kit.sweep.axes import apply, av_preset, fusion_layers
 from deepmlf_kit.sweep.plan import Claim, SweepPlan, grid_of, known_claims, plan_of
 from deepmlf_kit.sweep.report import figures, write_report
 from deepmlf_kit.sweep.results import write_table
-from deepmlf_kit.sweep.running import trial_name
+from deepmlf_kit.sweep.trials import trial_name
 
 QUICK = {**TINY, "training.epochs": 1, "pretraining.epochs": 1}
 

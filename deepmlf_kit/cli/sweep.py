@@ -39,15 +39,24 @@ def command(
     samples: Annotated[
         int | None, typer.Option(help="How many settings optuna draws (a plan with search).")
     ] = None,
+    jobs: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Processes that share the trials, each with its part of the cores and, in turn, one GPU. auto: one for "
+            "each GPU, or for each core where there is none.",
+        ),
+    ] = "1",
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="This process takes every N-th setting, from the I-th.")
+        str, typer.Option(metavar="I/N", help="This machine takes every N-th setting, from the I-th.")
     ] = "1/1",
     as_json: JsonOption = False,
 ) -> None:
     """Train over a grid of settings and seeds, or let optuna choose; stopped and repeated, it goes on.
 
-    Several devices: start the command once for each, e.g. CUDA_VISIBLE_DEVICES=0 deepmlf sweep depth --shard 1/2,
-    with the same --out; under `accelerate launch` all processes share every training.
+    Small trainings: --jobs N (or auto) trains N at once on this machine; on several machines, the same command on each
+    with its --shard I/N and one shared --out. A training that needs several devices: under `accelerate launch` all
+    processes share every training.
     """
     from ..sweep import available_plans, load_plan
 
@@ -60,10 +69,13 @@ def command(
                 print(f"{name:<14} {text}")
         return
     from ..sweep import run_sweep
+    from ..training.processes import processes
 
     with stdout_kept_for_json(as_json):
         wanted = _plan(plan, grid, preset, settings, seeds, samples)
-        result = run_sweep(wanted, dataset, out, shard=_shard(shard), tell=print)
+        result = run_sweep(wanted, dataset, out, jobs=jobs, shard=_shard(shard), tell=print)
+    if not processes().is_main_process:  # under `accelerate launch` one process speaks for all
+        return
     if as_json:
         print_json(
             {

@@ -4,8 +4,9 @@
     sweep.table          # one row a training: settings, seed, metrics, seconds
     sweep.report         # report.html, report.md beside it
 
-`plan.py` says what to train, `axes.py` what the short names of a plan mean, `running.py` trains, `searching.py` lets
-optuna choose, `results.py` gathers, `verdicts.py` compares with claims, `report.py` writes.
+`plan.py` says what to train, `axes.py` what the short names of a plan mean, `running.py` runs it, `trials.py` trains
+each, `jobs.py` and `worker.py` share them out between processes (by the locks of `locks.py`), `searching.py` lets optuna
+choose, `results.py` gathers, `verdicts.py` compares with claims, `report.py` writes.
 """
 
 from importlib import import_module

@@ -7,58 +7,124 @@ search goes on. A draw that was stopped in its training is drawn again first, an
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
+from ..training.processes import processes
+from .locks import held
 from .plan import Point, SweepPlan
 
 if TYPE_CHECKING:
+    from optuna import Study
+
     from ..training import Run
+
+LOOK_AGAIN = 1.0  # seconds between two looks at draws that other processes train
+_AGAIN = "drawn again"  # marks a draw that repeats one that was stopped
 
 
 def search(plan: SweepPlan, out: Path, train: Callable[[Point], list[Run | None]]) -> None:
-    """Draw and train until the study has `plan.samples` finished draws.
+    """Draw and train until the study has `plan.samples` finished draws, those of other processes among them.
 
     The value of a draw is the mean over the seeds of the validation value that chose the best checkpoints; the test
     split has no say.
 
     Args:
         train: one point -> its runs, one a seed; None for a run that failed.
+
+    Raises:
+        DeepMLFError: more draws failed than were asked for.
     """
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(out / "optuna.journal"))),
-        study_name=plan.name,
-        sampler=optuna.samplers.TPESampler(seed=plan.seeds[0]),
-        load_if_exists=True,
-    )
-    for stopped in study.get_trials(states=(TrialState.RUNNING,)):
-        if len(stopped.params) == len(plan.search):
-            study.enqueue_trial(stopped.params, skip_if_exists=False)
-        study.tell(stopped.number, state=TrialState.FAIL)
+    if (together := processes().num_processes) > 1:
+        raise DeepMLFError(
+            f"{together} processes of `accelerate launch` share every training, but a search draws in each process by "
+            "itself: start it without `accelerate launch`, with --jobs for several trainings at once."
+        )
+    study = _study(plan, out)
     failed = 0
-    while len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < plan.samples:
-        trial = study.ask()
-        drawn = {key: draw(trial, key, space) for key, space in plan.search.items()}
-        runs = train(Point(drawn, drawn))
-        values = [run.info["best"]["value"] for run in runs if run is not None]
-        if len(values) == len(runs) and all(map(math.isfinite, values)):
-            study.tell(trial, sum(values) / len(values))
-            continue
-        study.tell(trial, state=TrialState.FAIL)
+    while True:
+        with ExitStack() as mine:  # holds the draw's lock while it is trained
+            with held(out / "locks" / "study.lock", wait=True):
+                _enqueue_stopped(study, plan, out)
+                finished, running = (
+                    len(study.get_trials(deepcopy=False, states=(state,)))
+                    for state in (TrialState.COMPLETE, TrialState.RUNNING)
+                )
+                if finished >= plan.samples:
+                    return
+                trial = None
+                if finished + running < plan.samples:
+                    trial = study.ask()
+                    mine.enter_context(held(_lock(out, trial.number), wait=True))
+                    study.sampler = _sampler(study, plan)
+                    drawn = {key: draw(trial, key, space) for key, space in plan.search.items()}
+            if trial is None:  # enough are at it; but one may fail, or its process die
+                time.sleep(LOOK_AGAIN)
+                continue
+            runs = train(Point(drawn, drawn))
+            values = [run.info["best"]["value"] for run in runs if run is not None]
+            if len(values) == len(runs) and all(map(math.isfinite, values)):
+                study.tell(trial, sum(values) / len(values))
+                continue
+            study.tell(trial, state=TrialState.FAIL)
         failed += 1
         if failed > plan.samples:
             raise DeepMLFError(
                 f"{failed} draws of the search {plan.name!r} failed: see the reasons in {out / 'trials'} and narrow "
                 "its ranges."
             )
+
+
+def draws_left(plan: SweepPlan, out: Path) -> int:
+    """How many finished draws the study lacks."""
+    from optuna.trial import TrialState
+
+    finished = _study(plan, out).get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return max(0, plan.samples - len(finished))
+
+
+def _study(plan: SweepPlan, out: Path) -> Study:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(out / "optuna.journal"))),
+        study_name=plan.name,
+        load_if_exists=True,
+    )
+
+
+def _enqueue_stopped(study: Study, plan: SweepPlan, out: Path) -> None:
+    """Let draws whose process is gone be drawn again."""
+    from optuna.trial import TrialState
+
+    for stopped in study.get_trials(states=(TrialState.RUNNING,)):
+        with held(_lock(out, stopped.number), wait=False) as gone:
+            if not gone:
+                continue
+            if len(stopped.params) == len(plan.search):
+                study.enqueue_trial(stopped.params, user_attrs={_AGAIN: stopped.number})
+            study.tell(stopped.number, state=TrialState.FAIL)
+
+
+def _sampler(study: Study, plan: SweepPlan) -> Any:
+    """A sampler for the newest draw: each has a seed of its own, whichever process draws it, however often stopped."""
+    from optuna.samplers import TPESampler
+
+    drawn = sum(_AGAIN not in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+    return TPESampler(seed=plan.seeds[0] * 100_003 + drawn)
+
+
+def _lock(out: Path, number: int) -> Path:
+    return out / "locks" / f"draw-{number}.lock"
 
 
 def draw(trial: Any, key: str, space: Any) -> Any:

@@ -1,0 +1,283 @@
+"""The trials of a sweep's folder: what they share, and how one of them is trained.
+
+    out/
+      plan.yaml           what was asked for
+      data/               the sample set, where no dataset was given
+      av/KEY-SEED/        AV pretrainings (run folders), shared by the trials that are equal in what they depend on
+      trials/NAME/        one run folder a trial, and `NAME.json`: its varied settings, or why it failed
+      locks/              who is at what
+      logs/               what the workers of `--jobs` and their libraries said
+      results.csv, results.arrow, report.md, report.html
+
+A trial is a run folder, so one that was stopped is taken up where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ..errors import DeepMLFError
+from ..presets import Preset, load_preset
+from ..training import Run
+from ..training.processes import processes
+from .axes import apply, av_preset
+from .locks import held
+from .plan import Point, SweepPlan
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from datasets import DatasetDict
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Trial = tuple[Point, int]  # a choice of settings and a seed
+
+
+class Trials:
+    """All trials of one plan in one folder; made, it has checked or opened the folder and has its dataset.
+
+    Args:
+        plan, dataset, out, lm, tokenizer, progress: as in `run_sweep`.
+        tell: takes a line for each trial that came to its end.
+
+    Raises:
+        DeepMLFError: the plan is wrong, or `out` holds another sweep.
+    """
+
+    def __init__(
+        self,
+        plan: SweepPlan,
+        dataset: DatasetDict | str | Path | None,
+        out: Path,
+        lm: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        progress: bool = False,
+        tell: Callable[[str], None] = print,
+    ) -> None:
+        self.plan, self.out = plan, out
+        self.lm, self.tokenizer, self.progress = lm, tokenizer, progress
+        self._main = processes().is_main_process  # under `accelerate launch` one process writes and tells
+        self.tell = tell if self._main else lambda line: None
+        self.base = load_preset(plan.preset, dict(plan.set))
+        self.lm_layers = _layers_of(self.base, lm)
+        with processes().main_process_first():
+            self._open_folder()
+            self.dataset = dataset if dataset is not None else self._sample()
+
+    def check(self, points: Sequence[Point]) -> None:
+        """Refuse a wrong setting before the first training."""
+        for point in points:
+            preset, _ = self._preset(point)
+            preset.model_config()
+
+    # One trial -----------------------------------------------------------------------------------------------
+
+    def claim(self, trial: Trial, wait: bool = False) -> AbstractContextManager[bool]:
+        """Hold a trial while it is trained; False where another process is at it and we do not wait."""
+        return held(self.out / "locks" / f"{name_of(trial)}.lock", wait)
+
+    def finished(self, trial: Trial) -> bool:
+        """Whether a trial's training is finished."""
+        path = self._folder(trial) / "run.json"
+        return path.is_file() and Run.open(path.parent).finished
+
+    def failed(self, trial: Trial) -> bool:
+        """Whether a trial failed when it was last tried."""
+        note = self._note(trial)
+        return note.is_file() and "failed" in json.loads(note.read_text())
+
+    def train(self, trial: Trial, number: str = "") -> Run | None:
+        """Train a trial that was claimed, or return what is there already; None for one that failed."""
+        from torch import OutOfMemoryError
+
+        from ..training import train
+
+        point, seed = trial
+        title = f"{number} {name_of(trial)}".strip()
+        note = {"shown": point.shown, "settings": point.settings, "seed": seed}
+        there = self.finished(trial)
+        try:
+            preset, pretrained = self._preset(point)
+            av = self._pretrained(preset, seed) if pretrained else None
+            self._write_note(trial, note)
+            folder = self._folder(trial)
+            run = train(preset, self.dataset, folder, av_encoder=av, seed=seed, lm=self.lm, **self._common)
+        except (DeepMLFError, OutOfMemoryError) as error:
+            self._write_note(trial, {**note, "failed": str(error)})
+            self.tell(f"{title}: failed: {error}")
+            return None
+        if not there:
+            self.write_table()
+            self.tell(f"{title}: MAE {run.metrics.get('MAE', float('nan')):.3f}, {run.info['seconds']:.0f} s")
+        return run
+
+    def train_point(self, point: Point) -> list[Run | None]:
+        """One trial a seed, waiting for those that another process is at; None for one that failed."""
+        runs = []
+        for seed in self.plan.seeds:
+            with self.claim((point, seed), wait=True):
+                runs.append(self.train((point, seed)))
+        return runs
+
+    def forget_failures(self, trials: Sequence[Trial]) -> None:
+        """Let trials that failed be tried again."""
+        for trial in trials:
+            with self.claim(trial) as mine:
+                if mine and self.failed(trial):
+                    self._note(trial).unlink()
+
+    def pretrain_free(self, trials: Sequence[Trial]) -> None:
+        """Make the AV pretrainings of these trials that no other process is at.
+
+        One that fails is left to its trials, which say so.
+        """
+        from torch import OutOfMemoryError
+
+        wanted = {}
+        for point, seed in trials:
+            preset, pretrained = self._preset(point)
+            if pretrained:
+                wanted[self._av_name(preset, seed)] = preset, seed
+        for name, (preset, seed) in wanted.items():
+            with held(self._av_lock(name), wait=False) as mine:
+                if mine:
+                    try:
+                        self._pretrain(name, preset, seed)
+                    except (DeepMLFError, OutOfMemoryError):
+                        continue
+
+    # All of them ---------------------------------------------------------------------------------------------
+
+    def grid(self, shard: tuple[int, int] = (1, 1)) -> list[Trial]:
+        """Every n-th point of a grid with every seed; seed by seed: a sweep stopped early has whole curves."""
+        points = self.plan.points()[shard[0] - 1 :: shard[1]]
+        return [(point, seed) for seed in self.plan.seeds for point in points]
+
+    def tell_finished(self, trials: Sequence[Trial]) -> int:
+        """How many of them are finished; where some are, the user is told."""
+        count = sum(map(self.finished, trials))
+        if count:
+            self.tell(f"{count} of {len(trials)} trainings are finished already.")
+        return count
+
+    def write_table(self) -> pd.DataFrame:
+        """Gather what is finished and write it."""
+        from .results import gather, write_table
+
+        table = gather(self.out)
+        if len(table) and self._main:
+            write_table(table, self.out)
+        return table
+
+    def write_report(self, table: pd.DataFrame) -> Path | None:
+        """The report's page; None where nothing is finished."""
+        from .report import write_report
+
+        if not len(table):
+            return None
+        return write_report(self.out, self.plan, table) if self._main else self.out / "report.html"
+
+    # Inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        return {"tokenizer": self.tokenizer, "progress": self.progress, "tensorboard": False}
+
+    def _preset(self, point: Point) -> tuple[Preset, bool]:
+        return apply(self.base, point.settings, self.lm_layers, self.plan.curriculum)
+
+    def _folder(self, trial: Trial) -> Path:
+        return self.out / "trials" / name_of(trial)
+
+    def _note(self, trial: Trial) -> Path:
+        return self.out / "trials" / f"{name_of(trial)}.json"
+
+    def _write_note(self, trial: Trial, value: Any) -> None:
+        from ..training.run_folder import write_json
+
+        if self._main:
+            path = self._note(trial)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, value)
+
+    def _av_name(self, preset: Preset, seed: int) -> str:
+        wanted = json.dumps(av_preset(self.base, preset).to_dict(), sort_keys=True)
+        return f"{hashlib.sha256(wanted.encode()).hexdigest()[:8]}-{seed}"
+
+    def _av_lock(self, name: str) -> Path:
+        return self.out / "locks" / f"av-{name}.lock"
+
+    def _pretrained(self, preset: Preset, seed: int) -> Run:
+        name = self._av_name(preset, seed)
+        with held(self._av_lock(name), wait=True):
+            return self._pretrain(name, preset, seed)
+
+    def _pretrain(self, name: str, preset: Preset, seed: int) -> Run:
+        from ..training import pretrain_av
+
+        wanted = av_preset(self.base, preset)
+        return pretrain_av(wanted, self.dataset, self.out / "av" / name, seed=seed, **self._common)
+
+    def _open_folder(self) -> None:
+        path, wanted = self.out / "plan.yaml", json.loads(json.dumps(self.plan.to_dict()))
+        others = {item.name for item in self.out.iterdir()} - {"locks"} if self.out.exists() else set()
+        if others and "plan.yaml" not in others:
+            raise DeepMLFError(f"{self.out} exists and holds no sweep: choose another folder, or empty it.")
+        with held(self.out / "locks" / "plan.lock", wait=True):  # several processes may begin at once
+            there = yaml.safe_load(path.read_text()) if path.is_file() else wanted
+            # More points or seeds may be added to a sweep.
+            fixed = ("preset", "set", "curriculum", "search", "sample")
+            differing = [key for key in fixed if there.get(key) != wanted[key]]
+            if differing:
+                raise DeepMLFError(
+                    f"{self.out} holds a sweep with other settings ({', '.join(differing)}): choose another folder."
+                )
+            if not path.is_file() or there != wanted:
+                self.out.mkdir(parents=True, exist_ok=True)
+                new = path.with_name("plan.yaml.tmp")  # in one go: another process may be reading it
+                new.write_text(yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+                new.replace(path)
+
+    def _sample(self) -> Path:
+        from ..data import schema
+        from ..data.sample import make_sample
+
+        folder = self.out / "data"
+        with held(self.out / "locks" / "data.lock", wait=True):
+            if not (folder / "dataset_dict.json").is_file():
+                schema.save(make_sample(0, **self.plan.sample), folder)
+        return folder
+
+
+def trial_name(shown: Mapping[str, Any], seed: int) -> str:
+    """A readable folder name for a trial; one with long values ends in a digest of them."""
+    parts = [f"{key.split('.')[-1]}={_short(value)}" for key, value in shown.items()]
+    name = re.sub(r"[^\w=,.+-]+", "_", "_".join(parts))
+    if len(name) > 80 or any("[" in _short(value) for value in shown.values()):
+        digest = hashlib.sha256(json.dumps(dict(shown), sort_keys=True, default=str).encode()).hexdigest()[:8]
+        name = f"{name[:60]}-{digest}"
+    return f"{name}_seed={seed}"
+
+
+def name_of(trial: Trial) -> str:
+    """A trial's folder name."""
+    point, seed = trial
+    return trial_name(point.shown, seed)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _layers_of(preset: Preset, lm: PreTrainedModel | None) -> int:
+    from ..lm_loading import load_lm_config
+
+    config = lm.config if lm is not None else load_lm_config(preset.model_config())
+    return config.get_text_config().num_hidden_layers
