@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from .errors import DeepMLFError
 
@@ -142,7 +143,7 @@ class LanguageStream(nn.Module):
         Args:
             embeddings: [B, T, D].
             attention_mask: 1 for real, 0 for padding [B, S + T], S the tokens already in `cache`.
-            position_ids: position of each token [1, T].
+            position_ids: position of each token [1, T] or [B, T].
             cache: keys and values of earlier tokens; the layers add theirs to it.
 
         Returns:
@@ -182,6 +183,30 @@ class LanguageStream(nn.Module):
         args, kwargs = calls.arguments[index]
         output = self.layers[index](hidden, *args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
+
+    def keys_and_values(
+        self, index: int, hidden: Tensor, attention_mask: Tensor, position_ids: Tensor
+    ) -> Cache | None:
+        """Keys and values that one layer makes of its input, without the rest of that layer.
+
+        Args:
+            index: of the layer.
+            hidden: its input [B, T, D].
+            attention_mask, position_ids: as for `prepare`.
+
+        Returns:
+            A cache that holds them, to call this layer with on later tokens; None where the layer stores none (it
+            reads another layer's).
+        """
+        stored = _StopsWhenStored()
+        calls = self.prepare(hidden, attention_mask, position_ids, Cache(layers=[stored] * len(self.layers)))
+        try:
+            self.run_layer(index, hidden, calls)
+        except _Stored:
+            later = DynamicLayer()
+            later.update(stored.keys, stored.values)
+            return Cache(layers=[later] * len(self.layers))  # whichever layer the masks are made for
+        return None
 
     def finish(self, hidden: Tensor) -> Tensor:
         """What the LM does after its last layer (its final norm): [B, T, D] -> [B, T, D]."""
@@ -248,6 +273,18 @@ class LanguageStream(nn.Module):
                 f"The layers of {type(self.lm).__name__} run one by one do not give what the LM gives as a whole, so "
                 "MM Blocks cannot be put between them: choose another decoder LM."
             )
+
+
+class _Stored(Exception):
+    """A layer has handed its keys and values over."""
+
+
+class _StopsWhenStored(DynamicLayer):
+    """Takes a layer's keys and values, and ends the layer there."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        super().update(key_states, value_states, *args, **kwargs)
+        raise _Stored
 
 
 class _Recorder(nn.Module):

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 from transformers.utils.hub import cached_file
 
@@ -28,7 +26,8 @@ from .lm_loading import IN_MEMORY, load_lm, load_tokenizer
 from .losses import next_token_loss, next_token_targets, sentiment_loss
 from .mm_block import MMBlock
 from .seqaug import seqaug
-from .text_store import DEFAULT_GIGABYTES, TextStates, TextStore, open_text_store
+from .text_store import DEFAULT_GIGABYTES, TextStore, open_text_store
+from .walk import Walk, layers_before_training, pick
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -177,8 +176,8 @@ class DeepMLFModel(PreTrainedModel):
             DeepMLFError: the text is longer than `max_text_tokens`.
 
         A training step with `text_first` and without LM loss passes only the last text token and the fusion tokens
-        through an MM Block that stands after the LM's last layer: nothing reads the others. `text_states` is None
-        then.
+        through the LM's last layer and the MM Block after it: of the others only keys and values are read.
+        `text_states` is None then.
         """
         batch, length = input_ids.shape
         if length > self.config.max_text_tokens:
@@ -205,23 +204,25 @@ class DeepMLFModel(PreTrainedModel):
         last = (attention_mask.sum(dim=1) - 1).clamp(min=0)  # (B,)
         asked = output_lm_logits or output_hidden_states or output_attentions
         only_last = self._needs_only_last_text() and labels is not None and not asked
-        store = self.usable_text_store() if text_embeddings is None else None
-        walk = _Walk(
-            self,
-            input_ids,
+        walk = Walk(
+            self.config,
+            self.language,
+            self.mm_blocks,
             attention_mask,
             av_states,
             av_mask,
-            store,
-            output_hidden_states,
-            output_attentions,
+            input_ids=input_ids,
+            store=self.usable_text_store() if text_embeddings is None else None,
             only_text=last if only_last else None,
+            keep_states=output_hidden_states,
+            keep_attentions=output_attentions,
+            again=self.config.gradient_checkpointing_layers and self.training,
         )
         go = walk.text_first if self._goes_text_first(text) else walk.plain
         text, fusion = go(text, fusion)  # (B, L, D) or (B, 1, D), (B, F, D)
 
         # Heads
-        last_text = text[:, 0] if only_last else _row(text, last)  # (B, D)
+        last_text = text[:, 0] if only_last else pick(text, last)  # (B, D)
         said = self.heads(fusion, last_text, mean_state(av_states, av_mask))
 
         # Loss
@@ -266,13 +267,16 @@ class DeepMLFModel(PreTrainedModel):
     @property
     def layers_before_training(self) -> int:
         """How many of the LM's layers a text passes before it meets something that is trained."""
-        return self.config.fusion_layers[0] + 1 if self.config.text_is_trained else len(self.language.layers)
+        return layers_before_training(self.config, len(self.language.layers))
 
     def _needs_only_last_text(self) -> bool:
-        """Whether a step reads no more than the last text token of what the last MM Block gives."""
-        ends_with_block = len(self.language.layers) - 1 in self.config.fusion_layers
-        trained = self.training and self.config.text_first and not self.config.loss_lm
-        return trained and ends_with_block and self.config.text_is_trained
+        """Whether a step reads no more than the last text token of what the LM's last layer gives."""
+        return (
+            self.training
+            and self.config.text_first
+            and not self.config.loss_lm
+            and self.config.text_is_trained
+        )
 
     def _goes_text_first(self, text: Tensor) -> bool:
         return self.config.text_first and not text.requires_grad
@@ -388,153 +392,3 @@ class DeepMLFModel(PreTrainedModel):
                 "Pretrain one with this model's settings."
             )
         self.av_encoder.load_state_dict(pretrained.av_encoder.state_dict())
-
-
-class _Walk:
-    """One pass through the LM's layers and the MM Blocks, for one batch."""
-
-    def __init__(
-        self,
-        model: DeepMLFModel,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        av_states: Tensor,
-        av_mask: Tensor,
-        store: TextStore | None,
-        keep_states: bool,
-        keep_attentions: bool,
-        only_text: Tensor | None = None,
-    ) -> None:
-        self.language, self.blocks, self.config = model.language, model.mm_blocks, model.config
-        self.apart = model.layers_before_training
-        self.again = model.config.gradient_checkpointing_layers and model.training
-        self.store, self.input_ids = store, input_ids
-        self.av_states, self.av_mask = av_states, av_mask
-        self.keep_states, self.keep_attentions = keep_states, keep_attentions
-        self.only_text = only_text  # (B,) index of the text token that is wanted; None: all
-        self.hidden_states: list[Tensor] = []
-        self.cross_attentions: dict[int, Tensor] = {}
-        batch, self.length = attention_mask.shape
-        device, tokens = attention_mask.device, self.config.fusion_tokens
-        self.text_mask = attention_mask
-        self.mask = torch.cat([attention_mask, attention_mask.new_ones(batch, tokens)], dim=1)  # (B, L + F)
-        # Fusion token i stands at max_text_tokens + i whatever the padding: trimming it changes nothing.
-        self.text_positions = torch.arange(self.length, device=device).unsqueeze(0)  # (1, L)
-        self.fusion_positions = (self.config.max_text_tokens + torch.arange(tokens, device=device)).unsqueeze(
-            0
-        )
-
-    def plain(self, text: Tensor, fusion: Tensor) -> tuple[Tensor, Tensor]:
-        """Text and fusion tokens together through every layer."""
-        x, calls = self._joint(text, fusion)  # (B, L + F, D)
-        self._keep(x)
-        for layer in range(len(self.language.layers)):
-            x = self._layer_and_block(layer, x, calls)
-            self._keep(x)
-        return self._finish(x)
-
-    def text_first(self, text: Tensor, fusion: Tensor) -> tuple[Tensor, Tensor]:
-        """The text alone, without a gradient, as far as nothing trained touches it; then the fusion tokens
-        against its keys and values; from there on together, as in `plain`, whose results it equals."""
-        layers, apart = len(self.language.layers), self.apart
-        states, cache = self._text_alone(text, apart)
-        calls = self.language.prepare(fusion, self.mask, self.fusion_positions, cache)
-        x_f = calls.hidden
-        self._keep(states[0], x_f)
-        for layer in range(apart):
-            x_f = self.language.run_layer(layer, x_f, calls)
-            if layer < apart - 1 or not self.config.text_is_trained:
-                x_f = self._block_on_fusion(layer, x_f)
-                if self.keep_states:
-                    self._keep(states[layer + 1], x_f)
-        if not self.config.text_is_trained:
-            return self._finish(torch.cat([states[-1], x_f], dim=1))
-        x = self._block(apart - 1, torch.cat([states[-1], x_f], dim=1))  # (B, L + F, D)
-        self._keep(x)
-        _, calls = self._joint(text, fusion)
-        for layer in range(apart, layers):
-            x = self._layer_and_block(layer, x, calls)
-            self._keep(x)
-        return self._finish(x)
-
-    @torch.no_grad()
-    def _text_alone(self, text: Tensor, apart: int) -> tuple[list[Tensor], DynamicCache]:
-        """The text through the first `apart` layers, or what the store kept of that.
-
-        Returns:
-            Hidden states: the first layer's input and each layer's output [B, L, D]; only the last where they were
-            kept. Keys and values of these layers.
-        """
-        if self.store is not None and not self.keep_states:
-            keys = self.store.key(self.input_ids, self.text_mask)
-            for row in self.store.lacking(keys):
-                # One text at a time: what is kept does not depend on the batch it was first met in, so that runs
-                # that share a store stay equal to the bit.
-                length = int(self.text_mask[row].sum()) or 1
-                alone, cache = self._text_layers(
-                    text[row : row + 1, :length], self.text_mask[row : row + 1, :length], apart
-                )
-                self.store.save(keys[row], TextStates(alone[-1], cache))
-            if (kept := self.store.load(keys, self.length, text.device)) is not None:
-                return [kept.hidden], kept.cache
-        return self._text_layers(text, self.text_mask, apart)
-
-    def _text_layers(self, text: Tensor, mask: Tensor, apart: int) -> tuple[list[Tensor], DynamicCache]:
-        cache = self.language.new_cache()
-        calls = self.language.prepare(text, mask, self.text_positions[:, : text.shape[1]], cache)
-        states = [calls.hidden]
-        for layer in range(apart):
-            states.append(self.language.run_layer(layer, states[-1], calls))
-        return states, cache
-
-    def _joint(self, text: Tensor, fusion: Tensor) -> tuple[Tensor, Any]:
-        positions = torch.cat([self.text_positions, self.fusion_positions], dim=1)  # (1, L + F)
-        calls = self.language.prepare(torch.cat([text, fusion], dim=1), self.mask, positions)
-        return calls.hidden, calls
-
-    def _layer_and_block(self, layer: int, x: Tensor, calls: Any) -> Tensor:
-        def run(x: Tensor) -> Tensor:
-            return self._block(layer, self.language.run_layer(layer, x, calls))
-
-        return checkpoint(run, x, use_reentrant=False) if self.again and x.requires_grad else run(x)
-
-    def _block(self, layer: int, x: Tensor) -> Tensor:
-        """The MM Block after `layer`, on text and fusion tokens (B, L + F, D); x itself where there is none."""
-        if str(layer) not in self.blocks:
-            return x
-        if not self.config.text_is_trained:
-            x_t, x_f = x[:, : self.length], x[:, self.length :]
-            return torch.cat([x_t, self._block_on_fusion(layer, x_f)], dim=1)
-        x_t, x_f = x[:, : self.length], self._read(layer, x[:, self.length :])
-        if self.only_text is not None and layer == len(self.language.layers) - 1:
-            x_t = _row(x_t, self.only_text).unsqueeze(1)  # (B, 1, D)
-        return self.blocks[str(layer)].think(torch.cat([x_t, x_f], dim=1))
-
-    def _block_on_fusion(self, layer: int, x_f: Tensor) -> Tensor:
-        if str(layer) not in self.blocks:
-            return x_f
-        return self.blocks[str(layer)].think(self._read(layer, x_f))
-
-    def _read(self, layer: int, x_f: Tensor) -> Tensor:
-        x_f, weights = self.blocks[str(layer)].read_av(
-            x_f, self.av_states, self.av_mask, self.keep_attentions
-        )
-        if weights is not None:
-            self.cross_attentions[layer] = weights
-        return x_f
-
-    def _keep(self, *states: Tensor) -> None:
-        if self.keep_states:
-            self.hidden_states.append(torch.cat(states, dim=1))
-
-    def _finish(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.language.finish(x)
-        if self.keep_states:
-            self.hidden_states[-1] = x
-        text = x.shape[1] - self.config.fusion_tokens
-        return x[:, :text], x[:, text:]
-
-
-def _row(x: Tensor, index: Tensor) -> Tensor:
-    """Of each sample the row that `index` [B] names: [B, T, D] -> [B, D]."""
-    return x[torch.arange(len(x), device=x.device), index]

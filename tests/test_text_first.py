@@ -62,41 +62,66 @@ def test_text_first_and_kept_states_equal_the_plain_path(family, ffw, ffw_on_tex
     assert_equal(results(model, batch), expected)  # reads it
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("ffw", ["full", "lora"])
-@pytest.mark.parametrize("shape", ["padded", "full length"])
-def test_a_step_without_lm_loss_leaves_out_text_that_nothing_reads(family, ffw, shape):
-    calm = {"attention_dropout": 0.0, "av_dropout": 0.0, "seqaug_av_p_feat": 0.0, "lora_dropout": 0.0}
-    model = tiny_model(family, ffw=ffw, loss_lm=0.0, text_first=False, **calm)
-    last = len(model.language.layers) - 1
-    model = tiny_model(family, ffw=ffw, loss_lm=0.0, text_first=False, fusion_layers=[0, last], **calm)
-    model.train()
+CALM = {"attention_dropout": 0.0, "av_dropout": 0.0, "seqaug_av_p_feat": 0.0, "lora_dropout": 0.0}
+
+
+def training_model(family, **changes):
+    """A model in training mode whose step depends on nothing but weights and batch."""
+    model = tiny_model(family, loss_lm=0.0, text_first=False, **CALM, **changes).train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):  # those of an LM's own feed-forward
             module.p = 0.0
-    model.heads.eval()  # BatchNorm would move its statistics between the two steps
-    batch = SHAPES[shape]
-    names = [name for name in STATES if name != "loss_lm"]
+    model.heads.eval()  # BatchNorm would move its statistics between two steps
+    return model
 
-    def step():
-        model.zero_grad()
-        output = model(**batch)
-        output.loss.backward()
-        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        return output, ({name: getattr(output, name).detach() for name in names}, gradients)
 
-    plain, expected = step()
+def training_step(model, batch):
+    model.zero_grad()
+    output = model(**batch)
+    output.loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return output, ({name: getattr(output, name).detach() for name in STATES if name != "loss_lm"}, gradients)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("ffw", ["full", "lora"])
+@pytest.mark.parametrize("fusion_layers", [[0, 3], [1, 2], [3]], ids=["0, last", "1, 2", "last"])
+@pytest.mark.parametrize("shape", ["padded", "full length"])
+def test_a_step_without_lm_loss_leaves_out_text_that_nothing_reads(family, ffw, fusion_layers, shape):
+    model, batch = training_model(family, ffw=ffw, fusion_layers=fusion_layers), SHAPES[shape]
+    plain, expected = training_step(model, batch)
     model.config.text_first = True
     rows = []
-    block = model.mm_blocks[str(last)]
-    block.feed_forward.register_forward_pre_hook(lambda _m, x: rows.append(x[0].shape[1]))
-    fast, found = step()
+    last = model.language.feed_forward(3)
+    first_weight = next(m for m in last.modules() if getattr(m, "weight", None) is not None)
+    first_weight.register_forward_pre_hook(lambda _m, x: rows.append(x[0].numel() // x[0].shape[-1] // 3))
+    fast, found = training_step(model, batch)
     assert_equal(found, expected)
-    assert rows == [1 + model.config.fusion_tokens]
+    tokens = model.config.fusion_tokens
+    length = batch["input_ids"].shape[1]
+    assert rows == ([length, tokens] if fusion_layers == [3] else [1 + tokens])
     assert plain.text_states is not None
     assert fast.text_states is None
     assert model(**batch, output_hidden_states=True).text_states is not None
     assert model.eval()(**batch).text_states is not None
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["activations kept", "computed again"])
+def test_a_step_without_lm_loss_takes_empty_texts(checkpointing):
+    batch = tiny_batch(lengths=(4, 0, 1))
+    model = training_model("llama", gradient_checkpointing_layers=checkpointing)
+    _, expected = training_step(model, batch)
+    model.config.text_first = True
+    assert_equal(training_step(model, batch)[1], expected)
+
+
+def test_an_lm_whose_last_layer_keeps_no_keys_gives_the_same_step(monkeypatch):
+    batch = SHAPES["padded"]
+    model = training_model("llama")
+    _, expected = training_step(model, batch)
+    model.config.text_first = True
+    monkeypatch.setattr(type(model.language), "keys_and_values", lambda *_: None)
+    assert_equal(training_step(model, batch)[1], expected)
 
 
 def test_kept_states_serve_other_batches_and_paddings(tmp_path):
