@@ -17,8 +17,8 @@ from typing import Any
 from deepmlf_kit import training
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.presets import Preset
-from deepmlf_kit.sweep import trials, worker
-from deepmlf_kit.training import Run, processes
+from deepmlf_kit.sweep import locks, trials, worker
+from deepmlf_kit.training import Run
 
 FATE = os.environ.get("FATE", "")
 
@@ -51,7 +51,7 @@ def train(preset: Preset, dataset: Any, out: Path, *, seed: int, **_: Any) -> Ru
 
 
 # What takes seconds to import, and what nothing here needs.
-processes.processes = lambda: SimpleNamespace(
+trials.processes = locks.processes = lambda: SimpleNamespace(
     num_processes=1, is_main_process=True, main_process_first=contextlib.nullcontext
 )
 trials._layers_of = lambda *_: 8
