@@ -146,3 +146,36 @@ def test_a_text_head_on_a_real_language_model_reads_sentiment(
     assert head >= 0.82
     assert head >= bag + 0.05
     assert head >= probe - 0.02
+
+
+@pytest.mark.real
+@pytest.mark.timeout(1500)
+def test_deepmlf_on_a_real_language_model_reads_sentiment_without_voice_and_face(
+    gemma: dict[str, Any], dataset: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from datasets import DatasetDict
+
+    from deepmlf_kit.training import train
+
+    part = DatasetDict({**dataset, "test": dataset["test"].select(range(1000))})
+    settings = {
+        **SETTINGS,
+        "fusion.layers": [9, 11, 13, 15, 17],
+        "fusion.tokens": 4,
+        "fusion.ffw": "none",
+        "training.epochs": 4,
+        "training.batch_size": 32,
+        "training.learning_rate": 3e-4,
+    }
+    run = train(
+        "sample", part, tmp_path / "run", overrides=settings, tensorboard=False, progress=False, **gemma
+    )
+    heads = {name: run.metrics[f"{name}_Acc_2"] for name in ("text", "fusion", "av")}
+    with capsys.disabled():
+        print(
+            f"\nDeepMLF on Gemma 3 270M, {len(run.predictions())} test sentences: {run.metrics['Acc_2']:.3f}; text head "
+            f"{heads['text']:.3f}, fusion head {heads['fusion']:.3f}, AV head {heads['av']:.3f}; {run.info['seconds']:.0f} s"
+        )
+    assert run.metrics["Acc_2"] >= 0.79
+    assert heads["fusion"] >= 0.65, "the fusion tokens gather language through the LM's own attention"
+    assert heads["av"] <= 0.56, "there is no voice and no face to read"
