@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from .run_folder import FORMAT, Run, digest_of, versions, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 #: A split smaller than this is held in memory; a larger one is read from its Arrow file row by row.
@@ -61,6 +63,7 @@ def run_training(
     """
     from transformers import set_seed
 
+    from .compiling import compile_layers
     from .trainer import SentimentTrainer
 
     main = processes().is_main_process
@@ -78,10 +81,12 @@ def run_training(
     texts = None
     if recipe.keep_text and hasattr(model, "keep_text_states"):
         texts = model.keep_text_states(cache_folder() / "text-states", recipe.keep_text)
+    if recipe.compile:
+        compile_layers(model)
     run.info["preprocessing"] = run.info.get("preprocessing") or _preprocessing(preset, data)
     run.info["parameters"] = {
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "frozen": sum(p.numel() for p in model.parameters() if not p.requires_grad),
+        "frozen": sum(_weights(p) for p in model.parameters() if not p.requires_grad),
     }
     if main:
         run.save()
@@ -268,6 +273,12 @@ def _write_tables(run: Run, split: str, metrics: dict[str, float], utterances: i
     note = f"Best checkpoint on the {split} split ({utterances} utterances), preset {preset.name}, seed {run.info['seed']}."
     (run.path / "table.md").write_text(f"{markdown_table(metrics, run.path.name)}\n{note}\n")
     run.info["test"] = metrics
+
+
+def _weights(parameter: Tensor) -> int:
+    """How many weights a parameter holds; bitsandbytes packs two 4-bit weights into one number."""
+    packed = getattr(parameter, "quant_state", None)
+    return math.prod(packed.shape) if packed is not None else parameter.numel()
 
 
 def _best(trainer: Any, recipe: Recipe) -> dict[str, Any]:

@@ -92,7 +92,6 @@ class SentimentTrainer(Trainer):
             adam_beta2=recipe.betas[1],
             max_grad_norm=0.0,  # clipped by value instead, by a callback
             bf16=recipe.bf16,
-            torch_compile=recipe.compile,
             use_cpu=on_cpu(),  # lets several processes find each other there
             eval_strategy="epoch" if training else "no",
             save_strategy="epoch" if training else "no",

@@ -1,0 +1,33 @@
+"""`training.compile`: torch.compile for the parts that repeat, not for the whole model.
+
+The way through the layers is Python (kept texts are looked up, the LM prepares masks); compiled whole, it breaks into
+graphs that are made again for every batch. The layers, the MM Blocks' parts and the AV encoder are where the time
+goes, and each is one graph for all batches.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..av_encoder import AVEncoder
+from ..feed_forward import FeedForward
+from ..language import LanguageStream
+from ..mm_block import CrossAttention
+
+
+def compile_layers(model: nn.Module) -> None:
+    """Compile a model's LM layers, its MM Blocks' parts and its AV encoder in place, for batches of any size.
+
+    Nothing is compiled before the first batch comes. Outputs, names of parameters and checkpoints stay as they are.
+    """
+    import torch._dynamo
+
+    for module in list(model.modules()):
+        if isinstance(module, LanguageStream):
+            # A layer that reads or writes a cache is one graph for each place in it.
+            limit = 8 * len(module.layers)
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+            for layer in module.layers:
+                layer.compile(dynamic=True)
+        elif isinstance(module, AVEncoder | CrossAttention | FeedForward):
+            module.compile(dynamic=True)

@@ -1,0 +1,52 @@
+"""`training.compile`: the parts that repeat are compiled, once for all batches, and give the same numbers."""
+
+import shutil
+
+import pytest
+import torch
+from tiny_lms import tiny_batch, tiny_model
+
+from deepmlf_kit.training.compiling import compile_layers
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on CPU needs g++"),
+]
+
+BATCHES = [
+    tiny_batch(),
+    tiny_batch(lengths=(12, 3, 12, 4), audio=(23, 10, 4, 9), vision=(8, 10, 16, 2)),
+    tiny_batch(lengths=(6, 8), audio=(20, 11), vision=(5, 14)),
+]
+
+
+def step(model, batch):
+    model.zero_grad()
+    loss = model(**batch).loss
+    loss.backward()
+    return {"loss": loss.detach()} | {
+        name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
+    }
+
+
+@pytest.mark.parametrize(("family", "ffw"), [("llama", "lora"), ("gpt2", "full")])
+def test_compiled_parts_give_the_same_numbers_and_are_made_once_for_all_batches(family, ffw, tmp_path):
+    counters = torch._dynamo.utils.counters
+    model = tiny_model(family, ffw=ffw)
+    model.keep_text_states(tmp_path)
+    expected = [step(model, batch) for batch in BATCHES]
+    names = list(model.state_dict())
+    torch._dynamo.reset()
+    counters.clear()
+    compile_layers(model)
+    assert list(model.state_dict()) == names
+
+    graphs = []
+    for batch, wanted in zip(BATCHES, expected, strict=True):
+        found = step(model, batch)
+        graphs.append(counters["stats"]["unique_graphs"])
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert graphs[0] > 0
+    assert graphs == [graphs[0]] * len(BATCHES)
+    assert not counters["graph_break"]
