@@ -53,7 +53,7 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.kit
 
 $(VENV)/.real: $(VENV)/.test pyproject.toml constraints.txt
-	$(PIP) -e '.[test,real]'
+	$(PIP) -e '.[test,real,quantized]'
 	@touch $@
 
 install: $(VENV)/.kit  ## create .venv and install the kit

@@ -4,10 +4,15 @@ The names below are the public ones. They are imported on first use, so that `im
 fast and a machine without, say, MediaPipe can still train.
 """
 
+import logging
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Where bitsandbytes is installed, peft imports it, and on CPU it tells of a kernel it lacks and, at every step, of a
+# cast: nothing to act on.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _PUBLIC = {
     "DeepMLFConfig": "config",

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from .config import DeepMLFConfig
+from .feed_forward import is_projection
 from .known_lms import lm_shape
 from .model import DeepMLFModel
 
@@ -118,8 +120,6 @@ def plan_model(preset: Preset, text_tokens: int | None = None) -> ModelPlan:
     }
     frozen = sum(p.numel() for p in lm.parameters())
     total = sum(trained.values())
-    plain = {"float32": 4, "bfloat16": 2, "float16": 2}[config.lm_dtype]
-    bytes_a_weight = plain if config.lm_bits == 16 else config.lm_bits / 8
     language = model.language
     return ModelPlan(
         lm=type(lm).__name__,
@@ -131,7 +131,7 @@ def plan_model(preset: Preset, text_tokens: int | None = None) -> ModelPlan:
         frozen=frozen,
         checkpoint_bytes=4 * total,
         memory={
-            "language model": round(frozen * bytes_a_weight),
+            "language model": _lm_bytes(lm, config),
             **{name: total * count for name, count in TRAINED_BYTES.items()},
             "activations": round(preset.training.batch_size * _activation_bytes(model, tokens)),
         },
@@ -139,6 +139,16 @@ def plan_model(preset: Preset, text_tokens: int | None = None) -> ModelPlan:
         text_tokens=tokens,
         batch_size=preset.training.batch_size,
     )
+
+
+def _lm_bytes(lm: nn.Module, config: DeepMLFConfig) -> int:
+    """Memory of the frozen weights; of a quantized LM only the matrices of its layers are small."""
+    plain = {"float32": 4, "bfloat16": 2, "float16": 2}[config.lm_dtype]
+    head = lm.get_output_embeddings()
+    projections = [m for m in lm.modules() if is_projection(m) and m is not head]
+    small = sum(p.numel() for m in projections for p in m.parameters() if p.dim() == 2)
+    rest = sum(p.numel() for p in lm.parameters()) - small
+    return round(rest * plain + small * (plain if config.lm_bits == 16 else config.lm_bits / 8))
 
 
 def measured_rate(seconds: float = 0.2) -> float:

@@ -8,8 +8,10 @@ lora:   shared frozen W, plus a trained low-rank path       x ──► W ──
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from peft import LoraConfig, inject_adapter_in_model
+from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -26,10 +28,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, lm_feed_forward: nn.Module, config: DeepMLFConfig) -> None:
         super().__init__()
-        if config.ffw == "full":
-            body = copy.deepcopy(lm_feed_forward).float().requires_grad_(True)
-        else:
-            body = _sharing_copy(lm_feed_forward)
+        body = (_own_copy if config.ffw == "full" else _sharing_copy)(lm_feed_forward)
         if config.ffw_as_published:
             _as_published(body, trained=config.ffw == "full")
         if config.ffw == "lora":
@@ -54,10 +53,27 @@ def is_projection(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
 
 
+def _own_copy(module: nn.Module) -> nn.Module:
+    """A copy with weights of its own in float32, trained; quantized weights are turned back into numbers."""
+    body = copy.deepcopy(module)
+    for name, child in list(body.named_modules()):
+        if isinstance(child, nn.Linear) and not child.weight.is_floating_point():
+            plain = nn.Linear(child.in_features, child.out_features, child.bias is not None)
+            plain.weight = nn.Parameter(dequantize_module_weight(child).detach().float())
+            if child.bias is not None:
+                plain.bias = nn.Parameter(child.bias.detach().float())
+            body.set_submodule(name, plain)
+    return body.float().requires_grad_(True)
+
+
 def _sharing_copy(module: nn.Module) -> nn.Module:
     """A copy of the module tree that shares its tensors: new modules, the same (frozen) weights."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return copy.deepcopy(module, memo={id(tensor): tensor for tensor in tensors})
+    shared: list[Any] = [*module.parameters(), *module.buffers()]
+    # What bitsandbytes keeps of a quantized weight beside it.
+    shared += [
+        vars(m)[name] for m in module.modules() for name in ("state", "quant_state") if name in vars(m)
+    ]
+    return copy.deepcopy(module, memo={id(part): part for part in shared})
 
 
 def _as_published(body: nn.Module, trained: bool) -> None:

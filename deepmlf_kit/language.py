@@ -363,7 +363,7 @@ def find_feed_forward(layer: nn.Module, width: int, lm_name: str) -> nn.Module:
             first, second = parts.values()
             found = nn.Sequential(first, activations[0], second)
     if found is not None:
-        weight = next(p for p in found.parameters())
+        weight = next(p for p in layer.parameters() if p.is_floating_point())  # quantized ones are not
         try:
             with torch.no_grad():
                 output = found(torch.zeros(1, 1, width, dtype=weight.dtype, device=weight.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -38,6 +40,7 @@ def load_lm(config: DeepMLFConfig) -> PreTrainedModel:
     if config.lm != "embedded" and config.lm_revision is None:
         config.lm_revision = getattr(lm.config, "_commit_hash", None)
     fuse_gelu(lm)
+    _keep_gradients(lm)
     return lm.eval()
 
 
@@ -95,12 +98,23 @@ def _options(config: DeepMLFConfig) -> dict[str, Any]:
     return options
 
 
-def _quantization(bits: int) -> Any:
-    from transformers import BitsAndBytesConfig
-
+def _quantization(bits: int) -> BitsAndBytesConfig:
+    if find_spec("bitsandbytes") is None:
+        raise DeepMLFError(
+            f"lm.bits={bits} loads the language model through bitsandbytes, which is not installed: "
+            "pip install bitsandbytes, or set lm.bits=16."
+        )
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+
+
+def _keep_gradients(lm: PreTrainedModel) -> None:
+    """On some CPUs bitsandbytes packs 4-bit weights at the first call of a module in eval mode, as a frozen LM's are,
+    and no gradient passes them after that: switch it off."""
+    for module in lm.modules():
+        if "support_avx512bf16_for_cpu" in vars(module):
+            vars(module)["support_avx512bf16_for_cpu"] = False
 
 
 def _not_loaded(config: DeepMLFConfig, error: Exception) -> DeepMLFError:

@@ -254,6 +254,8 @@ class DeepMLFModel(PreTrainedModel):
             gigabytes: the most disk they may take; texts beyond it are computed each time.
         """
         name = f"{self.config.lm}@{self.config.lm_revision}"
+        if self.config.lm_bits != 16:
+            name += f" in {self.config.lm_bits} bits"
         self._text_store = open_text_store(
             folder, self.language.lm, name, self.layers_before_training, gigabytes
         )
@@ -322,7 +324,9 @@ class DeepMLFModel(PreTrainedModel):
             *self.named_parameters(remove_duplicate=False),
             *self.named_buffers(remove_duplicate=False),
         ]
-        return {name for name, tensor in tensors if id(tensor) in owned}
+        # What is saved beside parameters and buffers belongs to quantized weights, and those are the LM's.
+        beside = set(self.state_dict()) - {name for name, _ in tensors}
+        return {name for name, tensor in tensors if id(tensor) in owned} | beside
 
     @classmethod
     def from_pretrained(
