@@ -10,7 +10,8 @@ Four ways to do the same work, interleaved in one run:
 
 Weights are random; text lengths are drawn like MOSEI's (mean about 18 tokens, up to 50). First the operations
 of each way are counted (matrix products and attention, forward and backward), then times are measured: where
-the ratio of times falls short of the ratio of operations, something else is slow. Peak memory is that of a whole
+the ratio of times falls short of the ratio of operations, something else is slow. "of matmul" sets the operations a
+second against what one large matrix product reaches on this device in this run. Peak memory is that of a whole
 process that does only this way; its share of the published way's is given whole and without what the imports alone
 take. Dropout is off, so that all ways must give the same loss; the difference is printed.
 """
@@ -42,6 +43,7 @@ from deepmlf_kit.embedded_lm import EMBEDDED_LM
 from deepmlf_kit.known_lms import lm_shape
 from deepmlf_kit.lm_loading import fuse_gelu
 from deepmlf_kit.losses import next_token_targets
+from deepmlf_kit.training.compiling import compile_layers
 
 WAYS = ("published", "plain", "fast", "kept")
 SMOLLM2_135M = {
@@ -130,10 +132,11 @@ def heads_for(lm_config: Any) -> int:
 class Way:
     """One way to train one set-up: builds the model and does steps."""
 
-    def __init__(self, way: str, setup: str, device: str, folder: str, bf16: bool = False) -> None:
+    def __init__(self, way: str, setup: str, folder: str, options: dict[str, Any]) -> None:
         make_config, settings = SETUPS[setup]
         torch.manual_seed(0)
-        self.way, self.device, self.bf16 = way, device, bf16
+        device = options["device"]
+        self.way, self.device, self.bf16 = way, device, options["bf16"]
         self.loss_lm = settings["loss_lm"]
         lm_config = make_config()
         dropouts = {"attention_dropout": 0.0, "av_dropout": 0.0, "seqaug_av_p_feat": 0.0}
@@ -214,16 +217,36 @@ def make_batches(setup: str, samples: int, size: int, grouped: bool) -> list[dic
     return batches
 
 
-def measure(setup: str, ways: list[str], device: str, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def matmul_rate(options: dict[str, Any]) -> float:
+    """Operations a second of one large matrix product on this device, in the precision of the steps."""
+    device, size = options["device"], 8192 if options["device"] == "cuda" else 2048
+    dtype = torch.bfloat16 if options["bf16"] else torch.float32
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(20):
+        wait_for(device)
+        began = time.perf_counter()
+        a @ b
+        wait_for(device)
+        seconds.append(time.perf_counter() - began)
+    return 2 * size**3 / min(seconds)
+
+
+def wait_for(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(setup: str, ways: list[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Operations and times of each way, interleaved."""
     with tempfile.TemporaryDirectory() as folder:
-        runners = {way: Way(way, setup, device, folder, options["bf16"]) for way in ways}
+        runners = {way: Way(way, setup, folder, options) for way in ways}
         batches = {
             way: make_batches(setup, options["samples"], options["batch"], grouped=way != "published")
             for way in ways
         }
         if recipe := DEPARTS_FROM.get(setup):
-            runners["recipe"] = Way("published", recipe, device, folder, options["bf16"])
+            runners["recipe"] = Way("published", recipe, folder, options)
             batches["recipe"] = batches["published"]
         ways = list(runners)
         found: dict[str, dict[str, Any]] = {way: {"seconds": []} for way in ways}
@@ -239,38 +262,43 @@ def measure(setup: str, ways: list[str], device: str, options: dict[str, Any]) -
                 for batch in batches[way]:
                     runner.step(batch)
             found[way]["operations"] = counter.get_total_flops() / options["samples"]
+            if options["compile"] and way in WAYS[1:]:
+                compile_layers(runner.model)  # the counter does not see into what is compiled
+                for batch in batches[way]:
+                    runner.step(batch)
         for turn in range(options["rounds"]):
             for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
-                found[way]["seconds"].append(timed(runners[way], batches[way], device))
+                found[way]["seconds"].append(timed(runners[way], batches[way]))
         return found
 
 
-def timed(runner: Way, batches: list[dict[str, torch.Tensor]], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
+def timed(runner: Way, batches: list[dict[str, torch.Tensor]]) -> float:
+    wait_for(runner.device)
     began = time.perf_counter()
     for batch in batches:
         runner.step(batch)
-    if device == "cuda":
-        torch.cuda.synchronize()
+    wait_for(runner.device)
     return time.perf_counter() - began
 
 
-def peak_memory(setup: str, way: str, device: str, options: dict[str, Any]) -> dict[str, float]:
+def peak_memory(setup: str, way: str, options: dict[str, Any]) -> dict[str, float]:
     """Peak memory of a process that does only this way, and the size of its checkpoint (both in MB)."""
-    arguments = ["--setup", setup, "--alone", way, "--device", device, "--samples", str(2 * options["batch"])]
-    arguments += ["--batch", str(options["batch"]), "--threads", str(options["threads"])]
-    arguments += ["--bf16"] if options["bf16"] else []
+    arguments = ["--setup", setup, "--alone", way, "--samples", str(2 * options["batch"])]
+    for name in ("device", "batch", "threads"):
+        arguments += [f"--{name}", str(options[name])]
+    arguments += [f"--{name}" for name in ("bf16", "compile") if options[name]]
     done = subprocess.run(
         [sys.executable, __file__, *arguments], capture_output=True, text=True, check=True, timeout=1800
     )
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def alone(setup: str, way: str, device: str, options: dict[str, Any]) -> None:
-    before = _rss()
+def alone(setup: str, way: str, options: dict[str, Any]) -> None:
+    before, device = _rss(), options["device"]
     with tempfile.TemporaryDirectory() as folder:
-        runner = Way(way, setup, device, folder, options["bf16"])
+        runner = Way(way, setup, folder, options)
+        if options["compile"] and way in WAYS[1:]:
+            compile_layers(runner.model)
         for _ in range(2):
             for batch in make_batches(
                 setup, options["samples"], options["batch"], grouped=way != "published"
@@ -290,7 +318,9 @@ def _rss() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
-def report(setup: str, found: dict[str, dict[str, Any]], samples: int, console: Console) -> None:
+def report(
+    setup: str, found: dict[str, dict[str, Any]], samples: int, matmul: float, console: Console
+) -> None:
     recipe = found.pop("recipe", None)
     table = Table(title=f"Training step, {setup}")
     for heading in (
@@ -300,6 +330,7 @@ def report(setup: str, found: dict[str, dict[str, Any]], samples: int, console: 
         "x published",
         "operations",
         "x fewer",
+        "of matmul",
         "peak MB",
         "share",
         "less imports",
@@ -317,6 +348,7 @@ def report(setup: str, found: dict[str, dict[str, Any]], samples: int, console: 
             f"{statistics.median(ratios):.2f}",
             f"{values['operations'] / 1e9:.2f} G",
             f"{base['operations'] / values['operations']:.2f}",
+            f"{values['operations'] * statistics.median(rates) / matmul:.0%}",
             f"{values['memory']['peak']:.0f}" if "memory" in values else "",
             *(
                 (
@@ -329,6 +361,7 @@ def report(setup: str, found: dict[str, dict[str, Any]], samples: int, console: 
             f"{values['loss'] - base['loss']:+.1e}" if way != "published" else f"{base['loss']:.4f}",
         )
     console.print(table)
+    console.print(f"A large matrix product: {matmul / 1e12:.3g} T operations/s.")
     if recipe is not None:
         times = {
             way: statistics.median(a / b for a, b in zip(recipe["seconds"], values["seconds"], strict=True))
@@ -358,6 +391,9 @@ def main(
     else "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="torch.compile in all ways but the published one.")
+    ] = False,
     memory: Annotated[
         bool, typer.Option(help="Measure peak memory, each way in a process of its own.")
     ] = True,
@@ -366,22 +402,25 @@ def main(
 ) -> None:
     """Samples/s, operations and peak memory of a training step, the kit's ways beside the published one."""
     torch.set_num_threads(threads)
-    options = {"samples": samples, "batch": batch, "rounds": rounds, "threads": threads, "bf16": bf16}
+    options = {"samples": samples, "batch": batch, "rounds": rounds, "device": device, "threads": threads}
+    options |= {"bf16": bf16, "compile": compiled}
     setups = setup or ["embedded", "mosei-base", "mosei-base-text-kept", "mosi-135m"]
     if alone_way:
-        return alone(setups[0], alone_way, device, options)
-    console = Console(width=130)
+        return alone(setups[0], alone_way, options)
+    console = Console(width=140)
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} threads"
     console.print(
         f"{name}; {samples} utterances a round in batches of {batch}, {rounds} rounds; torch {torch.__version__}"
     )
     everything = {}
     for name in setups:
-        found = measure(name, list(WAYS), device, options)
+        matmul = matmul_rate(options)
+        found = measure(name, list(WAYS), options)
+        matmul = max(matmul, matmul_rate(options))
         if memory:
             for way in WAYS:
-                found[way]["memory"] = peak_memory(name, way, device, options)
-        report(name, found, samples, console)
+                found[way]["memory"] = peak_memory(name, way, options)
+        report(name, found, samples, matmul, console)
         everything[name] = found
     if save:
         save.write_text(json.dumps(everything, indent=1))
