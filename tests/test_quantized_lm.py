@@ -9,6 +9,7 @@ from safetensors import safe_open
 from tiny_lms import tiny_batch, tiny_config
 from torch import nn
 from training_fixtures import TINY, tiny_sample
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from deepmlf_kit import DeepMLFModel, lm_loading
 from deepmlf_kit.errors import DeepMLFError
@@ -88,6 +89,26 @@ def test_a_training_saves_what_was_trained_and_loads_again(bits, ffw, tmp_path):
     plain = sum(p.numel() for p in lm_loading.load_lm(tiny_config(lm="embedded")).parameters())
     assert run.info["parameters"]["frozen"] == plain
     assert 0 < run.metrics["MAE"] < 4
+
+
+@pytest.mark.slow
+@needs_bitsandbytes
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("ffw", ["full", "lora"])
+def test_gpt2_whose_projections_are_stored_turned_round_is_quantized_too(bits, ffw, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 64, "vocab_size": 97}
+    GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(tmp_path)
+    found = []
+    for lm_bits in (16, bits):
+        config = tiny_config(lm=str(tmp_path), lm_bits=lm_bits, ffw=ffw)
+        lm = lm_loading.load_lm(config)
+        torch.manual_seed(1)
+        found.append(step(DeepMLFModel(config, lm=lm).eval(), tiny_batch()))
+    (wanted_states, wanted), (states, gradients) = found
+    states_close, gradients_close = {8: (0.01, 0.02), 4: (0.05, 0.4)}[bits]  # what rounding the weights does
+    assert distance(states, wanted_states) < states_close
+    assert distance(gradients["fusion_tokens"], wanted["fusion_tokens"]) < gradients_close
 
 
 def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch):
