@@ -94,6 +94,17 @@ def test_splits_that_training_needs_are_missed_aloud(tmp_path, cache):
     assert "note: no clip of the split 'valid': training needs some" in prepared.summary()
 
 
+def test_labels_beyond_the_fields_scale_are_pointed_out(tmp_path, cache):
+    root = make_folder(tmp_path / "clips", "a", "b", "c")
+    notes = prepare_folder(root, tmp_path / "one", VOICE, cache=cache, workers=1).notes
+    assert not any("Acc-7" in note for note in notes)
+    table = root / "label.csv"
+    table.write_text(table.read_text().replace(",1,", ",5,"))
+    notes = prepare_folder(root, tmp_path / "five", VOICE, cache=cache, workers=1).notes
+    assert any("[-5, 5]" in note for note in notes)
+    assert any("Acc-7" in note and "multiply them by 0.6" in note for note in notes)
+
+
 def test_clips_that_crash_or_surprise_take_nothing_else_with_them(tmp_path, cache, faulty):
     root = make_folder(tmp_path / "clips", "a", "crashes", "b", "surprises", "prints")
     prepared = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1)

@@ -459,6 +459,11 @@ def _guessed_scale(clips: list[LabelledClip], notes: list[str]) -> float:
     notes.append(
         f"labels are taken to lie in [-{scale:g}, {scale:g}]; the largest is {largest:g}, label_scale tells of larger ones"
     )
+    if scale > 3:
+        notes.append(
+            "such labels are trained on as they are, but Acc-7 and Acc-5 take all beyond 3 and 2 for one class: for the "
+            f"field's scale of -3 to 3 multiply them by {3 / scale:.3g}"
+        )
     return scale
 
 
