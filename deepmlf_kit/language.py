@@ -12,6 +12,7 @@ then made one by one by `DeepMLFModel`, with MM Blocks between them.
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from .errors import DeepMLFError
+
+if not torch.accelerator.is_available():
+    # On CPU attention takes grouped keys and values as they are; transformers would copy them for every query head.
+    os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
 
 
 @dataclass

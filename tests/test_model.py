@@ -355,3 +355,13 @@ def test_a_layer_without_a_feed_forward_is_named():
 def test_an_lm_that_cannot_be_had_says_what_was_expected(tmp_path):
     with pytest.raises(DeepMLFError, match=r"could not be loaded .*Expected 'embedded', a Hugging Face name"):
         DeepMLFModel(tiny_config(lm=str(tmp_path / "nothing")))
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="accelerators' kernels may need the copies")
+def test_on_cpu_grouped_keys_and_values_are_not_copied_for_every_query_head(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("keys or values were copied")
+
+    monkeypatch.setattr("transformers.integrations.sdpa_attention.repeat_kv", refuse)
+    model = tiny_model("llama")  # 4 query heads, 2 of keys and values
+    model(**tiny_batch()).loss.backward()
