@@ -38,7 +38,13 @@ class Gate(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Fusion tokens [B, F, D] read AV states [B, K, d]; multi-head, no biases."""
+    """Fusion tokens [B, F, D] read AV states [B, K, d]; multi-head, no biases.
+
+    A head's keys are W_k a, so a query meets them as q (W_k a) = (W_k^T q) a, and what it reads is the weights' mean of
+    W_v a, which is W_v times the mean of a. The AV states are far narrower than all heads together and the fusion
+    tokens fewer than the steps: so queries are brought to width d and what was read back to D, and keys and values
+    [B, K, D] are never made. Results are those of the usual order, to rounding.
+    """
 
     def __init__(self, config: DeepMLFConfig, width: int) -> None:
         super().__init__()
@@ -63,25 +69,28 @@ class CrossAttention(nn.Module):
         Returns:
             What was read [B, F, D], and the attention weights [B, heads, F, K] where asked for.
         """
-        batch, tokens, width = fusion.shape
-        query = self.query(fusion).view(batch, tokens, self.heads, -1).transpose(1, 2)  # [B, h, F, D/h]
-        key, value = self.key_value(av_states).view(batch, -1, 2, self.heads, width // self.heads).unbind(2)
-        key, value = key.transpose(1, 2), value.transpose(1, 2)  # [B, h, K, D/h]
+        to_key, to_value = self.key_value.weight.unflatten(0, (2, self.heads, -1)).unbind(0)  # [h, D/h, d]
+        query = self.query(fusion).unflatten(-1, (self.heads, -1))  # [B, F, h, D/h]
+        query = torch.einsum("bfhe,hed->bhfd", query, to_key)  # [B, h, F, d]
+        rows = query.flatten(1, 2).unsqueeze(1)  # [B, 1, h F, d]: all heads meet the same AV states
+        av_states = av_states.unsqueeze(1)  # [B, 1, K, d]
         some = av_mask.any(dim=1)  # [B]
         readable = av_mask | ~some.unsqueeze(1)  # a row of all False would give NaN; it is zeroed below
         mask = readable[:, None, None, :]  # [B, 1, 1, K]
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
-            scores = (query @ key.transpose(-1, -2)) * self.scale
-            weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)  # [B, h, F, K]
-            read = F.dropout(weights, dropout) @ value
+            scores = (rows @ av_states.transpose(-1, -2)) * self.scale
+            weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)  # [B, 1, h F, K]
+            read = F.dropout(weights, dropout) @ av_states
+            weights = weights.view(*query.shape[:3], -1)
         else:
             read = F.scaled_dot_product_attention(
-                query, key, value, mask, dropout_p=dropout, scale=self.scale
+                rows, av_states, av_states, mask, dropout_p=dropout, scale=self.scale
             )
-        read = self.output(read.transpose(1, 2).reshape(batch, tokens, width))  # [B, F, D]
-        read = F.dropout(read, dropout) * some[:, None, None]
+        read = read.view_as(query)  # [B, h, F, d]
+        read = torch.einsum("bhfd,hed->bfhe", read, to_value).flatten(2)  # [B, F, D]
+        read = F.dropout(self.output(read), dropout) * some[:, None, None]
         return read, weights
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from tiny_lms import FAMILIES, LAYERS, one_of, tiny_batch, tiny_config, tiny_lm, tiny_model
 
-from deepmlf_kit import DeepMLFModel
+from deepmlf_kit import DeepMLFConfig, DeepMLFModel
 from deepmlf_kit.av_encoder import AVSentimentModel
 from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.mm_block import CrossAttention
 
 families = pytest.mark.parametrize("family", FAMILIES)
 feed_forwards = pytest.mark.parametrize("ffw", ["full", "lora"])
@@ -163,6 +164,40 @@ def test_tanh_gates_start_closed():
         assert torch.equal(
             model(**batch).fusion_states, model(**(batch | {"audio": batch["audio"] + 1})).fusion_states
         )
+
+
+@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "weights"])
+@pytest.mark.parametrize(("tokens", "steps"), [(3, 11), (11, 3)])
+def test_cross_attention_equals_keys_and_values_of_every_head_spelled_out(tokens, steps, need_weights):
+    torch.manual_seed(0)
+    width, heads = 48, 4
+    attention = CrossAttention(
+        DeepMLFConfig(cross_attention_heads=heads, av_width=10, av_heads=2), width
+    ).eval()
+    fusion = torch.randn(2, tokens, width, requires_grad=True)
+    av_states = torch.randn(2, steps, 10, requires_grad=True)
+    mask = torch.ones(2, steps, dtype=torch.bool)
+    mask[1, 1:] = False
+
+    def by_head(x):
+        return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # [B, h, T, D/h]
+
+    key, value = attention.key_value(av_states).chunk(2, dim=-1)
+    scores = by_head(attention.query(fusion)) @ by_head(key).transpose(-1, -2) * attention.scale
+    spelled = scores.masked_fill(~mask[:, None, None], float("-inf")).softmax(dim=-1)
+    wanted = attention.output((spelled @ by_head(value)).transpose(1, 2).flatten(2))
+    read, weights = attention(fusion, av_states, mask, need_weights)
+    torch.testing.assert_close(read, wanted, atol=1e-6, rtol=0)
+    if need_weights:
+        torch.testing.assert_close(weights, spelled, atol=1e-6, rtol=0)
+    learned = [fusion, av_states, *attention.parameters()]
+    pull = torch.randn_like(read)
+    for ours, theirs in zip(
+        torch.autograd.grad((read * pull).sum(), learned),
+        torch.autograd.grad((wanted * pull).sum(), learned),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
 def test_attention_on_request_equals_attention_as_usual_and_sums_to_one():
