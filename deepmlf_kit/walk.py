@@ -218,8 +218,9 @@ class Walk:
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T + F, D) -> text (B, T, D) and fusion tokens (B, F, D)."""
-        text = x.shape[1] - self.config.fusion_tokens
-        return x[:, :text], x[:, text:]
+        fusion = self.config.fusion_tokens
+        text, tokens = x.split([x.shape[1] - fusion, fusion], dim=1)
+        return text, tokens
 
     def _keep(self, *states: Tensor) -> None:
         if self.keep_states:
