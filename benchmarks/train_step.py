@@ -39,6 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
+from deepmlf_kit.dry_run import measured_rate
 from deepmlf_kit.embedded_lm import EMBEDDED_LM
 from deepmlf_kit.known_lms import lm_shape
 from deepmlf_kit.lm_loading import fuse_gelu
@@ -219,17 +220,9 @@ def make_batches(setup: str, samples: int, size: int, grouped: bool) -> list[dic
 
 def matmul_rate(options: dict[str, Any]) -> float:
     """Operations a second of one large matrix product on this device, in the precision of the steps."""
-    device, size = options["device"], 8192 if options["device"] == "cuda" else 2048
+    on_gpu = options["device"] == "cuda"
     dtype = torch.bfloat16 if options["bf16"] else torch.float32
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    seconds = []
-    for _ in range(20):
-        wait_for(device)
-        began = time.perf_counter()
-        a @ b
-        wait_for(device)
-        seconds.append(time.perf_counter() - began)
-    return 2 * size**3 / min(seconds)
+    return measured_rate(2.0, size=8192 if on_gpu else 2048, device=options["device"], dtype=dtype)
 
 
 def wait_for(device: str) -> None:

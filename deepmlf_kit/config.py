@@ -225,6 +225,11 @@ class DeepMLFConfig(PreTrainedConfig):
         """Whether an MM Block's feed-forward changes text states, which are the frozen LM's own otherwise."""
         return self.ffw_on_text and self.ffw != "none"
 
+    @property
+    def reads_only_last_text(self) -> bool:
+        """Whether a training step reads no more than the last text token of what the LM's last layer gives."""
+        return self.text_first and not self.loss_lm and self.text_is_trained
+
     def check_against_lm(self, lm_config: PreTrainedConfig) -> None:
         """Refuse what the chosen LM cannot do.
 

@@ -151,10 +151,23 @@ def _lm_bytes(lm: nn.Module, config: DeepMLFConfig) -> int:
     return round(rest * plain + small * (plain if config.lm_bits == 16 else config.lm_bits / 8))
 
 
-def measured_rate(seconds: float = 0.2) -> float:
-    """Floating-point operations a second of matrix multiplication here, the best of a moment's trials (fp32)."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a = torch.randn(1024, 1024, device=device)
+def measured_rate(
+    seconds: float = 0.2,
+    *,
+    size: int = 1024,
+    device: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> float:
+    """Floating-point operations a second of matrix multiplication here, the best of a moment's trials.
+
+    Args:
+        seconds: how long to try.
+        size: rows and columns of the square matrices.
+        device: `cpu` or `cuda`; None: the GPU where there is one.
+        dtype: of the numbers.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    a = torch.randn(size, size, device=device, dtype=dtype)
     a @ a
     best, started = float("inf"), time.perf_counter()
     while time.perf_counter() - started < seconds:
@@ -163,7 +176,7 @@ def measured_rate(seconds: float = 0.2) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - before)
-    return 2 * 1024**3 / best
+    return 2 * size**3 / best
 
 
 def _trained(module: nn.Module) -> int:
@@ -173,6 +186,12 @@ def _trained(module: nn.Module) -> int:
 def _matrices(module: nn.Module) -> int:
     """Weights that a token is multiplied with."""
     return sum(p.numel() for p in module.parameters() if p.dim() >= 2)
+
+
+def _text_rows(model: DeepMLFModel, index: int, tokens: int) -> int:
+    """Text tokens that pass a layer together with the fusion tokens, and the MM Block after it."""
+    last = index == len(model.language.layers) - 1
+    return 1 if last and model.config.reads_only_last_text else tokens
 
 
 def _flops(model: DeepMLFModel, tokens: int) -> float:
@@ -185,14 +204,14 @@ def _flops(model: DeepMLFModel, tokens: int) -> float:
     total = 0.0
     for index, layer in enumerate(layers):
         weights = _matrices(layer)
-        total += 2 * weights * (2 * fused + (tokens if index < apart else 2 * tokens))
+        text = _text_rows(model, index, tokens)
+        total += 2 * weights * (2 * fused + (tokens if index < apart else 2 * text))
         if str(index) in model.mm_blocks:
             block = model.mm_blocks[str(index)]
-            attention = _matrices(block.cross_attention)
-            total += 6 * attention * fused + 6 * config.av_width * 2 * model.language.width * config.av_steps
+            total += 6 * _matrices(block.cross_attention) * fused
             if block.feed_forward is not None:
                 inside = _matrices(block.feed_forward)
-                rows = fused + (tokens if config.ffw_on_text else 0)
+                rows = fused + (text if config.ffw_on_text else 0)
                 total += (6 if config.ffw == "full" else 4) * inside * rows
     total += 6 * _matrices(model.av_encoder) * config.av_steps
     if config.loss_lm:
@@ -205,18 +224,24 @@ def _activation_bytes(model: DeepMLFModel, tokens: int) -> float:
 
     A rule: a token leaves 8 states of width D in an LM layer and 4 in an MM Block (norms, sums, attention), and of every
     matrix of width D four thirds of its other width (products and activations). Against the tensors that autograd
-    really keeps it is between 15 % below and 25 % above, in eight models of the embedded LM and GPT-2.
+    really keeps it is between 7 % below and 35 % above, in eight models of the embedded LM and GPT-2.
     """
     config, language = model.config, model.language
     width, fused, apart = language.width, config.fusion_tokens, model.layers_before_training
     count = 0.0
     for index, layer in enumerate(language.layers):
-        rows = fused + (tokens if index >= apart else 0)
+        text = _text_rows(model, index, tokens)
+        rows = fused + (text if index >= apart else 0)
         count += rows * (8 * width + 4 / 3 * _matrices(layer) / width)
-    for block in model.mm_blocks.values():
+        if str(index) not in model.mm_blocks:
+            continue
+        block = model.mm_blocks[str(index)]
         inside = _matrices(block.feed_forward) / width if block.feed_forward is not None else 0
-        rows = fused + (tokens if config.ffw_on_text else 0)
-        count += rows * (4 * width + 4 / 3 * inside) + 6 * fused * width + 3 * config.av_steps * width
+        rows = fused + (text if config.ffw_on_text else 0)
+        count += rows * (4 * width + 4 / 3 * inside)
+        count += (
+            6 * fused * width + 3 * config.cross_attention_heads * fused * config.av_width
+        )  # cross-attention
     count += 2 * config.av_layers * config.av_steps * config.av_width * 16
     if config.loss_lm:
         count += 3 * tokens * language.config.vocab_size

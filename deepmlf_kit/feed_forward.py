@@ -58,10 +58,9 @@ def _own_copy(module: nn.Module) -> nn.Module:
     body = copy.deepcopy(module)
     for name, child in list(body.named_modules()):
         if isinstance(child, nn.Linear) and not child.weight.is_floating_point():
-            plain = nn.Linear(child.in_features, child.out_features, child.bias is not None, device="meta")
-            plain.weight = nn.Parameter(dequantize_module_weight(child).detach().float())
-            if child.bias is not None:
-                plain.bias = nn.Parameter(child.bias.detach().float())
+            plain = nn.Linear(child.in_features, child.out_features, bias=False, device="meta")
+            plain.weight = nn.Parameter(dequantize_module_weight(child).detach())
+            plain.bias = child.bias
             body.set_submodule(name, plain)
     return body.float().requires_grad_(True)
 

@@ -203,7 +203,7 @@ class DeepMLFModel(PreTrainedModel):
         # LM layers with MM Blocks between them
         last = (attention_mask.sum(dim=1) - 1).clamp(min=0)  # (B,)
         asked = output_lm_logits or output_hidden_states or output_attentions
-        only_last = self._needs_only_last_text() and labels is not None and not asked
+        only_last = self.training and self.config.reads_only_last_text and labels is not None and not asked
         walk = Walk(
             self.config,
             self.language,
@@ -270,15 +270,6 @@ class DeepMLFModel(PreTrainedModel):
     def layers_before_training(self) -> int:
         """How many of the LM's layers a text passes before it meets something that is trained."""
         return layers_before_training(self.config, len(self.language.layers))
-
-    def _needs_only_last_text(self) -> bool:
-        """Whether a step reads no more than the last text token of what the LM's last layer gives."""
-        return (
-            self.training
-            and self.config.text_first
-            and not self.config.loss_lm
-            and self.config.text_is_trained
-        )
 
     def _goes_text_first(self, text: Tensor) -> bool:
         return self.config.text_first and not text.requires_grad

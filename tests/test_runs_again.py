@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY, tiny_lm, tiny_sample
@@ -85,8 +86,12 @@ def saved_bytes(model: DeepMLFModel, batch: dict[str, torch.Tensor]) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-@pytest.mark.parametrize("changes", [{}, {"fusion.layers": [7]}, {"fusion.tokens": 32}])
-def test_the_rule_for_activations_is_near_what_autograd_keeps(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"fusion.layers": [7]}, {"fusion.tokens": 32}, {"fusion.ffw": "lora"}]
+)
+def test_the_rules_for_activations_and_operations_are_near_what_torch_keeps_and_counts(
+    changes: dict[str, Any],
+) -> None:
     preset = load_preset("sample", {**changes, "training.batch_size": 4})
     model = DeepMLFModel(preset.model_config()).train()
     batch = {
@@ -98,8 +103,11 @@ def test_the_rule_for_activations_is_near_what_autograd_keeps(changes: dict[str,
         "vision_mask": torch.ones(4, 40, dtype=torch.bool),
         "labels": torch.zeros(4),
     }
-    ruled = plan_model(preset, text_tokens=25).memory["activations"]
-    assert 0.8 < ruled / saved_bytes(model, batch) < 1.4
+    plan = plan_model(preset, text_tokens=25)
+    assert 0.8 < plan.memory["activations"] / saved_bytes(model, batch) < 1.4
+    with FlopCounterMode(display=False) as counter:
+        model(**batch).loss.backward()
+    assert 0.9 < 4 * plan.flops_per_utterance / counter.get_total_flops() < 1.05
 
 
 @pytest.mark.parametrize("name", ["mosi", "mosei-base", "mosei-large", "sims"])
