@@ -140,7 +140,8 @@ def picture_of(figure: dict[str, Any]) -> str:
 
     fig = go.Figure({"data": figure["data"], "layout": figure["layout"]}, skip_invalid=True)
     height = fig.layout.height or 420
-    raw = fig.to_image(format="png", width=fig.layout.width or WIDTH, height=height, scale=1.5)
+    # JupyterLab shows the picture at its own size until a cell is run: wider than a cell, it would be cut off.
+    raw = fig.to_image(format="png", width=fig.layout.width or WIDTH, height=height)
     image = Image.open(io.BytesIO(raw)).convert("RGBA").quantize(256, method=Image.Quantize.FASTOCTREE)
     small = io.BytesIO()
     image.save(small, "PNG", optimize=True)
