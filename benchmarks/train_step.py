@@ -3,7 +3,8 @@
 Four ways to do the same work, interleaved in one run:
 
     published   texts padded to max_text_tokens, gradients through every layer, LM logits at every position, eager
-                attention: how the authors' program computes a step, on this kit's modules
+                attention, keys and values of AV states for every head: how the authors' program computes a step,
+                otherwise on this kit's modules
     plain       padding trimmed, batches grouped by length, LM logits at targets only, fused attention
     fast        besides: the text first and without a gradient below the first MM Block (`text_first`)
     kept        besides: the text's states read from the store instead of computed (`keep_text_states`)
@@ -28,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import MethodType
 from typing import Annotated, Any
 
 import torch
@@ -44,6 +46,7 @@ from deepmlf_kit.embedded_lm import EMBEDDED_LM
 from deepmlf_kit.known_lms import lm_shape
 from deepmlf_kit.lm_loading import fuse_gelu
 from deepmlf_kit.losses import next_token_targets
+from deepmlf_kit.mm_block import CrossAttention
 from deepmlf_kit.training.compiling import compile_layers
 
 WAYS = ("published", "plain", "fast", "kept")
@@ -130,6 +133,23 @@ def heads_for(lm_config: Any) -> int:
     return 16 if lm_config.hidden_size % 16 == 0 else 9
 
 
+def published_cross_attention(
+    attention: CrossAttention,
+    fusion: torch.Tensor,
+    av_states: torch.Tensor,
+    av_mask: torch.Tensor,
+    need_weights: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-attention in the authors' order: keys and values [B, K, D] are made, then attended to by head."""
+    states = (attention.query(fusion), *attention.key_value(av_states).chunk(2, dim=-1))
+    query, key, value = (
+        x.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for x in states
+    )  # [B, h, ., D/h]
+    scores = (query @ key.transpose(-1, -2)) * attention.scale  # [B, h, F, K]
+    weights = scores.masked_fill(~av_mask[:, None, None], float("-inf")).softmax(dim=-1)
+    return attention.output((weights @ value).transpose(1, 2).flatten(2)), weights
+
+
 class Way:
     """One way to train one set-up: builds the model and does steps."""
 
@@ -153,6 +173,9 @@ class Way:
         if way != "published":
             fuse_gelu(lm)  # as the kit's loader does
         self.model = DeepMLFModel(self.config, lm=lm).to(device).train()
+        if way == "published":
+            for block in self.model.mm_blocks.values():
+                block.cross_attention.forward = MethodType(published_cross_attention, block.cross_attention)
         if way == "kept":
             self.model.keep_text_states(folder)
         trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -174,7 +197,7 @@ class Way:
         mask = F.pad(batch["attention_mask"], (0, wanted))
         gamma, self.model.config.loss_lm = self.loss_lm, 0.0  # the LM loss is made here, from all logits
         padded = batch | {"input_ids": ids, "attention_mask": mask}
-        output = self.model(**padded, output_attentions=True)  # eager cross-attention
+        output = self.model(**padded)
         states = torch.cat([output.text_states, output.fusion_states], dim=1)
         logits = self.model.language.logits(states)  # [B, L + F, V]
         if not gamma:

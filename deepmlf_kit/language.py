@@ -12,7 +12,6 @@ then made one by one by `DeepMLFModel`, with MM Blocks between them.
 from __future__ import annotations
 
 import copy
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,11 +22,8 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from .attention import attend_short
 from .errors import DeepMLFError
-
-if not torch.accelerator.is_available():
-    # On CPU attention takes grouped keys and values as they are; transformers would copy them for every query head.
-    os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
 
 
 @dataclass
@@ -56,6 +52,7 @@ class LanguageStream(nn.Module):
     def __init__(self, lm: PreTrainedModel) -> None:
         super().__init__()
         self.lm = lm.eval().requires_grad_(False)
+        attend_short(lm)
         self.config: PreTrainedConfig = lm.config.get_text_config()
         self._owner_path, self._list_name = _find_layer_list(lm, self.config)
         self._dry_run_lock = threading.Lock()

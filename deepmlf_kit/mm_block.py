@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .attention import attend
 from .config import DeepMLFConfig
 from .feed_forward import FeedForward
 
@@ -72,26 +73,15 @@ class CrossAttention(nn.Module):
         to_key, to_value = self.key_value.weight.unflatten(0, (2, self.heads, -1)).unbind(0)  # [h, D/h, d]
         query = self.query(fusion).unflatten(-1, (self.heads, -1))  # [B, F, h, D/h]
         query = torch.einsum("bfhe,hed->bhfd", query, to_key)  # [B, h, F, d]
-        rows = query.flatten(1, 2).unsqueeze(1)  # [B, 1, h F, d]: all heads meet the same AV states
-        av_states = av_states.unsqueeze(1)  # [B, 1, K, d]
         some = av_mask.any(dim=1)  # [B]
         readable = av_mask | ~some.unsqueeze(1)  # a row of all False would give NaN; it is zeroed below
-        mask = readable[:, None, None, :]  # [B, 1, 1, K]
+        hidden = query.new_zeros(readable.shape).masked_fill(~readable, float("-inf"))  # [B, K]
+        steps = av_states.unsqueeze(1)  # [B, 1, K, d]: all heads meet the same AV states
         dropout = self.dropout if self.training else 0.0
-        weights = None
-        if need_weights:
-            scores = (rows @ av_states.transpose(-1, -2)) * self.scale
-            weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)  # [B, 1, h F, K]
-            read = F.dropout(weights, dropout) @ av_states
-            weights = weights.view(*query.shape[:3], -1)
-        else:
-            read = F.scaled_dot_product_attention(
-                rows, av_states, av_states, mask, dropout_p=dropout, scale=self.scale
-            )
-        read = read.view_as(query)  # [B, h, F, d]
+        read, weights = attend(query, steps, steps, hidden[:, None, None], scale=self.scale, dropout=dropout)
         read = torch.einsum("bhfd,hed->bfhe", read, to_value).flatten(2)  # [B, F, D]
         read = F.dropout(self.output(read), dropout) * some[:, None, None]
-        return read, weights
+        return read, weights if need_weights else None
 
 
 class MMBlock(nn.Module):

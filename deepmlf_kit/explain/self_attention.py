@@ -1,6 +1,6 @@
 """Attention of fusion tokens to the text, read inside the LM without switching its attention kernel.
 
-Where it stands: used by `capture`. An LM that runs `scaled_dot_product_attention` keeps its weights to itself.
+Where it stands: used by `capture`. An LM that runs a fused kernel keeps its weights to itself.
 The usual way out, switching the LM to eager attention, changes its numbers and the LM of every other thread.
 Here the kernel's entry in transformers' table of attention functions is wrapped for a while: the wrapper
 computes the weights of the last F queries (the fusion tokens) from the same queries, keys and mask, and passes
@@ -23,7 +23,6 @@ from ..errors import DeepMLFError
 from ..language import LanguageStream
 from .hooks import forward_hooks
 
-_WRAPPED = "sdpa"
 _one_at_a_time = threading.Lock()
 
 
@@ -42,14 +41,18 @@ def recorded_self_attention(language: LanguageStream, tokens: int) -> Iterator[d
     modules = [_attention_of(layer) for layer in language.layers]
     index = {id(module): number for number, module in enumerate(modules)}
     owner = threading.get_ident()
-    inner = ALL_ATTENTION_FUNCTIONS[_WRAPPED]
+    kernel = language.config._attn_implementation
+    inner = ALL_ATTENTION_FUNCTIONS.get(kernel)  # None: eager attention, which stands in the LM's own file
 
     # In the fast path a layer runs twice, for the text and then for the fusion tokens: the later call counts.
     def wrapper(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
     ) -> Any:
         layer = index.get(id(module))
-        if layer is not None and threading.get_ident() == owner:
+        readable = attention_mask is None or (
+            isinstance(attention_mask, Tensor) and attention_mask.dim() == 4
+        )
+        if layer is not None and threading.get_ident() == owner and readable:
             found[layer] = _weights(query, key, attention_mask, kwargs.get("scaling"), tokens)
         return inner(module, query, key, value, attention_mask, **kwargs)
 
@@ -59,12 +62,14 @@ def recorded_self_attention(language: LanguageStream, tokens: int) -> Iterator[d
             found[index[id(module)]] = weights[:, :, -tokens:].detach().float()
 
     with _one_at_a_time:
-        ALL_ATTENTION_FUNCTIONS[_WRAPPED] = wrapper
+        if inner is not None:
+            ALL_ATTENTION_FUNCTIONS[kernel] = wrapper
         try:
             with forward_hooks((module, eager) for module in modules):
                 yield found
         finally:
-            del ALL_ATTENTION_FUNCTIONS[_WRAPPED]
+            if inner is not None:
+                del ALL_ATTENTION_FUNCTIONS[kernel]
     if len(found) != len(modules):
         raise DeepMLFError(
             f"The attention of {type(language.lm).__name__} runs as {language.config._attn_implementation!r}, which "
