@@ -5,7 +5,7 @@ Four ways to do the same work, interleaved in one run:
     published   texts padded to max_text_tokens, gradients through every layer, LM logits at every position, eager
                 attention, keys and values of AV states for every head: how the authors' program computes a step,
                 otherwise on this kit's modules
-    plain       padding trimmed, batches grouped by length, LM logits at targets only, fused attention
+    plain       padding trimmed, batches grouped by length, LM logits at targets only, the kit's attention
     fast        besides: the text first and without a gradient below the first MM Block (`text_first`)
     kept        besides: the text's states read from the store instead of computed (`keep_text_states`)
 

@@ -82,6 +82,7 @@ def _short_mask(**arguments: Any) -> Tensor:
     """An entry of transformers' table of masks: what is added to scores; where some query sees nothing (an empty
     text), which of them count, for the fused kernel, which reads zero there."""
     counts = sdpa_mask(**arguments | {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+    assert counts is not None  # both ways to skip it are closed
     if not counts.any(dim=-1).all():
         return counts
     dtype = arguments.get("dtype", torch.float32)

@@ -54,6 +54,7 @@ def recorded_self_attention(language: LanguageStream, tokens: int) -> Iterator[d
         )
         if layer is not None and threading.get_ident() == owner and readable:
             found[layer] = _weights(query, key, attention_mask, kwargs.get("scaling"), tokens)
+        assert inner is not None  # only then this stands in the table
         return inner(module, query, key, value, attention_mask, **kwargs)
 
     def eager(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
