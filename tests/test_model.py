@@ -166,7 +166,7 @@ def test_tanh_gates_start_closed():
         )
 
 
-@pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "weights"])
+@pytest.mark.parametrize("need_weights", [False, True], ids=["read only", "weights"])
 @pytest.mark.parametrize(("tokens", "steps"), [(3, 11), (11, 3)])
 def test_cross_attention_equals_keys_and_values_of_every_head_spelled_out(tokens, steps, need_weights):
     torch.manual_seed(0)
