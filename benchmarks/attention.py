@@ -2,7 +2,7 @@
 
 Forward and back on CPU, side by side in one run, for the shapes of an utterance (a text with its fusion tokens, the
 fusion tokens alone against the text's keys and values) and for longer ones: where the ratio falls below 1 the fused
-kernel is the faster one, and the kit uses it there (`deepmlf_kit.attention.LONGEST`).
+kernel is the faster one, and the kit uses it there (`deepmlf_kit.model.attention.LONGEST`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepmlf_kit.attention import attend
+from deepmlf_kit.model.attention import attend
 
 #: name -> query heads, key heads, width of a head.
 HEADS = {"GPT-2": (12, 12, 64), "SmolLM2-135M": (9, 3, 64)}

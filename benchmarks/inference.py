@@ -27,7 +27,7 @@ from train_step import SETUPS, heads_for
 from transformers import AutoModelForCausalLM
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
-from deepmlf_kit.lm_loading import fuse_gelu
+from deepmlf_kit.model.lm_loading import fuse_gelu
 
 #: size -> its name on the axis, its values.
 SIZES: dict[str, tuple[str, list[int]]] = {
@@ -117,8 +117,8 @@ def show(size: str, rows: list[dict[str, Any]], console: Console) -> None:
 
 def draw(measured: dict[str, list[dict[str, Any]]], lm: str, path: Path) -> None:
     """Time and operations over each size, both against their first value."""
-    from deepmlf_kit.html_page import figure_html, page
     from deepmlf_kit.plots.style import COLOURS, figure
+    from deepmlf_kit.rendering.html_page import figure_html, page
 
     parts = []
     for size, rows in measured.items():
@@ -142,7 +142,7 @@ def draw(measured: dict[str, list[dict[str, Any]]], lm: str, path: Path) -> None
 
 def predict_once(clip: Path | None, repeats: int, console: Console) -> None:
     """`deepmlf predict` from a fresh process, and the same question to a loaded Predictor."""
-    from deepmlf_kit.predict import Predictor
+    from deepmlf_kit.predict.predictor import Predictor
 
     with tempfile.TemporaryDirectory() as folder:
         if clip is None:

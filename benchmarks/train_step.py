@@ -41,13 +41,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
-from deepmlf_kit.dry_run import measured_rate
 from deepmlf_kit.embedded_lm import EMBEDDED_LM
-from deepmlf_kit.known_lms import lm_shape
-from deepmlf_kit.lm_loading import fuse_gelu
-from deepmlf_kit.losses import next_token_targets
-from deepmlf_kit.mm_block import CrossAttention
+from deepmlf_kit.model.known_lms import lm_shape
+from deepmlf_kit.model.lm_loading import fuse_gelu
+from deepmlf_kit.model.losses import next_token_targets
+from deepmlf_kit.model.mm_block import CrossAttention
 from deepmlf_kit.training.compiling import compile_layers
+from deepmlf_kit.training.dry_run import measured_rate
 
 WAYS = ("published", "plain", "fast", "kept")
 SMOLLM2_135M = {

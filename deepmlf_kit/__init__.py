@@ -15,11 +15,11 @@ __version__ = "0.1.0"
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _PUBLIC = {
-    "DeepMLFConfig": "config",
-    "DeepMLFModel": "model",
-    "DeepMLFOutput": "model",
-    "Prediction": "predict",
-    "Predictor": "predict",
+    "DeepMLFConfig": "model.config",
+    "DeepMLFModel": "model.deepmlf",
+    "DeepMLFOutput": "model.deepmlf",
+    "Prediction": "predict.predictor",
+    "Predictor": "predict.predictor",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -18,7 +18,7 @@ import typer
 
 from deepmlf_kit.embedded_lm import EMBEDDED_LM
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.predict import BUNDLED
+from deepmlf_kit.predict.predictor import BUNDLED
 
 LIMIT = 10_000_000  # bytes, with the language model
 SMALL = {"fusion.ffw": "lora", "fusion.lora_r": 16, "fusion.lora_alpha": 32, "fusion.lora_dropout": 0.05}
@@ -51,8 +51,8 @@ def main(
 def _train(work: Path, utterances: int, seed: int, settings: list[str]) -> Any:
     from deepmlf_kit.data import schema
     from deepmlf_kit.data.sample import make_sample
-    from deepmlf_kit.presets import load_preset
     from deepmlf_kit.training import pretrain_av, train
+    from deepmlf_kit.training.presets import load_preset
 
     preset = load_preset("sample", SMALL).with_overrides(settings)
     data = work / "data"
@@ -107,7 +107,7 @@ def _check(run: Any, out: Path) -> None:
 
     from deepmlf_kit import Predictor
     from deepmlf_kit.data.sample import make_sample
-    from deepmlf_kit.metrics import score
+    from deepmlf_kit.training.metrics import score
 
     fresh = make_sample(run.info["seed"] + 1000, train=1, valid=1, test=400)["test"].with_format("numpy")
     rows = [fresh[i] for i in range(len(fresh))]

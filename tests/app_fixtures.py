@@ -19,7 +19,7 @@ def tiny_run(folder: Path) -> Path:
     from deepmlf_kit.data.sample_grammar import make_sentence
     from deepmlf_kit.data.sample_signals import AUDIO_DIM, VISION_DIM
     from deepmlf_kit.features import FeatureRecipe
-    from deepmlf_kit.presets import load_preset
+    from deepmlf_kit.training.presets import load_preset
     from deepmlf_kit.training.run_folder import FORMAT, Run
 
     rng = np.random.default_rng(0)

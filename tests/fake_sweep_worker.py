@@ -16,9 +16,9 @@ from typing import Any
 
 from deepmlf_kit import training
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.presets import Preset
 from deepmlf_kit.sweep import locks, trials, worker
 from deepmlf_kit.training import Run
+from deepmlf_kit.training.presets import Preset
 
 FATE = os.environ.get("FATE", "")
 

@@ -19,7 +19,7 @@ from clips_made import make_clip
 from conftest import CHROMIUM_FLAGS, SHARED
 
 from deepmlf_kit.app.examples import FOLDER
-from deepmlf_kit.predict import BUNDLED
+from deepmlf_kit.predict.predictor import BUNDLED
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 PATIENCE = 120_000  # milliseconds: test machines are shared

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deepmlf_kit.predict import BUNDLED
+from deepmlf_kit.predict.predictor import BUNDLED
 
 NEUTRAL = "I will tell you about it now"
 

@@ -12,11 +12,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY, tiny_lm, tiny_sample
 
-from deepmlf_kit.baselines_fusion import MODELS, train_baseline
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.evaluate import evaluate
-from deepmlf_kit.presets import load_preset
+from deepmlf_kit.evaluation.evaluate import evaluate
+from deepmlf_kit.model.baselines_fusion import MODELS, train_baseline
 from deepmlf_kit.training import pretrain_av
+from deepmlf_kit.training.presets import load_preset
 
 QUICK = {**TINY, "training.epochs": 1, "pretraining.epochs": 1}
 
@@ -117,7 +117,7 @@ def test_an_unknown_baseline_and_too_long_a_prompt_are_refused(
 def test_kept_last_states_give_what_the_language_model_gives(
     language: dict[str, Any], tmp_path: Path
 ) -> None:
-    from deepmlf_kit.baselines import TextSentimentModel
+    from deepmlf_kit.model.baselines import TextSentimentModel
 
     model = TextSentimentModel(load_preset("sample", QUICK).model_config(), **language).eval()
     one = batch((5, 3, 4))

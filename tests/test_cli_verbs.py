@@ -44,7 +44,7 @@ def test_presets_lists_the_published_recipes(capsys):
 
 
 def test_presets_prints_one_as_yaml_that_loads_again(tmp_path: Path, capsys):
-    from deepmlf_kit.presets import load_preset
+    from deepmlf_kit.training.presets import load_preset
 
     assert run(["presets", "mosi"]) == 0
     copy = tmp_path / "mine.yaml"

@@ -13,9 +13,9 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY, tiny_lm, tiny_sample
 
-from deepmlf_kit import demo
-from deepmlf_kit.demo import modality_table, run_demo
-from deepmlf_kit.evaluate import evaluate
+from deepmlf_kit.evaluation.evaluate import evaluate
+from deepmlf_kit.experiments import demo
+from deepmlf_kit.experiments.demo import modality_table, run_demo
 from deepmlf_kit.experiments.modality_table import modality_table as experiment
 
 

@@ -18,12 +18,12 @@ from deepmlf_kit import evaluation
 from deepmlf_kit.data.labels import class_labels
 from deepmlf_kit.data.schema import DatasetError
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.evaluate import evaluate
 from deepmlf_kit.evaluation.disturbing import disturbances
+from deepmlf_kit.evaluation.evaluate import evaluate
 from deepmlf_kit.evaluation.intervals import groups_of
-from deepmlf_kit.metrics import score
-from deepmlf_kit.presets import load_preset
 from deepmlf_kit.training import train
+from deepmlf_kit.training.metrics import score
+from deepmlf_kit.training.presets import load_preset
 
 
 def made_up(count: int = 120, error: float = 0.5, seed: int = 0, clips: int = 1) -> pd.DataFrame:

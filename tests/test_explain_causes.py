@@ -99,7 +99,7 @@ def test_a_token_that_the_mean_leaves_out_is_left_out(model, batch):
         output = model(**batch)
     last = int(batch["attention_mask"].sum()) - 1
     kept = output.fusion_states[:, [0, 1, 3, 4]]
-    from deepmlf_kit.av_encoder import mean_state
+    from deepmlf_kit.model.av_encoder import mean_state
 
     with torch.no_grad():
         said = model.heads(kept, output.text_states[:, last], mean_state(output.av_states, output.av_mask))
@@ -159,7 +159,7 @@ def test_wrong_choices_are_refused(model, batch):
 
 
 def test_steps_and_frames_agree_with_the_encoders_pooling():
-    from deepmlf_kit.av_encoder import pool_to_steps
+    from deepmlf_kit.model.av_encoder import pool_to_steps
 
     for length, steps in ((23, 10), (10, 10), (4, 10)):
         mask = torch.arange(25) < length

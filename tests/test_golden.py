@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from deepmlf_kit.convert import authors_config, load_authors_checkpoint, to_authors_names
+from deepmlf_kit.model.convert import authors_config, load_authors_checkpoint, to_authors_names
 
 GOLDEN = Path(os.environ.get("DEEPMLF_GOLDEN", Path(__file__).parents[1].parent / "shared" / "golden"))
 CASES = sorted(GOLDEN.glob("*.npz"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.metrics import mean_and_deviation, score
+from deepmlf_kit.training.metrics import mean_and_deviation, score
 
 GOLDEN = Path(os.environ.get("DEEPMLF_GOLDEN", Path(__file__).parents[1].parent / "shared" / "golden"))
 

@@ -5,9 +5,9 @@ import torch
 from tiny_lms import FAMILIES, LAYERS, one_of, tiny_batch, tiny_config, tiny_lm, tiny_model
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
-from deepmlf_kit.av_encoder import AVSentimentModel
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.mm_block import CrossAttention
+from deepmlf_kit.model.av_encoder import AVSentimentModel
+from deepmlf_kit.model.mm_block import CrossAttention
 
 families = pytest.mark.parametrize("family", FAMILIES)
 feed_forwards = pytest.mark.parametrize("ffw", ["full", "lora"])

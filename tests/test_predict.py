@@ -14,7 +14,7 @@ from deepmlf_kit import Predictor
 from deepmlf_kit.cli.frame import run as deepmlf
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features.clip import ClipFeatures, ClipFound
-from deepmlf_kit.predict import disagreements, polarity
+from deepmlf_kit.predict.predictor import disagreements, polarity
 from deepmlf_kit.training import pretrain_av, train
 
 

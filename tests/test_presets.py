@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.presets import Preset, available_presets, load_preset, preset_text
+from deepmlf_kit.training.presets import Preset, available_presets, load_preset, preset_text
 
 # The table of published recipes (docs): preset -> setting -> value
 PUBLISHED = {
@@ -129,7 +129,7 @@ def test_every_preset_gives_a_valid_model_and_survives_yaml(tmp_path):
 
 def test_every_setting_of_the_model_reaches_it():
     """A key that nothing reads is worse than none: each model key must change the config it maps to."""
-    from deepmlf_kit.presets.tree import MODEL_KEYS
+    from deepmlf_kit.training.presets.tree import MODEL_KEYS
 
     preset = Preset()
     sections = {f.name for f in fields(Preset) if is_dataclass(getattr(preset, f.name))}

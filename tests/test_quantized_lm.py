@@ -11,8 +11,9 @@ from torch import nn
 from training_fixtures import TINY, tiny_sample
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from deepmlf_kit import DeepMLFModel, lm_loading
+from deepmlf_kit import DeepMLFModel
 from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.model import lm_loading
 from deepmlf_kit.training import train
 
 needs_bitsandbytes = pytest.mark.skipif(

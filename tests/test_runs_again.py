@@ -15,12 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY, tiny_lm, tiny_sample
 
 from deepmlf_kit.cli.frame import run as command
-from deepmlf_kit.dry_run import plan_model
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.model import DeepMLFModel
-from deepmlf_kit.presets import load_preset
-from deepmlf_kit.rerun import rerun
+from deepmlf_kit.experiments.rerun import rerun
+from deepmlf_kit.model.deepmlf import DeepMLFModel
 from deepmlf_kit.training import train
+from deepmlf_kit.training.dry_run import plan_model
+from deepmlf_kit.training.presets import load_preset
 
 QUICK = {**TINY, "training.epochs": 1}
 

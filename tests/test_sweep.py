@@ -15,13 +15,13 @@ from training_fixtures import TINY, tiny_lm, tiny_sample
 
 from deepmlf_kit.cli.frame import run as command
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.presets import load_preset
 from deepmlf_kit.sweep import available_plans, findings, load_plan, run_sweep
 from deepmlf_kit.sweep.axes import apply, av_preset, fusion_layers
 from deepmlf_kit.sweep.plan import Claim, SweepPlan, grid_of, known_claims, plan_of
 from deepmlf_kit.sweep.report import figures, write_report
 from deepmlf_kit.sweep.results import write_table
 from deepmlf_kit.sweep.trials import trial_name
+from deepmlf_kit.training.presets import load_preset
 
 QUICK = {**TINY, "training.epochs": 1, "pretraining.epochs": 1}
 

@@ -9,7 +9,7 @@ import torch
 from tiny_lms import FAMILIES, tiny_batch, tiny_lm, tiny_model
 
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.text_store import open_text_store
+from deepmlf_kit.model.text_cache import open_text_store
 
 SHAPES = {
     "padded": tiny_batch(),

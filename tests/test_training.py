@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY, tiny_lm, tiny_sample
 
-from deepmlf_kit.baselines import late_fusion, train_text_only
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.presets import load_preset
-from deepmlf_kit.training import Run, engine, pretrain_av, train
+from deepmlf_kit.model.baselines import late_fusion, train_text_only
+from deepmlf_kit.training import Run, pretrain_av, train
+from deepmlf_kit.training import driver as engine
 from deepmlf_kit.training.callbacks import ClipByValue, StopWhenDiverged, epochs_of
+from deepmlf_kit.training.presets import load_preset
 from deepmlf_kit.training.trainer import LengthGrouped, decayed_parameters, last_checkpoint
 
 
@@ -150,7 +151,7 @@ def test_training_leaves_the_language_model_as_it_was(dataset: Any, tmp_path: Pa
 
 
 def test_only_matrices_are_decayed(language: Any) -> None:
-    from deepmlf_kit.model import DeepMLFModel
+    from deepmlf_kit.model.deepmlf import DeepMLFModel
 
     lm, tokenizer = language
     model = DeepMLFModel(load_preset("sample", TINY).model_config(), lm=lm, tokenizer=tokenizer)

@@ -19,7 +19,7 @@ from .uploads import check_upload
 
 if TYPE_CHECKING:
     from ..features.recipe import FeatureRecipe
-    from ..predict import Prediction
+    from ..predict.predictor import Prediction
     from .models import Models
     from .sessions import Session
     from .settings import Settings

@@ -14,7 +14,7 @@ from ..features import feature_names
 if TYPE_CHECKING:
     from ..features.clip import ClipFeatures
     from ..features.recipe import FeatureRecipe
-    from ..predict import Prediction
+    from ..predict.predictor import Prediction
     from .reasons import Reasons
 
 

@@ -29,7 +29,7 @@ from ..features.transcript import transcribe
 
 if TYPE_CHECKING:
     from ..features.recipe import FeatureRecipe
-    from ..predict import Prediction, Predictor
+    from ..predict.predictor import Prediction, Predictor
     from .settings import Settings
 
 _log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import DeepMLFError
 from ..features.recipe import FeatureRecipe
-from ..predict import Predictor
+from ..predict.predictor import Predictor
 
 _log = logging.getLogger(__name__)
 

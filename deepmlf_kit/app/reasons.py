@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ..explain import Reading
     from ..features.clip import ClipFeatures
     from ..features.recipe import FeatureRecipe
-    from ..predict import Predictor
+    from ..predict.predictor import Predictor
 
 MOMENT = 0.6  # seconds that are taken out at a time
 

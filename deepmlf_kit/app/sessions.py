@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..features.clip import ClipFeatures
-    from ..predict import Prediction
+    from ..predict.predictor import Prediction
     from .live import LiveSession
     from .reasons import Reasons
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .reasons import strongest
 
 if TYPE_CHECKING:
-    from ..predict import Prediction
+    from ..predict.predictor import Prediction
     from .models import Status
     from .reasons import Reasons
 

@@ -19,6 +19,6 @@ def command(
 
     Takes minutes on two cores and needs no network. Stopped and called again, it goes on.
     """
-    from ..demo import run_demo
+    from ..experiments.demo import run_demo
 
     run_demo(out, seed, quick)

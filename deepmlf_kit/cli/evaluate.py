@@ -50,7 +50,7 @@ def command(
 ) -> None:
     """Score a run's best checkpoint: the metrics of its field on one split, and how far to trust them."""
     from .. import evaluation
-    from ..evaluate import evaluate
+    from ..evaluation.evaluate import evaluate
     from ..training import Run
 
     answer: dict[str, Any] = {}
@@ -119,7 +119,7 @@ def command(
 
 
 def _shown(metrics: dict[str, float]) -> dict[str, float]:
-    from ..metrics import HEADINGS
+    from ..training.metrics import HEADINGS
 
     return {name: value for name, value in metrics.items() if name in HEADINGS}
 
@@ -129,15 +129,15 @@ def _other_name(run: Path, other: Path) -> str:
 
 
 def _texts(run: Any, dataset: Path | None, split: str) -> list[str]:
-    from ..training.engine import open_dataset
+    from ..training.driver import open_dataset
 
     data, _ = open_dataset(dataset if dataset is not None else run.info["dataset"]["path"])
     return list(data[split]["text"])
 
 
 def _comparison(found: dict[str, Comparison], one: str, other: str) -> str:
-    from ..html_page import table_markdown
-    from ..metrics import HEADINGS
+    from ..rendering.html_page import table_markdown
+    from ..training.metrics import HEADINGS
 
     names = {"one": one, "other": other, "neither": "neither"}
     rows = [
@@ -155,8 +155,8 @@ def _comparison(found: dict[str, Comparison], one: str, other: str) -> str:
 def _as_markdown(table: pd.DataFrame) -> str:
     import math
 
-    from ..html_page import table_markdown
-    from ..metrics import HEADINGS
+    from ..rendering.html_page import table_markdown
+    from ..training.metrics import HEADINGS
 
     def shown(value: Any) -> str:
         if not isinstance(value, float):

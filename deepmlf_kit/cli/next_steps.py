@@ -16,8 +16,8 @@ def after_preparing(path: Path, dataset: DatasetDict, preset: str = "sample") ->
     Args:
         preset: a preset's name; `sample` trains on the language model that comes with the kit.
     """
-    from ..presets import load_preset
     from ..training.dataset_fit import misfits
+    from ..training.presets import load_preset
 
     words = ["deepmlf", "train", shlex.quote(str(path))]
     if preset != "sample":

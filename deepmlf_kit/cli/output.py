@@ -55,7 +55,7 @@ def print_metrics(metrics: Mapping[str, float], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..metrics import HEADINGS
+    from ..training.metrics import HEADINGS
 
     table = Table("", title, box=None)
     table.columns[1].justify = "right"

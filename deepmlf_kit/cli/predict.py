@@ -21,7 +21,7 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Predict the sentiment of a clip from its words, voice and face."""
-    from ..predict import Predictor
+    from ..predict.predictor import Predictor
 
     with stdout_kept_for_json(as_json):
         prediction = Predictor(checkpoint).clip(clip, text, face_model=face_model)

@@ -12,7 +12,7 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """List the presets, or print one as YAML: every key can be changed by `deepmlf train --set KEY=VALUE`."""
-    from ..presets import available_presets, load_preset, preset_text
+    from ..training.presets import available_presets, load_preset, preset_text
 
     if name is not None:
         text = preset_text(name)

@@ -19,8 +19,8 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Pretrain the audio-visual encoder: the first half of the fusion curriculum, and the AV-only baseline."""
-    from ..presets import load_preset
     from ..training import pretrain_av
+    from ..training.presets import load_preset
 
     with stdout_kept_for_json(as_json):
         chosen = load_preset(preset, settings or ())

@@ -17,7 +17,7 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Train again with a run's own settings, seed and data, and compare."""
-    from ..rerun import rerun
+    from ..experiments.rerun import rerun
 
     with stdout_kept_for_json(as_json):
         result = rerun(run, out, dataset)

@@ -46,7 +46,7 @@ def command(
 def _table(seed: int, as_json: bool) -> None:
     from rich.console import Console
 
-    from ..demo import modality_table as as_table
+    from ..experiments.demo import modality_table as as_table
     from ..experiments.modality_table import modality_table
 
     folder = Path("runs/modalities")

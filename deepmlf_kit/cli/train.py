@@ -11,8 +11,8 @@ from ..errors import DeepMLFError
 from .output import JsonOption, print_json, stdout_kept_for_json, tell_run
 
 if TYPE_CHECKING:
-    from ..presets import Preset
     from ..training import Run
+    from ..training.presets import Preset
 
 DatasetArgument = Annotated[
     Path, typer.Argument(help="Dataset folder, as `deepmlf sample` or `deepmlf prepare` wrote it.")
@@ -53,7 +53,7 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Train a fused model. A run that was stopped goes on where it stopped when the command is repeated."""
-    from ..presets import load_preset
+    from ..training.presets import load_preset
 
     with stdout_kept_for_json(as_json):
         chosen = load_preset(preset, settings or ())
@@ -84,16 +84,16 @@ def _train(
 
         return train(preset, dataset, out, av_encoder=av_encoder, **common)
     if model == "text":
-        from ..baselines import train_text_only
+        from ..model.baselines import train_text_only
 
         return train_text_only(preset, dataset, out, **common)
-    from ..baselines_fusion import train_baseline
+    from ..model.baselines_fusion import train_baseline
 
     return train_baseline(model, preset, dataset, out, av_encoder=av_encoder, **common)
 
 
 def _tell_plan(preset: Preset, as_json: bool) -> None:
-    from ..dry_run import measured_rate, plan_model
+    from ..training.dry_run import measured_rate, plan_model
 
     with stdout_kept_for_json(as_json):
         plan, rate = plan_model(preset), measured_rate()

@@ -1,6 +1,6 @@
 """What a score is worth: confidence intervals, where the errors are, what breaks the model, who is better.
 
-`deepmlf_kit.evaluate` gives a run's predictions; this package reads them.
+`deepmlf_kit.evaluation.evaluate` gives a run's predictions; this package reads them.
 
     result = evaluate("runs/first")
     bootstrap(result.predictions, "mosi")              # intervals of every metric

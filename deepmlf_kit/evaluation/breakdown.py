@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.labels import CLASS_NAMES
-from ..metrics import SCALES
+from ..training.metrics import SCALES
 
 if TYPE_CHECKING:
     import pandas as pd

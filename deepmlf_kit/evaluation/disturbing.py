@@ -74,7 +74,7 @@ def robustness(
     import pandas as pd
 
     from ..data.schema import for_batches
-    from ..evaluate import scorer
+    from .evaluate import scorer
 
     scored = scorer(run, dataset, split, lm=lm, tokenizer=tokenizer)
     rows = list(for_batches(scored.rows))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..metrics import score
+from ..training.metrics import score
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

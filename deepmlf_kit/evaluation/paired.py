@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DeepMLFError
-from ..metrics import HEADINGS, score
+from ..training.metrics import HEADINGS, score
 from .intervals import groups_of, resamples
 
 if TYPE_CHECKING:

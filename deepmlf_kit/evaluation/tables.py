@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..html_page import table_markdown
-from ..metrics import HEADINGS
+from ..rendering.html_page import table_markdown
+from ..training.metrics import HEADINGS
 
 Cell = float | tuple[float, ...]
 

@@ -1,1 +1,1 @@
-"""Experiments: several trainings and one table."""
+"""Several trainings and what they show together: the demo, the table of modalities, a run repeated."""

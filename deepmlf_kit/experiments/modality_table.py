@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..metrics import mean_and_deviation, score
+from ..training.metrics import mean_and_deviation, score
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -62,10 +62,10 @@ def modality_table(
         progress: show bars.
         tell: takes a line for each model that is done.
     """
-    from ..baselines import late_fusion, train_text_only
     from ..data.sample import make_sample
-    from ..presets import load_preset
+    from ..model.baselines import late_fusion, train_text_only
     from ..training import pretrain_av, train
+    from ..training.presets import load_preset
 
     out = Path(out)
     deep = load_preset(preset, dict(overrides or {}))

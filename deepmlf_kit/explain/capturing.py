@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..av_encoder import mean_state
 from ..errors import DeepMLFError
-from ..model import DeepMLFModel, DeepMLFOutput
+from ..model.av_encoder import mean_state
+from ..model.deepmlf import DeepMLFModel, DeepMLFOutput
 from .hooks import forward_hooks
 from .self_attention import recorded_self_attention
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DeepMLFError
-from ..model import DeepMLFModel
+from ..model.deepmlf import DeepMLFModel
 from .capturing import score_of, text_mask_of, to_device
 
 BASELINES = ("zero", "mean")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DeepMLFError
-from ..model import DeepMLFModel
+from ..model.deepmlf import DeepMLFModel
 from . import causes, gradients
 from .capturing import MEASURES, capture
 from .compare import AttentionVsEffect, attention_vs_effect

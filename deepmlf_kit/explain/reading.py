@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..av_encoder import step_times
+from ..model.av_encoder import step_times
 from .capturing import Capture, score_of
 from .words import Words
 

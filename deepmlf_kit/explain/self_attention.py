@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import DeepMLFError
-from ..language import LanguageStream
+from ..model.frozen_lm import LanguageStream
 from .hooks import forward_hooks
 
 _one_at_a_time = threading.Lock()

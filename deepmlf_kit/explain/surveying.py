@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import DeepMLFError
-from ..model import DeepMLFModel
+from ..model.deepmlf import DeepMLFModel
 from .capturing import score_of, to_device
 
 MODALITIES = ("words", "voice", "face")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import DeepMLFError
-from ..presets import Preset
+from ..training.presets import Preset
 
 SHORT = ("depth", "place", "curriculum")
 PLACES = ("early", "late", "spread")

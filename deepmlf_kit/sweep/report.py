@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..html_page import figure_html, page, table_html, table_markdown
-from ..metrics import HEADINGS
+from ..rendering.html_page import figure_html, page, table_html, table_markdown
+from ..training.metrics import HEADINGS
 from .plan import ARM, SweepPlan
 from .results import failures, ordered
 from .verdicts import findings, summary

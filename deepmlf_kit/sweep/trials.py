@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..errors import DeepMLFError
-from ..presets import Preset, load_preset
 from ..training import Run
+from ..training.presets import Preset, load_preset
 from ..training.processes import processes
 from .axes import apply, av_preset
 from .locks import held
@@ -277,7 +277,7 @@ def _short(value: Any) -> str:
 
 
 def _layers_of(preset: Preset, lm: PreTrainedModel | None) -> int:
-    from ..lm_loading import load_lm_config
+    from ..model.lm_loading import load_lm_config
 
     config = lm.config if lm is not None else load_lm_config(preset.model_config())
     return config.get_text_config().num_hidden_layers

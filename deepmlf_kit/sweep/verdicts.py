@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..metrics import HEADINGS
+from ..training.metrics import HEADINGS
 from .plan import Claim, SweepPlan
 
 if TYPE_CHECKING:

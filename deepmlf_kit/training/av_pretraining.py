@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..presets import Preset, load_preset
-from .engine import run_training
+from .driver import run_training
+from .presets import Preset, load_preset
 from .run_folder import Run
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def pretrain_av(
     preset = load_preset(preset, overrides)
 
     def build() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        from ..av_encoder import AVSentimentModel
-        from ..lm_loading import load_tokenizer
+        from ..model.av_encoder import AVSentimentModel
+        from ..model.lm_loading import load_tokenizer
 
         config = preset.model_config()
         config.av_trainable = True

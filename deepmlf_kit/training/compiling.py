@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..av_encoder import AVEncoder
-from ..feed_forward import FeedForward
-from ..language import LanguageStream
-from ..mm_block import CrossAttention
+from ..model.av_encoder import AVEncoder
+from ..model.feed_forward import FeedForward
+from ..model.frozen_lm import LanguageStream
+from ..model.mm_block import CrossAttention
 
 
 def compile_layers(model: nn.Module) -> None:

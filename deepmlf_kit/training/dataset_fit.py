@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..metrics import SCALES
+from .metrics import SCALES
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-    from ..presets import Preset
+    from .presets import Preset
 
 
 @dataclass(frozen=True)

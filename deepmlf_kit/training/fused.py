@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..presets import Preset, load_preset
-from .engine import run_training
+from .driver import run_training
+from .presets import Preset, load_preset
 from .run_folder import Run
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def train(
     start = av_folder(av_encoder)
 
     def build() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        from ..model import DeepMLFModel
+        from ..model.deepmlf import DeepMLFModel
 
         model = DeepMLFModel(preset.model_config(), lm=lm, tokenizer=tokenizer)
         if start is not None:

@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
-from ..presets import Preset
+from .presets import Preset
 from .quiet import quiet_bars
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Run:
     @property
     def preset(self) -> Preset:
         """The settings, as `load_preset` gives them."""
-        from ..presets.loader import preset_of
+        from .presets.loader import preset_of
 
         return preset_of(self.info["preset"])
 
@@ -139,10 +139,10 @@ class Run:
         """
         if not self.best.is_dir():
             raise DeepMLFError(f"The run {self.path} has no best checkpoint yet: let its training end first.")
-        from ..av_encoder import AVSentimentModel
-        from ..baselines import TextSentimentModel
-        from ..baselines_fusion import MODELS
-        from ..model import DeepMLFModel
+        from ..model.av_encoder import AVSentimentModel
+        from ..model.baselines import TextSentimentModel
+        from ..model.baselines_fusion import MODELS
+        from ..model.deepmlf import DeepMLFModel
 
         with quiet_bars():
             if self.kind == "av":
@@ -183,7 +183,7 @@ class Run:
 
         from huggingface_hub import HfApi
 
-        from ..model_card import model_card
+        from .model_card import model_card
 
         if not self.finished:
             raise DeepMLFError(f"The run {self.path} is not finished: let its training end first.")

@@ -20,8 +20,8 @@ from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel,
 from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from ..metrics import score
 from .callbacks import ClipByValue, EpochLog, LogAtEpochEnd, ProgressBar, StopWhenDiverged
+from .metrics import score
 from .processes import on_cpu
 from .quiet import quiet_bars
 from .recipe import Recipe

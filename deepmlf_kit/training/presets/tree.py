@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DeepMLFError
-from ..training.recipe import Recipe
+from ...errors import DeepMLFError
+from ..recipe import Recipe
 
 if TYPE_CHECKING:
-    from ..config import DeepMLFConfig
+    from ...model.config import DeepMLFConfig
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Preset:
         Raises:
             DeepMLFError: a size or switch is outside its bounds.
         """
-        from ..config import DeepMLFConfig
+        from ...model.config import DeepMLFConfig
 
         arguments = {}
         for section, keys in MODEL_KEYS.items():

@@ -20,19 +20,19 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..errors import DeepMLFError
+from ..training.presets import Preset, load_preset
 from .av_encoder import AVEncoder
 from .baselines import TextOutput, TextSentimentModel
 from .config import DeepMLFConfig
-from .errors import DeepMLFError
+from .deepmlf import DeepMLFModel
 from .losses import sentiment_loss
 from .mm_block import MMBlock
-from .model import DeepMLFModel
-from .presets import Preset, load_preset
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-    from .training import Run
+    from ..training import Run
 
 
 class _WithAV(TextSentimentModel):
@@ -191,8 +191,8 @@ def train_baseline(
     Raises:
         DeepMLFError: the kind is not known, or as in `train`.
     """
-    from .training.engine import run_training
-    from .training.fused import av_folder
+    from ..training.driver import run_training
+    from ..training.fused import av_folder
 
     if kind not in MODELS:
         raise DeepMLFError(f"There is no baseline {kind!r}: choose one of {', '.join(MODELS)}.")

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from .errors import DeepMLFError
+from ..errors import DeepMLFError
 
 DEFAULT_GIGABYTES = 20.0
 #: Stores of this process by file name without its number: one LM has one store, however often it is asked for.

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
 from ..features.cache import cache_folder
-from ..metrics import HEADINGS
-from ..model_card import write_card
-from ..presets import Preset
 from .dataset_fit import misfits
+from .metrics import HEADINGS
+from .model_card import write_card
+from .presets import Preset
 from .processes import processes
 from .quiet import quiet_bars
 from .recipe import Recipe

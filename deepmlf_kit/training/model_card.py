@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from .html_page import table_markdown
+from ..rendering.html_page import table_markdown
 from .metrics import HEADINGS
 
 if TYPE_CHECKING:
-    from .training import Run
+    from . import Run
 
 KINDS = {
     "fused": "DeepMLF: fusion tokens in a frozen language model",

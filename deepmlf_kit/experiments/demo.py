@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .metrics import HEADINGS, score
+from ..training.metrics import HEADINGS, score
 
 if TYPE_CHECKING:
     from rich.console import Console
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from .training import Run
+    from ..training import Run
 
 #: Columns of the table of modalities.
 COLUMNS = ("MAE", "Corr", "Has0_acc_2", "Mult_acc_7")
@@ -66,12 +66,12 @@ def run_demo(
     """
     from rich.console import Console
 
-    from .baselines import late_fusion, train_text_only
-    from .data import schema
-    from .data.sample import make_sample
-    from .presets import load_preset
-    from .report import write_report
-    from .training import pretrain_av, train
+    from ..data import schema
+    from ..data.sample import make_sample
+    from ..model.baselines import late_fusion, train_text_only
+    from ..plots.run_report import write_report
+    from ..training import pretrain_av, train
+    from ..training.presets import load_preset
 
     console = console or Console()
     started = time.perf_counter()

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import DeepMLFError
+from ..errors import DeepMLFError
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from .training import Run
+    from ..training import Run
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ def rerun(
     Raises:
         DeepMLFError: there is no finished run, its dataset cannot be found or is another one by now.
     """
-    from .training import Run
-    from .training.engine import open_dataset
-    from .training.run_folder import digest_of
+    from ..training import Run
+    from ..training.driver import open_dataset
+    from ..training.run_folder import digest_of
 
     run = run if isinstance(run, Run) else Run.open(run)
     if not run.finished:
@@ -94,13 +94,13 @@ def _train(
     tokenizer: PreTrainedTokenizerBase | None,
     progress: bool,
 ) -> Run:
-    from .training import pretrain_av, train
+    from ..training import pretrain_av, train
 
     common = {"seed": run.info["seed"], "tokenizer": tokenizer, "progress": progress}
     if run.kind == "av":
         return pretrain_av(run.preset, dataset, out, **common)
     if run.kind == "text":
-        from .baselines import train_text_only
+        from ..model.baselines import train_text_only
 
         return train_text_only(run.preset, dataset, out, lm=lm, **common)
     start = run.info["av_encoder"]
@@ -111,7 +111,7 @@ def _train(
         )
     if run.kind == "fused":
         return train(run.preset, dataset, out, av_encoder=start, lm=lm, **common)
-    from .baselines_fusion import train_baseline
+    from ..model.baselines_fusion import train_baseline
 
     return train_baseline(run.kind, run.preset, dataset, out, av_encoder=start, lm=lm, **common)
 

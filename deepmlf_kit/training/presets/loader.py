@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from ..errors import DeepMLFError
+from ...errors import DeepMLFError
 from .tree import Preset
 
 #: What other programs call a setting.

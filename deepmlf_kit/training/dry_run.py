@@ -15,10 +15,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from .config import DeepMLFConfig
-from .feed_forward import is_projection
-from .known_lms import lm_shape
-from .model import DeepMLFModel
+from ..model.config import DeepMLFConfig
+from ..model.deepmlf import DeepMLFModel
+from ..model.feed_forward import is_projection
+from ..model.known_lms import lm_shape
 
 if TYPE_CHECKING:
     from .presets import Preset

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DeepMLFError
+from ..errors import DeepMLFError
 
 #: Datasets by the rules they are scored with; the sample set is scored as MOSI.
 SCALES = {"mosi": (-3.0, 3.0), "mosei": (-3.0, 3.0), "sims": (-1.0, 1.0)}

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DeepMLFError
-from .html_page import figure_html, page
-from .metrics import HEADINGS
+from ..errors import DeepMLFError
+from ..rendering.html_page import figure_html, page
+from ..training.metrics import HEADINGS
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from .training import Run
+    from ..training import Run
 
 #: Tracks drawn under the attention maps where the dataset's features have these names.
 _TRACKS = {
@@ -61,7 +61,7 @@ def write_report(
     Raises:
         DeepMLFError: the run is not finished, or its dataset or the utterance cannot be found.
     """
-    from .training.engine import open_dataset
+    from ..training.driver import open_dataset
 
     if not run.finished:
         raise DeepMLFError(f"The run {run.path} is not finished: run the same training again, it goes on.")
@@ -73,7 +73,7 @@ def write_report(
     rows = rows or {run.path.name: run.metrics}
     parts = [_metrics_table(rows, split)]
     if len(rows) > 1:
-        from .plots.modalities import modality_errors
+        from .modalities import modality_errors
 
         parts.append(
             figure_html(modality_errors({name: (m["MAE"], None) for name, m in rows.items()}, split))
@@ -100,7 +100,7 @@ def choose_utterance(run: Run) -> str:
 
 
 def _training_part(run: Run) -> list[str]:
-    from .plots.training_curves import training_losses, validation_errors
+    from .training_curves import training_losses, validation_errors
 
     seconds = run.info.get("seconds", 0)
     parameters = run.info["parameters"]
@@ -119,7 +119,7 @@ def _training_part(run: Run) -> list[str]:
 
 
 def _predictions_part(run: Run, split: Dataset) -> list[str]:
-    from .plots.predictions import predicted_vs_true
+    from .predictions import predicted_vs_true
 
     table = run.predictions()
     texts = dict(zip(split["id"], split["text"], strict=True))
@@ -147,8 +147,8 @@ def _attention_part(
 ) -> list[str]:
     import torch
 
-    from .av_encoder import step_times
-    from .plots.fusion_attention import fusion_attention
+    from ..model.av_encoder import step_times
+    from .fusion_attention import fusion_attention
 
     wanted = utterance or choose_utterance(run)
     ids = list(split["id"])
@@ -185,10 +185,10 @@ def _attention_part(
 
 def _tracks(row: Mapping[str, Any], split: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Loudness, smile and brows of an utterance, where the dataset's recipe names its features."""
-    from .data.schema import recipe_of
+    from ..data.schema import recipe_of
 
     try:
-        from .features.recipe import FeatureRecipe, feature_names
+        from ..features.recipe import FeatureRecipe, feature_names
 
         recipe = recipe_of(split)
         known = {k: v for k, v in recipe.items() if k in FeatureRecipe.__dataclass_fields__}

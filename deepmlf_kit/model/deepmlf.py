@@ -17,17 +17,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 from transformers.utils.hub import cached_file
 
+from ..errors import DeepMLFError
 from .av_encoder import AVEncoder, AVSentimentModel, mean_state
 from .config import DeepMLFConfig
-from .errors import DeepMLFError
+from .decoder_pass import Walk, layers_before_training, pick
+from .frozen_lm import LanguageStream
 from .heads import Heads
-from .language import LanguageStream
 from .lm_loading import IN_MEMORY, load_lm, load_tokenizer
 from .losses import next_token_loss, next_token_targets, sentiment_loss
 from .mm_block import MMBlock
 from .seqaug import seqaug
-from .text_store import DEFAULT_GIGABYTES, TextStore, open_text_store
-from .walk import Walk, layers_before_training, pick
+from .text_cache import DEFAULT_GIGABYTES, TextStore, open_text_store
 
 WEIGHTS_FILE = "model.safetensors"
 

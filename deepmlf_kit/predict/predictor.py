@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DeepMLFError
+from ..errors import DeepMLFError
 
 if TYPE_CHECKING:
-    from .features.cache import FeatureCache
-    from .features.clip import ClipFeatures, Progress
-    from .features.recipe import FeatureRecipe
-    from .training import Run
+    from ..features.cache import FeatureCache
+    from ..features.clip import ClipFeatures, Progress
+    from ..features.recipe import FeatureRecipe
+    from ..training import Run
 
 #: The checkpoint that the kit brings along: the embedded LM, trained on the synthetic sample set.
-BUNDLED = Path(__file__).parent / "assets" / "demo"
+BUNDLED = Path(__file__).parents[1] / "assets" / "demo"
 
 #: The largest sentiment of a dataset's scale.
 SCALES = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0}
@@ -76,7 +76,7 @@ class Predictor:
     def __init__(self, run: Run | str | Path | None = None, device: str | None = None) -> None:
         import torch
 
-        from .training import Run
+        from ..training import Run
 
         if run is None and not BUNDLED.is_dir():
             raise DeepMLFError(
@@ -108,7 +108,7 @@ class Predictor:
         Raises:
             DeepMLFError: the model was trained on features that the kit cannot extract (such as a pickle's).
         """
-        from .features.recipe import FeatureRecipe, RecipeError
+        from ..features.recipe import FeatureRecipe, RecipeError
 
         stored = self.run.info["preprocessing"].get("recipe")
         try:
@@ -144,7 +144,7 @@ class Predictor:
         Raises:
             ClipError, FaceModelMissing, SpeechModelMissing: see `extract_clip`.
         """
-        from .features.clip import extract_clip
+        from ..features.clip import extract_clip
 
         features = extract_clip(
             path, self.recipe, text=text, face_model=face_model, progress=progress, cache=cache

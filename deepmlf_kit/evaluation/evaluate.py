@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DeepMLFError
+from ..errors import DeepMLFError
 
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset, DatasetDict
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from .training import Run
+    from ..training import Run
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """The field's metrics as a Markdown table."""
-        from .training.engine import markdown_table
+        from ..training.driver import markdown_table
 
         return markdown_table(self.metrics, self.split)
 
@@ -52,7 +52,7 @@ class Scorer:
 
     def predict(self, rows: Sequence[Any]) -> tuple[dict[str, float], pd.DataFrame]:
         """Metrics and table of predictions of rows as `data.schema.for_batches` gives them."""
-        from .training.engine import predict_split
+        from ..training.driver import predict_split
 
         return predict_split(self._trainer, rows, self.rows["id"])
 
@@ -77,7 +77,7 @@ def evaluate(
         DeepMLFError: there is no such run, dataset or split, the features differ from the run's, or no utterance
             has a label.
     """
-    from .training.engine import rows_of
+    from ..training.driver import rows_of
 
     scored = scorer(run, dataset, split, lm=lm, tokenizer=tokenizer)
     metrics, table = scored.predict(rows_of(scored.rows))
@@ -93,11 +93,11 @@ def scorer(
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Scorer:
     """A run's best checkpoint, ready to score a split as it is or changed; arguments and errors as in `evaluate`."""
-    from .data.schema import dims_of
-    from .lm_loading import load_tokenizer
-    from .training import Run
-    from .training.engine import open_dataset
-    from .training.trainer import SentimentTrainer
+    from ..data.schema import dims_of
+    from ..model.lm_loading import load_tokenizer
+    from ..training import Run
+    from ..training.driver import open_dataset
+    from ..training.trainer import SentimentTrainer
 
     run = run if isinstance(run, Run) else Run.open(run)
     known = run.info["dataset"]

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..errors import DeepMLFError
 from .config import DeepMLFConfig
-from .errors import DeepMLFError
+from .deepmlf import DeepMLFModel
 from .lm_loading import load_lm
-from .model import DeepMLFModel
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from .config import DeepMLFConfig
-from .language import LanguageStream, LayerCalls
+from .frozen_lm import LanguageStream, LayerCalls
 from .mm_block import MMBlock
-from .text_store import TextStates, TextStore
+from .text_cache import TextStates, TextStore
 
 
 class Walk:

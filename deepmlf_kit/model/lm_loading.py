@@ -17,9 +17,9 @@ from transformers import (
 )
 from transformers.activations import GELUTanh, NewGELUActivation
 
+from ..embedded_lm import EMBEDDED_LM
+from ..errors import DeepMLFError
 from .config import DeepMLFConfig
-from .embedded_lm import EMBEDDED_LM
-from .errors import DeepMLFError
 
 IN_MEMORY = "in-memory"
 

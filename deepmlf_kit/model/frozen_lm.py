@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from ..errors import DeepMLFError
 from .attention import attend_short
-from .errors import DeepMLFError
 
 
 @dataclass

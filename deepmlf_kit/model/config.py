@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from .errors import DeepMLFError
+from ..errors import DeepMLFError
 
 GATINGS = ("sigmoid", "tanh", "none")
 FEED_FORWARDS = ("full", "lora", "none")

@@ -18,20 +18,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
+from ..errors import DeepMLFError
+from ..training.presets import Preset, load_preset
 from .config import DeepMLFConfig
-from .errors import DeepMLFError
+from .frozen_lm import LanguageStream
 from .heads import TaskNorm
-from .language import LanguageStream
 from .lm_loading import load_lm, load_tokenizer
 from .losses import sentiment_loss
-from .presets import Preset, load_preset
-from .text_store import TextStore
+from .text_cache import TextStore
 
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import DatasetDict
 
-    from .training import Run
+    from ..training import Run
 
 
 @dataclass
@@ -172,7 +172,7 @@ def train_text_only(
     tensorboard: bool = True,
 ) -> Run:
     """Train the text-only baseline by the preset's `training` recipe; arguments as in `training.train`."""
-    from .training.engine import run_training
+    from ..training.driver import run_training
 
     preset = load_preset(preset, overrides)
 
