@@ -15,6 +15,7 @@ from ..errors import DeepMLFError
 
 GATINGS = ("sigmoid", "tanh", "none")
 FEED_FORWARDS = ("full", "lora", "none")
+FFW_FORMS = ("sum", "product")
 ATTENTION_SCALES = ("width", "head")
 TASK_NORMS = ("batch", "layer")
 MISSING_MODALITIES = ("learned", "zero")
@@ -41,6 +42,9 @@ class DeepMLFConfig(PreTrainedConfig):
         gate_init: starting value of both gates, before the gating function.
         ffw: the MM Block's feed-forward: `"full"` (a trained copy of the LM layer's own), `"lora"` (LoRA on
             its shared frozen weights) or `"none"` (ablation).
+        ffw_form: how the MM Block's feed-forward joins the two branches of a gated LM's (Llama, Qwen, Gemma):
+            `"sum"`, act(gate) + up, as in the authors' program and better in training (docs/experiments.md), or
+            `"product"`, act(gate) * up, as in the LM itself. Without effect where the LM's is not gated (GPT-2, OPT).
         lora_r, lora_alpha, lora_dropout: LoRA's rank, scale and dropout.
         ffw_on_text: whether the feed-forward also runs on text tokens, as published. False leaves the
             language stream exactly the frozen LM's.
@@ -87,6 +91,7 @@ class DeepMLFConfig(PreTrainedConfig):
         gating: str = "sigmoid",
         gate_init: float = 0.0,
         ffw: str = "full",
+        ffw_form: str = "sum",
         lora_r: int = 16,
         lora_alpha: float = 32.0,
         lora_dropout: float = 0.05,
@@ -130,6 +135,7 @@ class DeepMLFConfig(PreTrainedConfig):
         self.gating = gating
         self.gate_init = gate_init
         self.ffw = ffw
+        self.ffw_form = ffw_form
         self.lora_r = lora_r
         self.lora_alpha = lora_alpha
         self.lora_dropout = lora_dropout
@@ -160,9 +166,15 @@ class DeepMLFConfig(PreTrainedConfig):
         self._check()
         super().__init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> DeepMLFConfig:
+        """A stored configuration; one of version 0.1.0 names no `ffw_form`, and was trained with the product."""
+        return super().from_dict({"ffw_form": "product", **config_dict}, **kwargs)
+
     def _check(self) -> None:
         _one_of("gating", self.gating, GATINGS)
         _one_of("ffw", self.ffw, FEED_FORWARDS)
+        _one_of("ffw_form", self.ffw_form, FFW_FORMS)
         _one_of("attention_scale", self.attention_scale, ATTENTION_SCALES)
         _one_of("task_norm", self.task_norm, TASK_NORMS)
         _one_of("missing_modality", self.missing_modality, MISSING_MODALITIES)

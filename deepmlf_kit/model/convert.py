@@ -93,6 +93,7 @@ def authors_config(cfg: Mapping[str, Any], lm: str, **changes: Any) -> DeepMLFCo
         "gating": blocks.get("gating") or "none",
         "ffw": "lora" if llama or blocks.get("use_lora") else "full",
         "ffw_as_published": not llama,
+        "ffw_form": "sum",  # their Llama variant's
         "audio_dim": cfg["feature_dims"][1],
         "vision_dim": cfg["feature_dims"][2],
         "av_steps": encoder["maxlen"],

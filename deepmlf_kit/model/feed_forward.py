@@ -3,6 +3,10 @@
 full:   copy of the LM layer's feed-forward, float32, every weight trained
 lora:   shared frozen W, plus a trained low-rank path       x ──► W ───────────► + ──► y
                                                             └──► A (r) ──► B ──┘  (times alpha / r)
+
+A gated LM's feed-forward (Llama, Qwen, Gemma) has two branches that meet before the last projection:
+product:  down(act(gate(x)) * up(x))     as in the LM
+sum:      down(act(gate(x)) + up(x))     as in the authors' program; trains better (docs/experiments.md)
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ class FeedForward(nn.Module):
 
     Args:
         lm_feed_forward: the LM layer's feed-forward; its weights are not changed.
-        config: `ffw` says `full` or `lora`.
+        config: `ffw` says `full` or `lora`; `ffw_form` says how a gated LM's two branches meet.
     """
 
     def __init__(self, lm_feed_forward: nn.Module, config: DeepMLFConfig) -> None:
@@ -31,6 +35,8 @@ class FeedForward(nn.Module):
         body = (_own_copy if config.ffw == "full" else _sharing_copy)(lm_feed_forward)
         if config.ffw_as_published:
             _as_published(body, trained=config.ffw == "full")
+        if config.ffw_form == "sum" and is_gated(body):
+            body = SummedGate(body)
         if config.ffw == "lora":
             projections = {name: m for name, m in body.named_modules() if is_projection(m)}
             lora = LoraConfig(
@@ -46,6 +52,29 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         dtype = next(p.dtype for p in self.body.parameters() if p.is_floating_point())
         return self.body(x.to(dtype))
+
+
+class SummedGate(nn.Module):
+    """A gated feed-forward whose branches are added: down(act(gate(x)) + up(x)). [B, T, D] -> [B, T, D].
+
+    Its parts keep the names they have in the LM, so that checkpoints of both forms look alike.
+
+    Args:
+        gated: a feed-forward for which `is_gated` holds.
+    """
+
+    def __init__(self, gated: nn.Module) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = gated.gate_proj, gated.up_proj, gated.down_proj
+        self.act_fn = gated.act_fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(x)) + self.up_proj(x))
+
+
+def is_gated(module: nn.Module) -> bool:
+    """Whether a feed-forward multiplies two branches, with the parts' names that transformers gives them."""
+    return all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn"))
 
 
 def is_projection(module: nn.Module) -> bool:
