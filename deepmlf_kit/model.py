@@ -209,7 +209,8 @@ class DeepMLFModel(PreTrainedModel):
         last = (attention_mask.sum(dim=1) - 1).clamp(min=0)  # (B,)
         asked = output_lm_logits or output_hidden_states or output_attentions
         text_first = self._goes_text_first(text)
-        only_last = text_first and self.training and self.config.reads_only_last_text and labels is not None and not asked
+        step = self.training and text_first and labels is not None
+        only_last = step and self.config.reads_only_last_text and not asked
         walk = Walk(
             self.config,
             self.language,
@@ -268,10 +269,11 @@ class DeepMLFModel(PreTrainedModel):
         return self._text_store
 
     def usable_text_store(self) -> TextStore | None:
-        """The store of text states, where using it now is exact: text not augmented, the LM not being trained."""
+        """The store of text states, where using it now is exact: the text is not augmented, the LM is frozen."""
         augmented = self.config.seqaug_text_p_feat > 0 and self.config.seqaug_text_p_apply > 0
-        inexact = (self.training and augmented) or self.language.is_trained
-        return None if inexact else self._text_store
+        if self._text_store is not None and self.language.is_trained:
+            self._text_store = None  # for good: what it holds is no longer what this LM gives
+        return None if self.training and augmented else self._text_store
 
     @property
     def layers_before_training(self) -> int:
@@ -280,7 +282,8 @@ class DeepMLFModel(PreTrainedModel):
 
     def _goes_text_first(self, text: Tensor) -> bool:
         """Text first is exact where no gradient is wanted through the text, to its embeddings or the LM's weights."""
-        return self.config.text_first and not text.requires_grad and not self.language.is_trained
+        wanted = text.requires_grad or (torch.is_grad_enabled() and self.language.is_trained)
+        return self.config.text_first and not wanted
 
     def _add_losses(
         self,
