@@ -156,7 +156,7 @@ class LanguageStream(nn.Module):
             arguments.append((args, kwargs))
             return hidden
 
-        recorders = nn.ModuleList(_Substitute(layer, record) for layer in self.layers)
+        recorders = nn.ModuleList([_Substitute(layer, record) for layer in self.layers])
         self._run_decoder_with(
             {self._list_name: recorders},
             inputs_embeds=embeddings,
