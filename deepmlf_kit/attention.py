@@ -19,6 +19,7 @@ SHORT = "short"  # the name under which transformers knows it
 #: Keys beyond which the fused kernel is no slower.
 LONGEST = 128
 
+
 def attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scale: float, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor]:

@@ -249,7 +249,11 @@ class LanguageStream(nn.Module):
         children[self._list_name] = nn.ModuleList([*others, noting(self._list_name, last)])
         try:
             self._run_decoder_with(
-                children, inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
+                children,
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
             )
         except TypeError as error:
             raise DeepMLFError(

@@ -64,9 +64,7 @@ def test_an_lm_gives_the_fused_kernels_states(family):
 def test_long_texts_and_half_precision_stay_with_the_fused_kernel(monkeypatch):
     calls = []
     fused = F.scaled_dot_product_attention
-    monkeypatch.setattr(
-        F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k)
-    )
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k))
     lm = tiny_model("llama").language.lm
     ids = torch.ones(1, 6, dtype=torch.long)
     lm(input_ids=ids)

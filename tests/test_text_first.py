@@ -132,9 +132,7 @@ ADAPTED = {"gpt2": ["c_attn"], "neox": ["query_key_value"]}  # elsewhere q_proj 
 def adapt(lm, family):
     """LoRA on the LM's own attention, as a user of PEFT puts it there."""
     targets = ADAPTED.get(family, ["q_proj", "v_proj"])
-    config = LoraConfig(
-        r=4, target_modules=targets, init_lora_weights=False, fan_in_fan_out=family == "gpt2"
-    )
+    config = LoraConfig(r=4, target_modules=targets, init_lora_weights=False, fan_in_fan_out=family == "gpt2")
     return get_peft_model(lm, config)
 
 
@@ -199,7 +197,7 @@ def test_after_many_steps_both_paths_have_trained_the_same_model(family, ffw, mo
             said.append(output.prediction.detach())
         predictions.append(torch.stack(said))
     plain, fast = predictions
-    assert (plain[-1] - plain[STEPS % 3 - 1]).abs().max() > 0.05  # there was something to learn
+    assert (plain[-1] - plain[(STEPS - 1) % 3]).abs().max() > 0.05  # there was something to learn
     torch.testing.assert_close(fast, plain, atol=1e-11, rtol=0)
 
 

@@ -139,7 +139,9 @@ def test_threads_that_fill_the_text_store_together_keep_every_text_once(tmp_path
     expected = [answer(model, batch) for batch in batches]
     store = model.keep_text_states(tmp_path)
     try:
-        at_once(*(lambda s=s: [answer(model, batch) for batch in batches[s:] + batches[:s]] for s in range(4)))
+        at_once(
+            *(lambda s=s: [answer(model, batch) for batch in batches[s:] + batches[:s]] for s in range(4))
+        )
         texts = {key for batch in batches for key in store.key(batch["input_ids"], batch["attention_mask"])}
         assert len(store) == len(texts)
         assert store._used == sum(tokens for _, tokens in store._places.values())
