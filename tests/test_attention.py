@@ -63,10 +63,8 @@ def test_an_lm_gives_the_fused_kernels_states(family):
 @on_cpu
 def test_long_texts_and_half_precision_stay_with_the_fused_kernel(monkeypatch):
     calls = []
-    fused = attention.sdpa_attention_forward
-    monkeypatch.setattr(
-        attention, "sdpa_attention_forward", lambda *a, **k: calls.append(1) or fused(*a, **k)
-    )
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k))
     lm = tiny_model("llama").language.lm
     ids = torch.ones(1, 6, dtype=torch.long)
     lm(input_ids=ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,22 @@ def test_kept_last_states_give_what_the_language_model_gives(
     torch.testing.assert_close(model(**one).prediction, plain)
     assert calls == [1] and model._kept == {}
     handle.remove()
+
+
+def test_adapters_on_the_language_model_of_the_text_baseline_are_trained(
+    language: dict[str, Any], tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    from deepmlf_kit.baselines import TextSentimentModel
+
+    lm = copy.deepcopy(language["lm"])
+    model = TextSentimentModel(load_preset("sample", QUICK).model_config(), lm=lm, tokenizer=None).eval()
+    model.keep_text_states(tmp_path)
+    before = model(**batch()).prediction
+    get_peft_model(lm, LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    after = model(**batch(), labels=torch.ones(2))
+    assert not torch.allclose(after.prediction, before)  # the state that was kept is the frozen LM's
+    after.loss.backward()
+    adapters = [p.grad for name, p in model.named_parameters() if "lora_" in name]
+    assert adapters and all(gradient is not None and gradient.abs().sum() > 0 for gradient in adapters)

@@ -1,6 +1,7 @@
 """What makes the first second fast: nothing heavy is imported before it is used."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -46,3 +47,18 @@ def test_the_check_sees_a_heavy_import():
 @pytest.mark.parametrize("name", ["DeepMLFConfig", "DeepMLFModel"])
 def test_public_names_are_listed_without_being_imported(name: str):
     assert heavy_after(f"import deepmlf_kit; assert {name!r} in dir(deepmlf_kit)") == []
+
+
+def test_importing_the_model_sets_no_environment_variable():
+    script = """
+import os
+import peft, transformers
+before = dict(os.environ)
+import deepmlf_kit.explain.lens, deepmlf_kit.model, deepmlf_kit.training
+print(sorted(set(os.environ.items()) ^ set(before.items())))
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TRANSFORMERS_")}
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
+    assert run.stdout.splitlines()[-1] == "[]"

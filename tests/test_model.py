@@ -392,11 +392,23 @@ def test_an_lm_that_cannot_be_had_says_what_was_expected(tmp_path):
         DeepMLFModel(tiny_config(lm=str(tmp_path / "nothing")))
 
 
+def test_every_av_encoder_layer_starts_from_weights_of_its_own():
+    model = tiny_model(av_layers=3)
+    for stream in (model.av_encoder.audio, model.av_encoder.vision):
+        assert len(stream.encoder.layers) == 3
+        first, *others = (dict(layer.named_parameters()) for layer in stream.encoder.layers)
+        for other in others:
+            same = [name for name, p in other.items() if p.dim() > 1 and torch.equal(p, first[name])]
+            assert same == []
+
+
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="accelerators' kernels may need the copies")
-def test_on_cpu_grouped_keys_and_values_are_not_copied_for_every_query_head(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_cpu_grouped_keys_and_values_are_not_copied_for_every_query_head(monkeypatch, dtype):
     def refuse(*_):
         raise AssertionError("keys or values were copied")
 
     monkeypatch.setattr("transformers.integrations.sdpa_attention.repeat_kv", refuse)
     model = tiny_model("llama")  # 4 query heads, 2 of keys and values
+    model.language.lm.to(dtype)
     model(**tiny_batch()).loss.backward()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny_lms import FAMILIES, tiny_batch, tiny_lm, tiny_model
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.model.text_cache import open_text_store
@@ -122,6 +124,81 @@ def test_an_lm_whose_last_layer_keeps_no_keys_gives_the_same_step(monkeypatch):
     model.config.text_first = True
     monkeypatch.setattr(type(model.language), "keys_and_values", lambda *_: None)
     assert_equal(training_step(model, batch)[1], expected)
+
+
+ADAPTED = {"gpt2": ["c_attn"], "neox": ["query_key_value"]}  # elsewhere q_proj and v_proj
+
+
+def adapt(lm, family):
+    """LoRA on the LM's own attention, as a user of PEFT puts it there."""
+    targets = ADAPTED.get(family, ["q_proj", "v_proj"])
+    config = LoraConfig(r=4, target_modules=targets, init_lora_weights=False, fan_in_fan_out=family == "gpt2")
+    return get_peft_model(lm, config)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["activations kept", "computed again"])
+def test_adapters_on_the_lm_get_the_plain_paths_gradients(family, checkpointing):
+    model = training_model(family, gradient_checkpointing_layers=checkpointing)
+    adapt(model.language.lm, family)
+    batch = tiny_batch()
+    _, expected = training_step(model, batch)
+    model.config.text_first = True
+    assert_equal(training_step(model, batch)[1], expected)
+    adapters = {name: gradient for name, gradient in expected[1].items() if name.startswith("language.")}
+    assert any("layers.0." in name or "h.0." in name for name in adapters)  # those that the text alone passes
+    assert all(gradient.abs().sum() > 0 for gradient in adapters.values())
+
+
+def test_texts_kept_before_the_lm_was_trained_are_not_used(tmp_path):
+    model, batch = tiny_model(), tiny_batch()
+    store = model.keep_text_states(tmp_path)
+    with torch.no_grad():
+        before = model(**batch).prediction
+    assert len(store) == 3
+    adapt(model.language.lm, "llama")
+    with torch.no_grad():
+        adapted = model(**batch).prediction
+        model.language.lm.requires_grad_(False)  # its training is over
+        after = model(**batch).prediction
+        model.config.text_first = False
+        expected = model(**batch).prediction
+    store.close()
+    assert (expected - before).abs().max() > 1e-3
+    torch.testing.assert_close(adapted, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(after, expected, atol=1e-5, rtol=0)
+
+
+STEPS = 15
+
+
+@pytest.mark.parametrize("family", ["gemma3", "gpt2", "neox", "opt"])
+@pytest.mark.parametrize("ffw", ["full", "lora"])
+def test_after_many_steps_both_paths_have_trained_the_same_model(family, ffw, monkeypatch):
+    """In float64, where rounding is far below any fault."""
+    monkeypatch.setattr(  # transformers computes it in float32 whatever it is given
+        Gemma3RMSNorm, "forward", lambda self, x: self._norm(x) * (1.0 + self.weight)
+    )
+    batches = [
+        {k: v.double() if v.is_floating_point() else v for k, v in tiny_batch(seed=seed).items()}
+        for seed in range(3)
+    ]
+    predictions = []
+    for text_first in (False, True):
+        model = training_model(family, ffw=ffw).double()
+        model.config.text_first = text_first
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+        said = []
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            output = model(**batches[step % 3])
+            output.loss.backward()
+            optimizer.step()
+            said.append(output.prediction.detach())
+        predictions.append(torch.stack(said))
+    plain, fast = predictions
+    assert (plain[-1] - plain[(STEPS - 1) % 3]).abs().max() > 0.05  # there was something to learn
+    torch.testing.assert_close(fast, plain, atol=1e-11, rtol=0)
 
 
 def test_kept_states_serve_other_batches_and_paddings(tmp_path):

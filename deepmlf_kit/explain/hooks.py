@@ -23,8 +23,9 @@ def forward_hooks(hooks: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
     owner = threading.get_ident()
 
     def only_here(hook: Hook) -> Hook:
-        def guarded(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            return hook(module, args, kwargs, output) if threading.get_ident() == owner else None
+        # Another thread may run into this while it is registered or removed, and then comes without the kwargs.
+        def guarded(module: nn.Module, *seen: Any) -> Any:
+            return hook(module, *seen) if threading.get_ident() == owner else None
 
         return guarded
 

@@ -6,7 +6,6 @@ sequences, costs more than the products do (`python benchmarks/attention.py`); o
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -19,10 +18,6 @@ from transformers.masking_utils import sdpa_mask
 SHORT = "short"  # the name under which transformers knows it
 #: Keys beyond which the fused kernel is no slower.
 LONGEST = 128
-
-if not torch.accelerator.is_available():
-    # On CPU the fused kernel takes grouped keys and values as they are; transformers would copy them for every head.
-    os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
 
 
 def attend(
@@ -66,15 +61,18 @@ def _short_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """An entry of transformers' table of attention functions: [B, h, T, e] -> [B, T, h, e]."""
-    added = attention_mask is not None and attention_mask.is_floating_point()
     unusual = any(kwargs.get(name) is not None for name in ("position_bias", "cache", "softcap"))
-    if not added or unusual or key.shape[2] > LONGEST or query.dtype != torch.float32 or not query.is_cpu:
+    if attention_mask is None or unusual or not query.is_cpu:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    assert attention_mask is not None
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    read, _ = attend(query, key, value, attention_mask, scale=scale, dropout=dropout)
+    if attention_mask.is_floating_point() and key.shape[2] <= LONGEST and query.dtype == torch.float32:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        read, _ = attend(query, key, value, attention_mask, scale=scale, dropout=dropout)
+    else:  # on CPU the fused kernel takes grouped keys and values; transformers would copy them for every head
+        read = F.scaled_dot_product_attention(
+            query, key, value, attention_mask, dropout, scale=scaling, enable_gqa=True
+        )
     return read.transpose(1, 2).contiguous(), None
 
 

@@ -85,16 +85,20 @@ class ModalityEncoder(nn.Module):
         self.projection = nn.Linear(features, config.av_width, bias=False)
         self.register_buffer("positions", sinusoidal_positions(self.steps, self.width), persistent=False)
         self.dropout = nn.Dropout(config.av_dropout)
-        layer = nn.TransformerEncoderLayer(
-            config.av_width,
-            config.av_heads,
-            4 * config.av_width,
-            config.av_dropout,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.encoder = nn.TransformerEncoder(layer, config.av_layers, enable_nested_tensor=False)
+        layers = [
+            nn.TransformerEncoderLayer(
+                config.av_width,
+                config.av_heads,
+                4 * config.av_width,
+                config.av_dropout,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(config.av_layers)
+        ]
+        self.encoder = nn.TransformerEncoder(layers[0], len(layers), enable_nested_tensor=False)
+        self.encoder.layers = nn.ModuleList(layers)  # torch would start all of them as copies of the first
         missing = torch.zeros(config.av_width)
         if config.missing_modality == "learned":
             self.missing = nn.Parameter(missing)

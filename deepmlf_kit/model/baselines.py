@@ -116,18 +116,20 @@ class TextSentimentModel(PreTrainedModel):
 
     def _last_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The last valid token after the LM's final norm, float32 [B, D]."""
-        if self._kept is None:
+        if self.language.is_trained:
+            self._kept = None  # for good: they are no longer what this LM gives
+        kept = self._kept
+        if kept is None:
             return self._read(input_ids, attention_mask)
         keys = TextStore.key(input_ids, attention_mask)
-        new = [i for i, key in enumerate(keys) if key not in self._kept]
+        new = [i for i, key in enumerate(keys) if key not in kept]
         found = dict(zip(new, self._read(input_ids[new], attention_mask[new]), strict=True)) if new else {}
         for i, state in found.items():
-            if (len(self._kept) + 1) * state.numel() * state.element_size() <= self._keep_bytes:
-                self._kept[keys[i]] = state.cpu()
-        rows = [found[i] if i in found else self._kept[key] for i, key in enumerate(keys)]
+            if (len(kept) + 1) * state.numel() * state.element_size() <= self._keep_bytes:
+                kept[keys[i]] = state.cpu()
+        rows = [found[i] if i in found else kept[key] for i, key in enumerate(keys)]
         return torch.stack([row.to(input_ids.device) for row in rows])
 
-    @torch.no_grad()
     def _read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
         states = self.language.decoder(

@@ -10,6 +10,7 @@ only the text's last token is read at the end, the last layer makes keys and val
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 import torch
@@ -21,6 +22,8 @@ from .config import DeepMLFConfig
 from .frozen_lm import LanguageStream, LayerCalls
 from .mm_block import MMBlock
 from .text_cache import TextStates, TextStore
+
+_saving = threading.Lock()  # a store serves all models of a process that have the same LM
 
 
 class Walk:
@@ -133,7 +136,9 @@ class Walk:
                 alone, cache = self._text_layers(
                     text[row : row + 1, :length], self.text_mask[row : row + 1, :length], apart
                 )
-                self.store.save(keys[row], TextStates(alone[-1], cache))
+                with _saving:
+                    if self.store.lacking([keys[row]]):  # no other thread was first
+                        self.store.save(keys[row], TextStates(alone[-1], cache))
             if (kept := self.store.load(keys, self.length, text.device)) is not None:
                 return [kept.hidden], kept.cache
         return self._text_layers(text, self.text_mask, apart)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -140,6 +141,10 @@ class DeepMLFModel(PreTrainedModel):
             self.av_encoder.eval()
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy take: all but the text store, whose file stays with this model."""
+        return super().__getstate__() | {"_text_store": None}
+
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The LM's tokenizer, padding on the right."""
@@ -203,7 +208,9 @@ class DeepMLFModel(PreTrainedModel):
         # LM layers with MM Blocks between them
         last = (attention_mask.sum(dim=1) - 1).clamp(min=0)  # (B,)
         asked = output_lm_logits or output_hidden_states or output_attentions
-        only_last = self.training and self.config.reads_only_last_text and labels is not None and not asked
+        text_first = self._goes_text_first(text)
+        step = self.training and text_first and labels is not None
+        only_last = step and self.config.reads_only_last_text and not asked
         walk = Walk(
             self.config,
             self.language,
@@ -218,7 +225,7 @@ class DeepMLFModel(PreTrainedModel):
             keep_attentions=output_attentions,
             again=self.config.gradient_checkpointing_layers and self.training,
         )
-        go = walk.text_first if self._goes_text_first(text) else walk.plain
+        go = walk.text_first if text_first else walk.plain
         text, fusion = go(text, fusion)  # (B, L, D) or (B, 1, D), (B, F, D)
 
         # Heads
@@ -262,8 +269,10 @@ class DeepMLFModel(PreTrainedModel):
         return self._text_store
 
     def usable_text_store(self) -> TextStore | None:
-        """The store of text states, where using it now is exact."""
+        """The store of text states, where using it now is exact: the text is not augmented, the LM is frozen."""
         augmented = self.config.seqaug_text_p_feat > 0 and self.config.seqaug_text_p_apply > 0
+        if self._text_store is not None and self.language.is_trained:
+            self._text_store = None  # for good: what it holds is no longer what this LM gives
         return None if self.training and augmented else self._text_store
 
     @property
@@ -272,7 +281,9 @@ class DeepMLFModel(PreTrainedModel):
         return layers_before_training(self.config, len(self.language.layers))
 
     def _goes_text_first(self, text: Tensor) -> bool:
-        return self.config.text_first and not text.requires_grad
+        """Text first is exact where no gradient is wanted through the text, to its embeddings or the LM's weights."""
+        wanted = text.requires_grad or (torch.is_grad_enabled() and self.language.is_trained)
+        return self.config.text_first and not wanted
 
     def _add_losses(
         self,

@@ -2,18 +2,19 @@
 
 DeepMLF puts MM Blocks between the layers of a language model it does not change. Instead of rewriting each LM,
 this module finds the LM's decoder layers by structure and lets the LM itself prepare what they are called with
-(masks, rotary positions, cache): in a *dry run* the layers are swapped for recorders, and the recorded calls are
-then made one by one by `DeepMLFModel`, with MM Blocks between them.
+(masks, rotary positions, cache): in a *dry run* a shallow copy of the decoder, with recorders in place of its layers,
+notes the calls, and `DeepMLFModel` then makes them one by one, with MM Blocks between them.
 
     dry run:   embeddings -> [recorder]*n -> (final norm)       who is called with what
     real run:  hidden -> layer 0 -> ... -> layer i -> MM Block -> ... -> final norm
+
+Each dry run has a copy of its own, and no pass changes the LM: several threads may run one model at once.
 """
 
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,6 @@ class LanguageStream(nn.Module):
         attend_short(lm)
         self.config: PreTrainedConfig = lm.config.get_text_config()
         self._owner_path, self._list_name = _find_layer_list(lm, self.config)
-        self._dry_run_lock = threading.Lock()
         self._finish_paths: list[str] = []
         if not next(lm.parameters()).is_meta:  # a model planned from its config alone holds no numbers to run
             self._finish_paths = self._find_finish()
@@ -66,15 +66,6 @@ class LanguageStream(nn.Module):
         super().train(mode)
         self.lm.eval()
         return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> LanguageStream:
-        clone = type(self).__new__(type(self))
-        memo[id(self)] = clone
-        clone.__dict__ = {
-            name: threading.Lock() if name == "_dry_run_lock" else copy.deepcopy(value, memo)
-            for name, value in self.__dict__.items()
-        }
-        return clone
 
     # What the LM has -----------------------------------------------------------------------------------------
 
@@ -96,6 +87,11 @@ class LanguageStream(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return next(p.dtype for p in self.lm.parameters() if p.is_floating_point())
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether some of the LM's weights want a gradient, such as adapters that PEFT added to it."""
+        return any(p.requires_grad for p in self.lm.parameters())
 
     def feed_forward(self, index: int) -> nn.Module:
         """The feed-forward of layer `index`: [.., D] -> [.., D].
@@ -154,27 +150,34 @@ class LanguageStream(nn.Module):
         arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         first: list[Tensor] = []
 
-        def record(hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        def record(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if not first:
                 first.append(hidden)
             arguments.append((args, kwargs))
             return hidden
 
-        decoder = self.decoder
-        with self._dry_run_lock:
-            layers = self.layers
-            decoder._modules[self._list_name] = nn.ModuleList(_Recorder(layer, record) for layer in layers)
-            try:
-                decoder(
-                    inputs_embeds=embeddings,
-                    attention_mask=attention_mask,
-                    position_ids=position_ids,
-                    past_key_values=cache,
-                    use_cache=cache is not None,
-                )
-            finally:
-                decoder._modules[self._list_name] = layers
+        recorders = nn.ModuleList([_Substitute(layer, record) for layer in self.layers])
+        self._run_decoder_with(
+            {self._list_name: recorders},
+            inputs_embeds=embeddings,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
         return LayerCalls(hidden=first[0], arguments=arguments)
+
+    def _run_decoder_with(self, children: Mapping[str, nn.Module], **inputs: Any) -> None:
+        """Run the decoder with other modules in the place of some of its own, without changing it.
+
+        Its forward runs on a shallow copy that lives for this call: tensors are shared, children are looked up in a
+        dictionary of the copy's own. Hooks on the decoder, and what replaced its forward (`compile`, accelerate), are
+        passed over: they belong to a real pass.
+        """
+        decoder = self.decoder
+        copied = object.__new__(type(decoder))
+        copied.__dict__ = {**vars(decoder), "_modules": {**decoder._modules, **children}}
+        type(decoder).forward(copied, **inputs)
 
     def new_cache(self) -> DynamicCache:
         """An empty cache for keys and values. Windows are refused at construction, so none is needed here."""
@@ -233,26 +236,31 @@ class LanguageStream(nn.Module):
         """Paths of the modules that the decoder calls after its last layer."""
         embeddings, mask, positions = self._probe()
         called: list[str] = []
-        decoder = self.decoder
-        before = {self._list_name}
-        hooks = [
-            child.register_forward_hook(lambda _m, _i, _o, name=name: called.append(name))
-            for name, child in decoder.named_children()
-            if name not in before
-        ]
-        count_before: list[int] = []
-        hooks.append(self.layers[-1].register_forward_hook(lambda *_: count_before.append(len(called))))
+
+        def noting(name: str, module: nn.Module) -> nn.Module:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                called.append(name)
+                return module(*args, **kwargs)
+
+            return _Substitute(module, call)
+
+        *others, last = self.layers
+        children = {name: noting(name, child) for name, child in self.decoder.named_children()}
+        children[self._list_name] = nn.ModuleList([*others, noting(self._list_name, last)])
         try:
-            decoder(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False)
+            self._run_decoder_with(
+                children,
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
+            )
         except TypeError as error:
             raise DeepMLFError(
-                f"{type(decoder).__name__} does not take inputs_embeds, attention_mask and position_ids ({error}), "
+                f"{type(self.decoder).__name__} does not take inputs_embeds, attention_mask and position_ids ({error}), "
                 "which fusion tokens need: choose another decoder LM."
             ) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return called[count_before[-1] :]
+        return called[called.index(self._list_name) + 1 :]
 
     @torch.no_grad()
     def _check_one_by_one(self) -> None:
@@ -289,18 +297,16 @@ class _StopsWhenStored(DynamicLayer):
         raise _Stored
 
 
-class _Recorder(nn.Module):
-    """Stands in for a decoder layer in a dry run; answers for its attributes and passes hidden states through."""
+class _Substitute(nn.Module):
+    """Stands in for a module of the LM: answers for its attributes, and `call` is run in place of its forward."""
 
-    def __init__(
-        self, layer: nn.Module, record: Callable[[Tensor, tuple[Any, ...], dict[str, Any]], Tensor]
-    ) -> None:
+    def __init__(self, module: nn.Module, call: Callable[..., Any]) -> None:
         super().__init__()
-        self.__dict__["_stands_for"] = layer  # not registered: the layer is not this module's child
-        self._record = record
+        self.__dict__["_stands_for"] = module  # not registered: it is not this module's child
+        self._call = call
 
-    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return self._record(hidden, args, kwargs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:
