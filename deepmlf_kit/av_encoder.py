@@ -43,11 +43,17 @@ def frames_of_steps(spans: Tensor, mask: Tensor, steps: int) -> Tensor:
     middle = (begin + end) / 2
     step = (middle + _ROUNDING).long().clamp(0, steps - 1)  # [B, T]
     valid = mask.float()
-    average = valid.new_zeros(len(mask), steps, mask.shape[1]).scatter_(1, step.unsqueeze(1), valid.unsqueeze(1))
+    average = valid.new_zeros(len(mask), steps, mask.shape[1]).scatter_(
+        1, step.unsqueeze(1), valid.unsqueeze(1)
+    )
 
     frames_in = step.new_zeros(len(mask), steps).scatter_add_(1, step, (middle < steps).long())  # [B, K]
-    middle_of_step = torch.arange(steps, device=spans.device).add(0.5 + _ROUNDING).expand(len(mask), -1).contiguous()
-    under_way = torch.searchsorted(begin.contiguous(), middle_of_step, right=True).sub(1).clamp(min=0)  # [B, K]
+    middle_of_step = (
+        torch.arange(steps, device=spans.device).add(0.5 + _ROUNDING).expand(len(mask), -1).contiguous()
+    )
+    under_way = (
+        torch.searchsorted(begin.contiguous(), middle_of_step, right=True).sub(1).clamp(min=0)
+    )  # [B, K]
     reaches = (begin.gather(1, under_way) <= middle_of_step) & (middle_of_step < end.gather(1, under_way))
     alone = (frames_in == 0) & reaches & mask.gather(1, under_way)
     under_way = under_way.unsqueeze(2)
@@ -69,7 +75,9 @@ def even_spans(mask: Tensor) -> Tensor:
     return torch.stack([shares[:, :-1], shares[:, 1:]], dim=-1)
 
 
-def pool_to_steps(frames: Tensor, mask: Tensor, steps: int, spans: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def pool_to_steps(
+    frames: Tensor, mask: Tensor, steps: int, spans: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Average the frames that each of K equal parts of the utterance stands for (`frames_of_steps`).
 
     Missing frames do not enter the averages; a step without a valid frame is not real.
@@ -193,7 +201,9 @@ class AVEncoder(nn.Module):
             p_feat = self.config.seqaug_av_p_feat
             audio, vision = seqaug(audio, audio_mask, p_feat), seqaug(vision, vision_mask, p_feat)
         voice, voice_real = self.audio(audio, audio_mask, _checked_spans("audio", audio_spans, audio_mask))
-        face, face_real = self.vision(vision, vision_mask, _checked_spans("vision", vision_spans, vision_mask))
+        face, face_real = self.vision(
+            vision, vision_mask, _checked_spans("vision", vision_spans, vision_mask)
+        )
         return self.norm(self.fuse(torch.cat([voice, face], dim=-1))), voice_real | face_real
 
     def _complete(

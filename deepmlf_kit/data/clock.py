@@ -17,10 +17,11 @@ import numpy as np
 
 from deepmlf_kit.data.schema import FRAME_COLUMNS, DatasetError
 
+#: Begin and end of a padding frame: outside the utterance.
+PADDING_SPAN = 2.0
 
-def frame_spans(
-    counts: Mapping[str, int], times: Mapping[str, np.ndarray | None]
-) -> dict[str, np.ndarray]:
+
+def frame_spans(counts: Mapping[str, int], times: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray]:
     """Where each frame begins and ends, as shares of the utterance's length.
 
     Args:
@@ -85,7 +86,9 @@ def _seconds(name: str, count: int, times: Any) -> np.ndarray | None:
             f"{name}_times has {len(centres)} entries for {count} frames; expected one a frame, or none"
         )
     if not np.isfinite(centres).all() or (np.diff(centres) < 0).any():
-        raise DatasetError(f"found {name}_times that are not finite or run backwards; expected rising seconds")
+        raise DatasetError(
+            f"found {name}_times that are not finite or run backwards; expected rising seconds"
+        )
     distances = np.diff(centres)
     if not distances.any():  # no frame, one frame, or all at once: nothing tells how long a frame is
         return None

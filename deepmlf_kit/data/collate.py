@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from deepmlf_kit.data.clock import spans_of
+from deepmlf_kit.data.clock import PADDING_SPAN, spans_of
 from deepmlf_kit.data.labels import class_labels
 from deepmlf_kit.data.normalize import FrameStatistics, Normalizer
 from deepmlf_kit.data.schema import FRAME_COLUMNS, DatasetError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-#: Begin and end of a padding frame: outside the utterance.
-PADDING_SPAN = 2.0
 
 
 class Collator:
@@ -64,7 +61,7 @@ class Collator:
         Returns:
             `input_ids`, `attention_mask` [B, L] int64; `audio` [B, La, da] float32, `audio_mask` [B, La] bool (False:
             padding or a missing frame) and `audio_spans` [B, La, 2] float32 (begin and end of each frame as shares of
-            the utterance's length, on one clock for voice and face, see `clock`; `PADDING_SPAN` for padding);
+            the utterance's length, on one clock for voice and face, see `clock`; above 1 for padding);
             `vision`, `vision_mask`, `vision_spans` likewise; `labels` [B] float32 (NaN where a row has none). La and Lv
             are at least 1, all masked where there is no frame.
 
@@ -77,7 +74,12 @@ class Collator:
             statistics = getattr(self.normalizer, name) if self.normalizer else None
             frames = [row[name] for row in rows]
             padded, mask, when = _pad(
-                name, frames, [span[name] for span in spans], self.dims[name], self.max_frames[name], statistics
+                name,
+                frames,
+                [span[name] for span in spans],
+                self.dims[name],
+                self.max_frames[name],
+                statistics,
             )
             batch[name], batch[f"{name}_mask"] = torch.from_numpy(padded), torch.from_numpy(mask)
             batch[f"{name}_spans"] = torch.from_numpy(when)
