@@ -20,7 +20,6 @@ from .errors import DeepMLFError
 from .losses import sentiment_loss
 from .seqaug import seqaug
 
-
 #: In steps: a frame that ends on a step's edge but for rounding lies on it.
 _ROUNDING = 1e-4
 

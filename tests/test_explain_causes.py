@@ -161,13 +161,13 @@ def test_wrong_choices_are_refused(model, batch):
 def test_a_stretch_of_time_takes_out_the_frames_that_were_seen_then(lens):
     row = lens.row(2)
     length = max(row["audio_times"][-1], row["vision_times"][-1])
-    late = dict(row, vision=row["vision"].copy())
-    late["vision"][row["vision_times"] < length / 2] = 0  # the face comes in half-way
+    lost = dict(row, vision=row["vision"].copy())
+    lost["vision"][row["vision_times"] > length / 2] = 0  # the face is lost half-way
     steps = lens.model.config.av_steps
-    found = lens.effects(late, "time", "zeroed", width=steps // 2)
-    silent = lens.effects(dict(late, audio=np.zeros_like(row["audio"])), "time", "zeroed", width=steps // 2)
+    found = lens.effects(lost, "time", "zeroed", width=steps // 2)
+    silent = lens.effects(dict(lost, audio=np.zeros_like(row["audio"])), "time", "zeroed", width=steps // 2)
     assert np.abs(found.effect).min() > 1e-6  # the voice is there all the time
-    assert abs(silent.effect[0]) < 1e-6 < abs(silent.effect[1])
+    assert abs(silent.effect[1]) < 1e-6 < abs(silent.effect[0])
 
 
 def test_integrated_gradients_add_up_to_the_difference(lens, model, batch):

@@ -5,7 +5,6 @@ Where it stands: draws what `Lens.read` and `Lens.gradients` measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
