@@ -38,25 +38,23 @@ def frames_of_steps(spans: Tensor, mask: Tensor, steps: int) -> Tensor:
     Returns:
         [B, K, T] float32: 1 where the step averages the frame, else 0.
     """
+    batch, count = mask.shape
     begin, end = (spans.float() * steps).unbind(dim=-1)  # [B, T], in steps
     middle = (begin + end) / 2
     step = (middle + _ROUNDING).long().clamp(0, steps - 1)  # [B, T]
-    valid = mask.float()
-    average = valid.new_zeros(len(mask), steps, mask.shape[1]).scatter_(
-        1, step.unsqueeze(1), valid.unsqueeze(1)
-    )
+    is_frame = middle < steps  # [B, T]: else padding
+    valid = (mask & is_frame).float()
+    average = valid.new_zeros(batch, steps, count).scatter_(1, step.unsqueeze(1), valid.unsqueeze(1))
 
-    frames_in = step.new_zeros(len(mask), steps).scatter_add_(1, step, (middle < steps).long())  # [B, K]
-    middle_of_step = (
-        torch.arange(steps, device=spans.device).add(0.5 + _ROUNDING).expand(len(mask), -1).contiguous()
-    )
-    under_way = (
-        torch.searchsorted(begin.contiguous(), middle_of_step, right=True).sub(1).clamp(min=0)
+    # Steps in which no frame has its middle
+    frames_in = step.new_zeros(batch, steps).scatter_add_(1, step, is_frame.long())  # [B, K]
+    at = (
+        (torch.arange(steps, device=spans.device) + (0.5 + _ROUNDING)).expand(batch, -1).contiguous()
     )  # [B, K]
-    reaches = (begin.gather(1, under_way) <= middle_of_step) & (middle_of_step < end.gather(1, under_way))
-    alone = (frames_in == 0) & reaches & mask.gather(1, under_way)
-    under_way = under_way.unsqueeze(2)
-    return average.scatter_(2, under_way, average.gather(2, under_way) + alone.unsqueeze(2))
+    frame = (torch.searchsorted(begin.contiguous(), at, right=True) - 1).clamp(min=0)  # [B, K]: last to begin
+    under_way = (begin.gather(1, frame) <= at) & (at < end.gather(1, frame)) & mask.gather(1, frame)
+    frame, alone = frame.unsqueeze(2), ((frames_in == 0) & under_way).unsqueeze(2)
+    return average.scatter_(2, frame, average.gather(2, frame) + alone)
 
 
 def even_spans(mask: Tensor) -> Tensor:

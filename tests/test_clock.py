@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from explain_fixtures import tiny_lens
-from tiny_lms import tiny_batch, tiny_model
+from tiny_lms import tiny_batch, tiny_config, tiny_lm, tiny_model
 
-from deepmlf_kit.av_encoder import even_spans, frames_of_steps, pool_to_steps
+from deepmlf_kit.av_encoder import AVSentimentModel, even_spans, frames_of_steps, pool_to_steps
+from deepmlf_kit.baselines_fusion import MODELS
 from deepmlf_kit.data.clock import PADDING_SPAN, frame_spans, step_times
 from deepmlf_kit.data.schema import DatasetError
 from deepmlf_kit.errors import DeepMLFError
@@ -125,6 +126,28 @@ def test_without_spans_each_streams_own_frames_are_its_length():
     given = {f"{name}_spans": even_spans(batch[f"{name}_mask"]) for name in ("audio", "vision")}
     with torch.no_grad():
         assert torch.equal(model(**batch).prediction, model(**batch, **given).prediction)
+
+
+def test_every_model_that_reads_voice_and_face_goes_by_the_clock():
+    batch = tiny_batch()
+    late = {
+        "vision_spans": 0.5 + even_spans(batch["vision_mask"]) / 2
+    }  # the face is there in the second half only
+    torch.manual_seed(0)
+    for model in (
+        tiny_model(),
+        AVSentimentModel(tiny_config()),
+        *(kind(tiny_config(), lm=tiny_lm()) for kind in MODELS.values()),
+    ):
+        model.eval()
+        with torch.no_grad():
+            assert not torch.equal(model(**batch).prediction, model(**batch, **late).prediction), type(model)
+
+
+def test_a_frame_outside_the_utterance_is_in_no_step():
+    made = torch.tensor([[[0.0, 0.5], [0.5, 1.0], [PADDING_SPAN, PADDING_SPAN]]])
+    frames = frames_of_steps(made, torch.ones(1, 3, dtype=torch.bool), 4)[0]
+    assert frames.tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]]
 
 
 def test_leaving_a_stream_out_does_not_move_the_other(lens):
