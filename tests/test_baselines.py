@@ -141,7 +141,7 @@ def test_adapters_on_the_language_model_of_the_text_baseline_are_trained(
 ) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from deepmlf_kit.baselines import TextSentimentModel
+    from deepmlf_kit.model.baselines import TextSentimentModel
 
     lm = copy.deepcopy(language["lm"])
     model = TextSentimentModel(load_preset("sample", QUICK).model_config(), lm=lm, tokenizer=None).eval()

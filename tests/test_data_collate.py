@@ -40,8 +40,11 @@ def test_batch_has_the_shapes_types_and_masks_of_the_contract(tokenizer):
         "audio_mask": torch.bool,
         "vision": torch.float32,
         "vision_mask": torch.bool,
+        "audio_spans": torch.float32,
+        "vision_spans": torch.float32,
         "labels": torch.float32,
     }
+    assert batch["audio_spans"].shape == (2, 4, 2) and batch["vision_spans"].shape == (2, 3, 2)
 
 
 def test_text_is_trimmed_to_the_longest_of_the_batch(tokenizer):
@@ -78,6 +81,7 @@ def test_long_sequences_are_averaged_over_adjacent_valid_frames(tokenizer):
     long["audio"][1] = 0
     batch = Collator(tokenizer, 5, max_audio_frames=3)([long])
     assert batch["audio"][0, :, 0].tolist() == [2.0, 5.0, 7.0]  # frames 1-3 without 2, 4-6, 7
+    np.testing.assert_allclose(batch["audio_spans"][0], np.array([[0, 3], [3, 6], [6, 7]]) / 7, atol=1e-6)
 
 
 def test_width_that_does_not_fit_is_refused(tokenizer):

@@ -8,7 +8,7 @@ from tiny_lms import one_of, tiny_batch, tiny_model
 
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.explain import attention_vs_effect, effects, integrated_gradients
-from deepmlf_kit.explain.causes import HOWS, frames_of_steps
+from deepmlf_kit.explain.causes import HOWS
 from deepmlf_kit.explain.words import Words
 
 
@@ -158,15 +158,16 @@ def test_wrong_choices_are_refused(model, batch):
         effects(model, tiny_batch(), "modalities")
 
 
-def test_steps_and_frames_agree_with_the_encoders_pooling():
-    from deepmlf_kit.model.av_encoder import pool_to_steps
-
-    for length, steps in ((23, 10), (10, 10), (4, 10)):
-        mask = torch.arange(25) < length
-        for start, end in ((0, 3), (3, 10)):
-            inside = frames_of_steps(mask, steps, start, end)
-            pooled, _ = pool_to_steps(inside.float().view(1, -1, 1), mask.unsqueeze(0), steps)
-            assert (pooled[0, start:end] == 1).all()
+def test_a_stretch_of_time_takes_out_the_frames_that_were_seen_then(lens):
+    row = lens.row(2)
+    length = max(row["audio_times"][-1], row["vision_times"][-1])
+    lost = dict(row, vision=row["vision"].copy())
+    lost["vision"][row["vision_times"] > length / 2] = 0  # the face is lost half-way
+    steps = lens.model.config.av_steps
+    found = lens.effects(lost, "time", "zeroed", width=steps // 2)
+    silent = lens.effects(dict(lost, audio=np.zeros_like(row["audio"])), "time", "zeroed", width=steps // 2)
+    assert np.abs(found.effect).min() > 1e-6  # the voice is there all the time
+    assert abs(silent.effect[1]) < 1e-6 < abs(silent.effect[0])
 
 
 def test_integrated_gradients_add_up_to_the_difference(lens, model, batch):

@@ -108,6 +108,51 @@ def test_nan_and_infinities_are_zeroed_and_counted(tmp_path):
     assert len(dataset["valid"][1]["vision"]) == 0
 
 
+@pytest.mark.parametrize("layout", ["mosi_aligned", "mosei_unaligned"])
+def test_padding_in_front_is_no_time_and_counted(layout, tmp_path):
+    content = make_mmsa(layout)
+    said = {}
+    for split, data in content.items():
+        held = [int(np.flatnonzero(audio.any(axis=1))[-1]) + 1 for audio in data["audio"]]
+        for modality in ("audio", "vision"):
+            array, size = data[modality], data[modality].shape[1]
+            lengths = data.get(f"{modality}_lengths", held)
+            said[split, modality] = [array[i, :length].copy() for i, length in enumerate(lengths)]
+            array[:] = 0
+            for i, length in enumerate(lengths):
+                array[i, size - length :] = said[split, modality][i]
+    dataset = convert_mmsa(write(content, tmp_path / "a.pkl"), tmp_path / "out")
+    report = read_report(tmp_path / "out")
+    for (split, modality), arrays in said.items():
+        for frames, row in zip(arrays, dataset[split].with_format("numpy")[modality], strict=True):
+            np.testing.assert_array_equal(row, frames.astype(np.float32))
+        assert report.splits[split].padded_in_front[modality] == len(arrays)
+
+
+def test_empty_frames_inside_an_announced_length_are_padding_at_either_end_only(tmp_path):
+    content = make_mmsa("mosei_unaligned")  # frames beyond the lengths hold numbers here
+    data = content["train"]
+    data["audio_lengths"][0], data["vision_lengths"][0] = 30, 20
+    data["audio"][0, :4] = data["audio"][0, 10:12] = data["audio"][0, 27:30] = 0
+    row = convert_mmsa(write(content, tmp_path / "a.pkl"), tmp_path / "out")["train"].with_format("numpy")[0]
+    np.testing.assert_array_equal(row["audio"], data["audio"][0, 4:27])
+    assert not row["audio"][6:8].any() and len(row["vision"]) == 20
+    report = read_report(tmp_path / "out").splits["train"]
+    assert report.padded_in_front == {"audio": 1, "vision": 0}
+
+
+def test_aligned_modalities_are_cut_at_the_same_steps(tmp_path):
+    content = make_mmsa("mosi_aligned")
+    data = content["train"]
+    for modality, first in (("audio", 10), ("vision", 14)):
+        data[modality][0] = 1
+        data[modality][0, :first] = 0
+    data["vision"][0, 45:] = 0
+    row = convert_mmsa(write(content, tmp_path / "a.pkl"), tmp_path / "out")["train"].with_format("numpy")[0]
+    assert len(row["audio"]) == len(row["vision"]) == 40
+    assert not row["vision"][:4].any() and not row["vision"][35:].any() and row["vision"][4:35].all()
+
+
 def test_published_sizes_are_recognised_and_others_remarked(tmp_path):
     convert_mmsa(write(make_mmsa("sims"), tmp_path / "a.pkl"), tmp_path / "out")
     report = read_report(tmp_path / "out")

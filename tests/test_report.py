@@ -16,12 +16,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY, tiny_lm, tiny_sample
 
 from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.model.baselines import late_fusion
 from deepmlf_kit.plots.fusion_attention import fusion_attention
 from deepmlf_kit.plots.modalities import modality_errors
-from deepmlf_kit.plots.predictions import predicted_vs_true
+from deepmlf_kit.plots.predictions import confusion_matrix, predicted_vs_true
 from deepmlf_kit.plots.run_report import choose_utterance, write_report
 from deepmlf_kit.plots.training_curves import training_losses, validation_errors
-from deepmlf_kit.training import Run, train
+from deepmlf_kit.training import Run, pretrain_av, train
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,65 @@ def test_a_chosen_utterance_is_shown_and_an_unknown_one_refused(made: Any, tmp_p
         write_report(run, dataset, tmp_path / "r.html", utterance="nobody", **common)
     with pytest.raises(DeepMLFError, match="dataset in memory"):
         write_report(run, None, tmp_path / "r.html", **common)
+
+
+def test_attention_is_drawn_on_the_clock_of_the_encoder(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, dataset, lm, tokenizer = made
+    drawn: list[np.ndarray] = []
+
+    def kept(attention: Any, times: np.ndarray, *rest: Any, **options: Any) -> Any:
+        drawn.append(times)
+        return fusion_attention(attention, times, *rest, **options)
+
+    def voice_ends_half_way(row: dict[str, Any]) -> dict[str, Any]:
+        half = len(row["audio"]) // 2
+        return {"audio": row["audio"][:half], "audio_times": row["audio_times"][:half]}
+
+    monkeypatch.setattr("deepmlf_kit.plots.fusion_attention.fusion_attention", kept)
+    changed = dataset.map(voice_ends_half_way, features=dataset["test"].features)
+    row = changed["test"].with_format("numpy")[0]
+    write_report(run, changed, tmp_path / "r.html", utterance=str(row["id"]), lm=lm, tokenizer=tokenizer)
+    step = drawn[0][1] - drawn[0][0]
+    assert drawn[0][-1] + step / 2 >= row["vision_times"][-1] > row["audio_times"][-1] + step
+
+
+def test_a_model_of_classes_is_reported_and_fused_by_its_probabilities(tmp_path: Path) -> None:
+    dataset = tiny_sample()
+    lm, tokenizer = tiny_lm(dataset["train"]["text"])
+    small = {**TINY, "training.epochs": 2, "pretraining.epochs": 1, "heads.classes": 3}
+    small |= {"training.select_on": "loss", "pretraining.select_on": "loss"}
+    common = {"overrides": small, "tokenizer": tokenizer, "progress": False, "tensorboard": False}
+    run = train("sample", dataset, tmp_path / "run", lm=lm, **common)
+    page = write_report(run, dataset, tmp_path / "r.html", lm=lm, tokenizer=tokenizer).read_text()
+    assert figures_of(page) == 4
+    assert re.search(r"the text head says (negative|neutral|positive) \(\d+%\)", page)
+    assert re.search(r"the label is (negative|neutral|positive)\.", page)
+    assert {trace.name for trace in validation_errors(run).data} == {
+        "task head",
+        "fusion head",
+        "AV head",
+        "text head",
+    }
+    matrix = confusion_matrix(run.predictions(), ["negative", "neutral", "positive"]).data[0]
+    assert np.asarray(matrix.text).sum() == 16 and matrix.z.max() <= 1
+
+    av = pretrain_av("sample", dataset, tmp_path / "av", **common)
+    columns = ["probability_0", "probability_1", "probability_2"]
+    for one in (run, av):
+        table = one.predictions()
+        np.testing.assert_allclose(table[columns].sum(axis=1), 1, atol=1e-5)
+        assert (table[columns].to_numpy().argmax(axis=1) == table["prediction"]).all()
+    fused = late_fusion(run, av)
+    mean = (run.predictions()[columns] + av.predictions()[columns]) / 2
+    np.testing.assert_allclose(fused[columns], mean)
+    assert (fused["prediction"] == mean.to_numpy().argmax(axis=1)).all()
+
+    kept = av.predictions().drop(columns=columns)
+    kept.to_csv(av.path / "predictions.csv", index=False)
+    with pytest.raises(DeepMLFError, match="no probability_0, and class indices cannot be averaged"):
+        late_fusion(run, av)
 
 
 def test_the_utterance_shown_is_one_where_fusion_helps() -> None:

@@ -16,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from deepmlf_kit.explain import capture, effects
 from deepmlf_kit.explain.hooks import forward_hooks
-from deepmlf_kit.language import LanguageStream
+from deepmlf_kit.model.frozen_lm import LanguageStream
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def _find_reasons(
     batch.pop("labels", None)
     words = words_of(text, model.tokenizer, model.config.max_text_tokens, features.words)
     seen = capture(model, batch, ("cross_attention",))
-    steps, timed = av_step_times(row, batch, model.config.av_steps)
+    steps, timed = av_step_times(row, model.config.av_steps)
     reading = Reading(row, words, seen, steps, timed)
     reasons = Reasons([], [], [], [], reading, {})
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from deepmlf_kit.data.clock import PADDING_SPAN, spans_of
 from deepmlf_kit.data.labels import class_labels
 from deepmlf_kit.data.normalize import FrameStatistics, Normalizer
-from deepmlf_kit.data.schema import DatasetError
+from deepmlf_kit.data.schema import FRAME_COLUMNS, DatasetError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,19 +56,33 @@ class Collator:
         self.classes = classes
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Collate B rows (mappings with `text`, `audio`, `vision` and, if known, `label` and `label_class`).
+        """Collate B rows (mappings with `text`, `audio`, `vision` and, if known, `label`, `label_class` and frame times).
 
         Returns:
-            `input_ids`, `attention_mask` [B, L] int64; `audio` [B, La, da] float32 and `audio_mask` [B, La]
-            bool (False: padding or a missing frame); `vision`, `vision_mask` likewise; `labels` [B] float32
-            (NaN where a row has none). La and Lv are at least 1, all masked where there is no frame.
+            `input_ids`, `attention_mask` [B, L] int64; `audio` [B, La, da] float32, `audio_mask` [B, La] bool (False:
+            padding or a missing frame) and `audio_spans` [B, La, 2] float32 (begin and end of each frame as shares of
+            the utterance's length, on one clock for voice and face, see `clock`; above 1 for padding);
+            `vision`, `vision_mask`, `vision_spans` likewise; `labels` [B] float32 (NaN where a row has none). La and Lv
+            are at least 1, all masked where there is no frame.
+
+        Raises:
+            DatasetError: frames of another width than expected, or frame times that do not fit the frames.
         """
         batch = self.text([str(row["text"]) for row in rows])
-        for name in ("audio", "vision"):
+        spans = [spans_of(row) for row in rows]
+        for name in FRAME_COLUMNS:
             statistics = getattr(self.normalizer, name) if self.normalizer else None
             frames = [row[name] for row in rows]
-            padded, mask = _pad(name, frames, self.dims[name], self.max_frames[name], statistics)
+            padded, mask, when = _pad(
+                name,
+                frames,
+                [span[name] for span in spans],
+                self.dims[name],
+                self.max_frames[name],
+                statistics,
+            )
             batch[name], batch[f"{name}_mask"] = torch.from_numpy(padded), torch.from_numpy(mask)
+            batch[f"{name}_spans"] = torch.from_numpy(when)
         labels = np.asarray([row.get("label", np.nan) for row in rows], np.float32)
         if self.classes:
             chosen = np.asarray([row.get("label_class", np.nan) for row in rows], np.float32)
@@ -100,11 +115,12 @@ class Collator:
 def _pad(
     name: str,
     arrays: Sequence[Any],
+    spans: Sequence[np.ndarray],
     dim: int | None,
     longest: int | None,
     statistics: FrameStatistics | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Arrays [n_i, d] -> padded [B, n, d] float32 and validity [B, n] bool."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Arrays [n_i, d] -> padded [B, n, d] float32, validity [B, n] bool and spans [B, n, 2] float32."""
     arrays = [np.asarray(a, np.float32) for a in arrays]
     dims = {a.shape[1] for a in arrays if a.ndim == 2} | ({dim} if dim is not None else set())
     if len(dims) != 1 or any(a.ndim != 2 and a.size for a in arrays):
@@ -115,16 +131,19 @@ def _pad(
     (width,) = dims
     cleaned = [clean_frames(a.reshape(-1, width)) for a in arrays]
     if longest is not None:
+        spans = [_joined(span, longest) for span in spans]
         cleaned = [average_adjacent(*pair, longest) for pair in cleaned]
     length = max(1, *(len(frames) for frames, _ in cleaned))
     padded = np.zeros((len(cleaned), length, width), np.float32)
     mask = np.zeros((len(cleaned), length), bool)
+    when = np.full((len(cleaned), length, 2), PADDING_SPAN, np.float32)
     for i, (frames, valid) in enumerate(cleaned):
         padded[i, : len(frames)] = frames
         mask[i, : len(frames)] = valid
+        when[i, : len(frames)] = spans[i]
     if statistics is not None:
         padded = statistics.apply(padded) * mask[:, :, None]
-    return padded, mask
+    return padded, mask, when
 
 
 def clean_frames(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -149,3 +168,10 @@ def average_adjacent(frames: np.ndarray, valid: np.ndarray, longest: int) -> tup
     count = valid.sum(1)
     means = (frames * valid[:, :, None]).sum(1) / np.maximum(count, 1)[:, None]
     return means.astype(np.float32), count > 0
+
+
+def _joined(spans: np.ndarray, longest: int) -> np.ndarray:
+    """Spans [n, 2] of what `average_adjacent` makes of n frames: from the first of a group to the last."""
+    group = max(1, -(-len(spans) // longest))
+    last = np.minimum(np.arange(group - 1, len(spans) + group - 1, group), len(spans) - 1)
+    return np.stack([spans[::group, 0], spans[last, 1]], axis=1)

@@ -12,6 +12,16 @@ import numpy as np
 CLASS_NAMES = {2: ("negative", "non-negative"), 3: ("negative", "neutral", "positive")}
 
 
+def probability_columns(classes: int) -> list[str]:
+    """Columns of a run's `predictions.csv` with the task head's probability of each class."""
+    return [f"probability_{index}" for index in range(classes)]
+
+
+def class_names(classes: int) -> list[str]:
+    """What each class is called: by its index, where the classes are neither two nor three."""
+    return list(CLASS_NAMES.get(classes, [f"class {index}" for index in range(classes)]))
+
+
 def class_named(name: str) -> float:
     """The index of one of the three classes by its name (`Negative`, `neutral`, ...); NaN for anything else."""
     name = name.strip().lower()

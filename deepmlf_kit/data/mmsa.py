@@ -12,6 +12,10 @@ Where it stands: one of the ways into `schema`. The layout is that of the MMSA p
     classification_labels   [N] the same as 0, 1, 2 (or -1, 0, 1); may be missing
 
 Anything else in it (BERT features) is not needed and stays unread in the file.
+
+Utterances are padded with all-zero frames to one length, some files at the end, others in front (MMSA's own truncation
+skips empty frames in front). Without frame times nothing tells such a frame from a missing one, so that all-zero frames at
+either end are padding and dropped; between frames that hold something they are missing frames and keep their place.
 """
 
 from __future__ import annotations
@@ -66,6 +70,7 @@ class SplitReport:
         nan, infinite: values set to 0, by modality.
         empty: utterances without a single frame that holds anything, by modality.
         clipped_lengths: utterances whose announced length exceeds the array, by modality.
+        padded_in_front: utterances whose array began with padding, which was dropped, by modality.
     """
 
     utterances: int = 0
@@ -73,6 +78,7 @@ class SplitReport:
     infinite: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
     empty: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
     clipped_lengths: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
+    padded_in_front: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
 
 
 @dataclass
@@ -93,8 +99,8 @@ def convert_mmsa(
 ) -> DatasetDict:
     """Convert an MMSA pickle and save the dataset in the folder `out`.
 
-    Frames beyond an utterance's length are dropped (aligned files: beyond the last that holds anything in
-    either modality); NaN and infinities become 0; both are counted in `read_report(out)`. The arrays stay in the pickle
+    Frames beyond an utterance's length and padding at both ends are dropped (aligned files: what is empty in both
+    modalities); NaN and infinities become 0; both are counted in `read_report(out)`. The arrays stay in the pickle
     file while it is read, so that memory does not grow with it.
 
     Args:
@@ -323,13 +329,14 @@ def _rows(
         m: _numbers(data[f"{m}_lengths"]) for m in ("audio", "vision") if f"{m}_lengths" in data
     }
     for i in range(len(ids)):
-        frames = {}
+        frames, in_front = {}, {"audio": 0, "vision": 0}
         for modality in ("audio", "vision"):
             with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is counted as such
                 array = np.asarray(data[modality][i], np.float32)
             if modality in lengths:
                 report.clipped_lengths[modality] += int(lengths[modality][i] > len(array))
-                array = array[: int(lengths[modality][i])]
+                array, dropped = _announced(array, int(lengths[modality][i]))
+                in_front[modality] = dropped
             finite = np.isfinite(array)
             if not finite.all():
                 missing = int(np.isnan(array).sum())
@@ -337,12 +344,17 @@ def _rows(
                 report.infinite[modality] += int((~finite).sum()) - missing
                 array = np.where(finite, array, np.float32(0))
             frames[modality] = array
-        ends = {m: int(np.flatnonzero(a.any(axis=1))[-1:].sum() + a.any()) for m, a in frames.items()}
+        held = {m: _held(array) for m, array in frames.items()}
+        if aligned:  # one time axis: cut at the same steps
+            both = [place for place in held.values() if place is not None]
+            whole = (min(first for first, _ in both), max(end for _, end in both)) if both else None
+            held = {m: whole if place is not None else None for m, place in held.items()}
         for modality, array in frames.items():
-            report.empty[modality] += int(not ends[modality])
-            # Aligned modalities share their time axis, so they are cut at the same step.
-            end = max(ends.values()) if aligned else len(array) if modality in lengths else ends[modality]
-            frames[modality] = array[:end] if ends[modality] else array[:0]
+            place = held[modality]
+            report.empty[modality] += int(place is None)
+            first, end = place or (0, 0)
+            report.padded_in_front[modality] += int(place is not None and in_front[modality] + first > 0)
+            frames[modality] = array[first:end]
         yield schema.utterance(
             _name_of(ids[i]),
             _plain(texts[i]),
@@ -353,6 +365,29 @@ def _rows(
             recipe=recipe,
             **{column: float(values[i]) for column, values in labels.items()},
         )
+
+
+def _announced(array: np.ndarray, length: int) -> tuple[np.ndarray, int]:
+    """The frames of an announced length, and how many in front of them are padding.
+
+    They are the first ones, or the last ones where everything in front of those is empty and the array goes on beyond the
+    length.
+    """
+    front = len(array) - length
+    if (
+        front > 0
+        and (place := _held(np.isfinite(array) & (array != 0)))
+        and place[0] >= front
+        and place[1] > length
+    ):
+        return array[front:], front
+    return array[:length], 0
+
+
+def _held(array: np.ndarray) -> tuple[int, int] | None:
+    """From the first frame that holds anything to the last, as a slice; None where there is none."""
+    held = np.flatnonzero(array.any(axis=1))
+    return (int(held[0]), int(held[-1]) + 1) if len(held) else None
 
 
 def _tracked(rows: Iterator[Any], split: str, total: int, progress: Progress | None) -> Iterator[Any]:

@@ -34,7 +34,7 @@ from deepmlf_kit.errors import DeepMLFError
 
 SPLITS = ("train", "valid", "test")
 FRAME_COLUMNS = ("audio", "vision")
-BATCH_COLUMNS = ("text", "audio", "vision", "label", "label_class")
+BATCH_COLUMNS = ("text", "audio", "audio_times", "vision", "vision_times", "label", "label_class")
 OPTIONAL_COLUMNS = ("label_class",)  # datasets of the kit's first days do not have them
 _NAN = float("nan")
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..training import Run
 
 Row = dict[str, Any]
+_STREAMS = ("audio", "audio_times", "vision", "vision_times")
 #: All rows of a split -> changed copies, in the same order.
 Disturbance = Callable[[Sequence[Row], np.random.Generator], list[Row]]
 
@@ -106,5 +107,5 @@ def _of_another(rows: Sequence[Row], random: np.random.Generator) -> list[Row]:
     order = random.permutation(len(rows))
     changed: list[Row] = [dict(row) for row in rows]
     for here, there in zip(order, np.roll(order, 1), strict=True):
-        changed[here].update({name: rows[there][name] for name in ("audio", "vision")})
+        changed[here].update({name: rows[there][name] for name in _STREAMS if name in rows[there]})
     return changed

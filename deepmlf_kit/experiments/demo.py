@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DeepMLFError
 from ..training.metrics import HEADINGS, score
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ def run_demo(
         overrides: settings of the `sample` preset to change.
         lm, tokenizer: in place of the embedded language model.
         console: where to print (rich).
+
+    Raises:
+        DeepMLFError: `overrides` ask for a model of classes.
     """
     from rich.console import Console
 
@@ -77,6 +81,10 @@ def run_demo(
     started = time.perf_counter()
     out = Path(out)
     preset = load_preset("sample", {**(_QUICK if quick else {}), **(overrides or {})})
+    if preset.heads.classes:
+        raise DeepMLFError(
+            "The demo compares mean absolute errors of sentiment numbers: leave heads.classes at 0."
+        )
     sizes = _QUICK_SIZES if quick else {}
 
     console.print("[bold]1/5[/] The sample set: synthetic utterances, some of them ironic")

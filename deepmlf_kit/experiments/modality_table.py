@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DeepMLFError
 from ..training.metrics import mean_and_deviation, score
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def modality_table(
         lm, tokenizer: in place of the preset's language model.
         progress: show bars.
         tell: takes a line for each model that is done.
+
+    Raises:
+        DeepMLFError: the settings are those of a model of classes.
     """
     from ..data.sample import make_sample
     from ..model.baselines import late_fusion, train_text_only
@@ -69,6 +73,10 @@ def modality_table(
 
     out = Path(out)
     deep = load_preset(preset, dict(overrides or {}))
+    if deep.heads.classes:
+        raise DeepMLFError(
+            "This table compares mean absolute errors of sentiment numbers: leave heads.classes at 0."
+        )
     shallow = deep.with_overrides({"fusion.layers": list(one_layer)})
     depths = [(shallow, len(one_layer)), (deep, len(deep.fusion.layers))]
     by_seed: dict[str, list[dict[str, float]]] = {}

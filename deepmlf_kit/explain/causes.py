@@ -20,7 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.clock import PADDING_SPAN
 from ..errors import DeepMLFError
+from ..model.av_encoder import even_spans, frames_of_steps
 from ..model.deepmlf import DeepMLFModel
 from .capturing import score_of, text_mask_of, to_device
 from .hooks import forward_hooks
@@ -198,7 +200,7 @@ class _Variants:
             elif how == "zeroed":
                 rows = [{s: torch.zeros_like(self.row[s]) for s in streams}]
             else:
-                keys = [key for s in streams for key in (s, f"{s}_mask")]
+                keys = [key for s in streams for key in (s, f"{s}_mask", f"{s}_spans")]
                 pool = [d for d in self.donors if all(bool(d[f"{s}_mask"].any()) for s in streams)]
                 rows = [{key: donor[key] for key in keys} for donor in self._draw(pool, name)]
             variants += [_Variant(name, row) for row in rows]
@@ -258,19 +260,20 @@ class _Variants:
     def _with_stretch(
         self, stream: str, start: int, end: int, how: str, donor: dict[str, Tensor] | None
     ) -> Tensor:
-        frames, mask = self.row[stream], self.row[f"{stream}_mask"]
-        inside = frames_of_steps(mask, self.model.config.av_steps, start, end)  # [T]
+        frames, mask, spans = self.row[stream], self.row[f"{stream}_mask"], self.row[f"{stream}_spans"]
+        read = frames_of_steps(spans.unsqueeze(0), mask.unsqueeze(0), self.model.config.av_steps)[0]  # [K, T]
+        inside = read[start:end].any(dim=0)  # [T]
         frames = frames.clone()
         if how == "zeroed":
             frames[inside] = 0
         elif how == "mean":
             frames[inside] = frames[mask].mean(dim=0) if bool(mask.any()) else 0
         elif donor is not None:
-            valid = donor[stream][donor[f"{stream}_mask"]]
-            if len(valid):
-                length = int(torch.nonzero(mask)[-1]) + 1 if bool(mask.any()) else len(frames)
-                place = torch.nonzero(inside).squeeze(-1) * len(valid) // length
-                frames[inside] = valid[place.clamp(max=len(valid) - 1)]
+            there = donor[f"{stream}_mask"]
+            if bool(there.any()):
+                middles, theirs = spans[inside].mean(dim=-1), donor[f"{stream}_spans"][there].mean(dim=-1)
+                nearest = (middles.unsqueeze(1) - theirs).abs().argmin(dim=1)
+                frames[inside] = donor[stream][there][nearest]
         return frames
 
     def tokens(self, how: str) -> list[_Variant]:
@@ -336,17 +339,6 @@ class _Variants:
         return 0
 
 
-def frames_of_steps(mask: Tensor, steps: int, start: int, end: int) -> Tensor:
-    """Frames that `pool_to_steps` averages into AV steps `start` to `end` (exclusive): [T] -> [T], bool."""
-    frames = torch.arange(len(mask), device=mask.device)
-    length = int((mask * (frames + 1)).max()) if len(mask) else 0
-    if length >= steps:
-        step = (2 * frames + 1) * steps // (2 * length)
-        return (step >= start) & (step < end) & (frames < length)
-    taken = (2 * torch.arange(start, end, device=mask.device) + 1) * length // (2 * steps)
-    return (frames.unsqueeze(1) == taken).any(dim=1) & (frames < length)
-
-
 def _row_of(batch: Mapping[str, Any], index: int, model: DeepMLFModel) -> dict[str, Tensor]:
     """One utterance of a batch without its padding; a modality that is not there has one masked frame."""
     length = int(text_mask_of(batch)[index].sum())
@@ -357,10 +349,13 @@ def _row_of(batch: Mapping[str, Any], index: int, model: DeepMLFModel) -> dict[s
             frames = model.fusion_tokens.new_zeros(1, getattr(model.config, f"{stream}_dim"))
             row[stream] = frames
             row[f"{stream}_mask"] = torch.zeros(1, dtype=torch.bool, device=frames.device)
+            row[f"{stream}_spans"] = even_spans(row[f"{stream}_mask"].unsqueeze(0))[0]
             continue
         mask = batch.get(f"{stream}_mask")
         mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device) if mask is None else mask
+        spans = batch.get(f"{stream}_spans")
         row[stream], row[f"{stream}_mask"] = frames[index], mask[index].bool()
+        row[f"{stream}_spans"] = (even_spans(mask.bool()) if spans is None else spans)[index]
     return row
 
 
@@ -374,6 +369,8 @@ def _pad(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     batch["attention_mask"] = (places < lengths.unsqueeze(1)).long()
     for name in ("audio", "audio_mask", "vision", "vision_mask"):
         batch[name] = pad([row[name] for row in rows], batch_first=True)
+    for name in ("audio_spans", "vision_spans"):
+        batch[name] = pad([row[name] for row in rows], batch_first=True, padding_value=PADDING_SPAN)
     return batch
 
 

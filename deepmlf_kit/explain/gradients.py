@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DeepMLFError
+from ..model.av_encoder import even_spans
 from ..model.deepmlf import DeepMLFModel
 from .capturing import score_of, text_mask_of, to_device
 
@@ -100,15 +101,16 @@ def integrated_gradients(
         nothing = neutral.detach().to(text.dtype).expand_as(text)
     else:
         nothing = torch.zeros_like(text)
-    frames, masks, empty = [], [], []
+    frames, masks, all_spans, empty = [], [], [], []
     for stream in ("audio", "vision"):
-        values, mask = _stream(batch, stream, model)
+        values, mask, spans = _stream(batch, stream, model)
         frames.append(values)
         masks.append(mask)
+        all_spans.append(spans)
         empty.append(_frame_baseline(values, mask, frame_baseline))
 
     def predict(text: Tensor, audio: Tensor, vision: Tensor, *rest: Tensor) -> Tensor:
-        ids, text_mask, audio_mask, vision_mask = rest
+        ids, text_mask, audio_mask, vision_mask, audio_spans, vision_spans = rest
         output = model(
             ids,
             text_mask,
@@ -117,10 +119,12 @@ def integrated_gradients(
             vision=vision,
             vision_mask=vision_mask,
             text_embeddings=text,
+            audio_spans=audio_spans,
+            vision_spans=vision_spans,
         )
         return score_of(output.prediction, model.config.num_classes)
 
-    rest = (ids, text_mask_of(batch).long(), *masks)
+    rest = (ids, text_mask_of(batch).long(), *masks, *all_spans)
     shares = IntegratedGradients(predict).attribute(
         inputs=(text, *frames),
         baselines=(nothing, *empty),
@@ -152,14 +156,14 @@ _SAYS = {
 }
 
 
-def _stream(batch: Mapping[str, Any], stream: str, model: DeepMLFModel) -> tuple[Tensor, Tensor]:
-    values, mask = batch.get(stream), batch.get(f"{stream}_mask")
+def _stream(batch: Mapping[str, Any], stream: str, model: DeepMLFModel) -> tuple[Tensor, Tensor, Tensor]:
+    values, mask, spans = (batch.get(name) for name in (stream, f"{stream}_mask", f"{stream}_spans"))
     if values is None:
         values = model.fusion_tokens.new_zeros(1, 1, getattr(model.config, f"{stream}_dim"))
         mask = torch.zeros(1, 1, dtype=torch.bool, device=values.device)
     elif mask is None:
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
-    return values.float(), mask.bool()
+    return values.float(), mask.bool(), even_spans(mask.bool()) if spans is None else spans
 
 
 def _frame_baseline(values: Tensor, mask: Tensor, kind: str) -> Tensor:

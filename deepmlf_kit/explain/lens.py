@@ -130,9 +130,8 @@ class Lens:
     def read(self, which: Row, what: str | Iterable[str] = MEASURES) -> Reading:
         """Capture what happens inside the model for one utterance (`capture`), with words and seconds."""
         row = self.row(which)
-        batch = self.collator([row])
-        seen = capture(self.model, batch, what)
-        steps, timed = av_step_times(row, batch, self.model.config.av_steps)
+        seen = capture(self.model, self.collator([row]), what)
+        steps, timed = av_step_times(row, self.model.config.av_steps)
         return Reading(row, self._words(row), seen, steps, timed, self.model.config.num_classes)
 
     def effects(self, which: Row, of: str, how: str | None = None, **options: Any) -> causes.Effects:
@@ -142,9 +141,8 @@ class Lens:
             options.setdefault("donors", self.donors(which))
         if of == "words":
             options.setdefault("words", self._words(row))
-        batch = self.collator([row])
-        found = causes.effects(self.model, batch, of, how, **options)
-        steps, timed = av_step_times(row, batch, self.model.config.av_steps)
+        found = causes.effects(self.model, self.collator([row]), of, how, **options)
+        steps, timed = av_step_times(row, self.model.config.av_steps)
         if timed and found.start is not None and found.end is not None:
             half = float(np.diff(steps).mean()) / 2
             found.names = [
@@ -172,7 +170,8 @@ class Lens:
         from ..data.schema import scale_of
 
         chosen = self.rows if limit is None else self.rows.select(range(min(limit, len(self))))
-        columns = [c for c in ("id", "text", "audio", "vision", "label") if c in chosen.column_names]
+        wanted = ("id", "text", "audio", "audio_times", "vision", "vision_times", "label")
+        columns = [c for c in wanted if c in chosen.column_names]
         rows = chosen.with_format("numpy", columns=columns)
         made = survey(
             self.model,

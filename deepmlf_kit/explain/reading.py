@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from ..model.av_encoder import step_times
+from ..data.clock import spans_of, step_times
+from ..model.av_encoder import frames_of_steps
 from .capturing import Capture, score_of
 from .words import Words
 
@@ -74,6 +76,25 @@ class Reading:
         """Name of the axis that `steps` are on."""
         return "time (s)" if self.timed else "AV step"
 
+    def frame_times(self, stream: str) -> np.ndarray:
+        """Where each frame of `audio` or `vision` lies on the axis of `steps` [T]."""
+        known = np.asarray(self.row.get(f"{stream}_times", ()), float)
+        if self.timed and len(known) == len(self.row[stream]):
+            return known
+        middles = spans_of(self.row)[stream].mean(axis=1) * len(self.steps) - 0.5  # in steps, counted from 0
+        if not self.timed:
+            return middles
+        begin, end = self.steps[0], self.steps[-1]
+        return begin + middles * (end - begin) / max(len(self.steps) - 1, 1)
+
+    def frames_of_steps(self, stream: str) -> np.ndarray:
+        """Which frames of `audio` or `vision` each AV step averages [K, T], bool."""
+        if not len(self.row[stream]):
+            return np.zeros((len(self.steps), 0), bool)
+        valid = torch.from_numpy(np.asarray(self.row[stream], np.float32).any(axis=1))
+        spans = torch.from_numpy(spans_of(self.row)[stream])
+        return frames_of_steps(spans.unsqueeze(0), valid.unsqueeze(0), len(self.steps))[0].bool().numpy()
+
     # What was captured, without the batch axis; an error where it was not ------------------------------------
 
     def get(self, name: str) -> np.ndarray:
@@ -95,17 +116,7 @@ class Reading:
         return self.words.sum_over_words(self.get("self_attention")[..., :length])
 
 
-def av_step_times(row: Mapping[str, Any], batch: Mapping[str, Any], steps: int) -> tuple[np.ndarray, bool]:
-    """Seconds of each AV step [K], from the voice's frame times, else the face's; step numbers where unknown.
-
-    The encoder pools each modality over its own length, so a step of the face may lie a little beside the same
-    step of the voice where the two end at different times.
-    """
-    for stream in ("audio", "vision"):
-        times, mask = np.asarray(row.get(f"{stream}_times", ())), batch.get(f"{stream}_mask")
-        if mask is None or not len(times) or not bool(mask.any()):
-            continue
-        last = int(mask[0].nonzero()[-1]) + 1
-        if last <= len(times) and mask.shape[1] >= last and len(times) <= mask.shape[1]:
-            return step_times(times[:last], steps), True
-    return np.arange(steps, dtype=float), False
+def av_step_times(row: Mapping[str, Any], steps: int) -> tuple[np.ndarray, bool]:
+    """Middle of each AV step on the utterance's clock in seconds [K], or step numbers; and whether it is seconds."""
+    times = step_times(row, steps)
+    return (np.arange(steps, dtype=float), False) if times is None else (times, True)

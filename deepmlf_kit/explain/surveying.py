@@ -20,8 +20,8 @@ from .capturing import score_of, to_device
 MODALITIES = ("words", "voice", "face")
 _KEYS = {
     "words": ("input_ids", "attention_mask"),
-    "voice": ("audio", "audio_mask"),
-    "face": ("vision", "vision_mask"),
+    "voice": ("audio", "audio_mask", "audio_spans"),
+    "face": ("vision", "vision_mask", "vision_spans"),
 }
 
 
@@ -101,7 +101,10 @@ def survey(
             tokens = score_of(output.fusion_prediction, classes)  # [B, F]
             moved = []
             for modality in MODALITIES if specialise else ():
-                other = {**batch, **{key: batch[key].roll(1, dims=0) for key in _KEYS[modality]}}
+                other = {
+                    **batch,
+                    **{key: batch[key].roll(1, dims=0) for key in _KEYS[modality] if key in batch},
+                }
                 moved.append((score_of(model(**other).fusion_prediction, classes) - tokens).abs())
         if moved:
             changes.append(torch.stack(moved, dim=-1).float().cpu().numpy())  # [B, F, 3]

@@ -10,60 +10,89 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from ..errors import DeepMLFError
 from .config import DeepMLFConfig
 from .losses import sentiment_loss
 from .seqaug import seqaug
 
+#: In steps: a frame that ends on a step's edge but for rounding lies on it.
+_ROUNDING = 1e-4
 
-def pool_to_steps(frames: Tensor, mask: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Average adjacent frames so that step k stands for the k-th of K equal stretches of the utterance.
 
-    The utterance ends at its last valid frame. Missing frames inside it do not enter the averages. Where there
-    are fewer frames than steps, a step takes the frame at its middle.
+def frames_of_steps(spans: Tensor, mask: Tensor, steps: int) -> Tensor:
+    """Which frames each AV step averages; the only place where this is decided.
+
+    Step k is the k-th of K equal parts of the utterance. It stands for the frames whose middle lies in that part; where
+    there is none (fewer frames than steps), for the frame that is under way in the middle of the part, if any.
+
+    Args:
+        spans: begin and end of each frame as shares of the utterance's length [B, T, 2], ascending; padding above 1.
+        mask: valid frames [B, T], bool. A missing frame keeps its place: no other stands in for it.
+        steps: K.
+
+    Returns:
+        [B, K, T] float32: 1 where the step averages the frame, else 0.
+    """
+    batch, count = mask.shape
+    begin, end = (spans.float() * steps).unbind(dim=-1)  # [B, T], in steps
+    middle = (begin + end) / 2
+    step = (middle + _ROUNDING).long().clamp(0, steps - 1)  # [B, T]
+    is_frame = middle < steps  # [B, T]: else padding
+    valid = (mask & is_frame).float()
+    average = valid.new_zeros(batch, steps, count).scatter_(1, step.unsqueeze(1), valid.unsqueeze(1))
+
+    # Steps in which no frame has its middle
+    frames_in = step.new_zeros(batch, steps).scatter_add_(1, step, is_frame.long())  # [B, K]
+    at = (
+        (torch.arange(steps, device=spans.device) + (0.5 + _ROUNDING)).expand(batch, -1).contiguous()
+    )  # [B, K]
+    frame = (torch.searchsorted(begin.contiguous(), at, right=True) - 1).clamp(min=0)  # [B, K]: last to begin
+    under_way = (begin.gather(1, frame) <= at) & (at < end.gather(1, frame)) & mask.gather(1, frame)
+    frame, alone = frame.unsqueeze(2), ((frames_in == 0) & under_way).unsqueeze(2)
+    return average.scatter_(2, frame, average.gather(2, frame) + alone)
+
+
+def even_spans(mask: Tensor) -> Tensor:
+    """Spans of frames whose times are unknown: equal shares, up to the last valid frame.
+
+    Args:
+        mask: valid frames [B, T], bool.
+
+    Returns:
+        [B, T, 2]; those of padding lie beyond 1.
+    """
+    edges = torch.arange(mask.shape[1] + 1, device=mask.device)  # [T + 1]
+    length = (mask * edges[1:]).amax(dim=1).clamp(min=1)  # [B]
+    shares = edges / length.unsqueeze(1)  # [B, T + 1]
+    return torch.stack([shares[:, :-1], shares[:, 1:]], dim=-1)
+
+
+def pool_to_steps(
+    frames: Tensor, mask: Tensor, steps: int, spans: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Average the frames that each of K equal parts of the utterance stands for (`frames_of_steps`).
+
+    Missing frames do not enter the averages; a step without a valid frame is not real.
 
     Args:
         frames: [B, T, C].
         mask: valid frames [B, T], bool.
         steps: K.
+        spans: begin and end of each frame as shares of the utterance's length [B, T, 2], ascending, padding above 1;
+            None: `even_spans`.
 
     Returns:
-        Steps [B, K, C], and which of them have a valid frame [B, K], bool.
+        Steps [B, K, C], and which of them are real [B, K], bool.
     """
-    length = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(dim=1)  # [B]
-    n = length.clamp(min=1).view(-1, 1, 1)
-    j = torch.arange(frames.shape[1], device=frames.device).view(1, 1, -1)  # frames
-    k = torch.arange(steps, device=frames.device).view(1, -1, 1)  # steps
-    in_step = torch.where(
-        n >= steps, (2 * j + 1) * steps // (2 * n) == k, (2 * k + 1) * n // (2 * steps) == j
-    )
-    weights = (in_step & mask.unsqueeze(1)).to(frames.dtype)  # [B, K, T]
+    spans = even_spans(mask) if spans is None else spans
+    weights = frames_of_steps(spans, mask, steps).to(frames.dtype)  # [B, K, T]
     count = weights.sum(dim=-1, keepdim=True)  # [B, K, 1]
     return (weights @ frames) / count.clamp(min=1), count.squeeze(-1) > 0
-
-
-def step_times(times: np.ndarray, steps: int) -> np.ndarray:
-    """The time of each AV step: the mean time of the frames that `pool_to_steps` averages into it.
-
-    Args:
-        times: time of each frame in seconds [T].
-        steps: K.
-
-    Returns:
-        Seconds [K]; NaN where there are no frames.
-    """
-    n = len(times)
-    if n == 0:
-        return np.full(steps, np.nan)
-    if n >= steps:
-        step = (2 * np.arange(n) + 1) * steps // (2 * n)
-        return np.bincount(step, weights=times, minlength=steps) / np.bincount(step, minlength=steps)
-    return np.asarray(times)[(2 * np.arange(steps) + 1) * n // (2 * steps)]
 
 
 def sinusoidal_positions(steps: int, width: int) -> Tensor:
@@ -105,13 +134,16 @@ class ModalityEncoder(nn.Module):
         else:
             self.register_buffer("missing", missing, persistent=False)
 
-    def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, frames: Tensor, mask: Tensor, spans: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Encode; missing steps hold the missing vector.
+
+        Args:
+            frames, mask, spans: as in `pool_to_steps`.
 
         Returns:
             States [B, K, d] and which steps are real [B, K], bool.
         """
-        x, real = pool_to_steps(frames, mask, self.steps)  # [B, K, C], [B, K]
+        x, real = pool_to_steps(frames, mask, self.steps, spans)  # [B, K, C], [B, K]
         if self.batch_norm is not None:
             normed = x.new_zeros(x.shape)
             if real.any():
@@ -143,6 +175,8 @@ class AVEncoder(nn.Module):
         vision: Tensor | None = None,
         vision_mask: Tensor | None = None,
         batch_size: int | None = None,
+        audio_spans: Tensor | None = None,
+        vision_spans: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Encode voice and face.
 
@@ -150,6 +184,12 @@ class AVEncoder(nn.Module):
             audio, vision: frames [B, La, da], [B, Lv, dv]; None or no valid frame where the modality is missing.
             audio_mask, vision_mask: valid frames, bool; None where all are.
             batch_size: B, needed only where both modalities are None.
+            audio_spans, vision_spans: begin and end of each frame as shares of the utterance's length [B, La, 2],
+                [B, Lv, 2] (`data.clock.frame_spans`), ascending, padding above 1; None where frame times are unknown:
+                frames are then spread evenly, up to the last valid one.
+
+        Raises:
+            DeepMLFError: spans that are not one pair a frame.
 
         Returns:
             AV states [B, K, d], and the steps at which at least one modality is real [B, K], bool.
@@ -161,8 +201,10 @@ class AVEncoder(nn.Module):
         if self.training:
             p_feat = self.config.seqaug_av_p_feat
             audio, vision = seqaug(audio, audio_mask, p_feat), seqaug(vision, vision_mask, p_feat)
-        voice, voice_real = self.audio(audio, audio_mask)
-        face, face_real = self.vision(vision, vision_mask)
+        voice, voice_real = self.audio(audio, audio_mask, _checked_spans("audio", audio_spans, audio_mask))
+        face, face_real = self.vision(
+            vision, vision_mask, _checked_spans("vision", vision_spans, vision_mask)
+        )
         return self.norm(self.fuse(torch.cat([voice, face], dim=-1))), voice_real | face_real
 
     def _complete(
@@ -175,6 +217,15 @@ class AVEncoder(nn.Module):
         elif mask is None:
             mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
         return frames.to(weight.dtype), mask.bool()
+
+
+def _checked_spans(stream: str, spans: Tensor | None, mask: Tensor) -> Tensor | None:
+    if spans is None or spans.shape == (*mask.shape, 2):
+        return spans
+    raise DeepMLFError(
+        f"{stream}_spans has shape {list(spans.shape)}, but {stream} has {list(mask.shape)} frames: give the begin and "
+        f"end of each, {[*mask.shape, 2]}, or None."
+    )
 
 
 @dataclass
@@ -216,10 +267,14 @@ class AVSentimentModel(PreTrainedModel):
         vision: Tensor | None = None,
         vision_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        audio_spans: Tensor | None = None,
+        vision_spans: Tensor | None = None,
         **_: Tensor,
     ) -> AVOutput:
         """Batch as in `DeepMLFModel.forward`; text is taken and not read."""
-        states, mask = self.av_encoder(audio, audio_mask, vision, vision_mask)
+        states, mask = self.av_encoder(
+            audio, audio_mask, vision, vision_mask, audio_spans=audio_spans, vision_spans=vision_spans
+        )
         prediction = self.head(mean_state(states, mask))  # [B, 1]
         loss = None if labels is None else sentiment_loss(prediction, labels, self.config.num_classes)
         return AVOutput(

@@ -2,7 +2,7 @@
 
 * text only: the task head's shape on the frozen LM's last text token, no fusion tokens, no MM Blocks;
 * AV only: the AV encoder with its linear head, which is `pretrain_av`;
-* late fusion: the mean of the two, utterance by utterance.
+* late fusion: the mean of the two, utterance by utterance (of class probabilities, where they are classes).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
+from ..data.labels import probability_columns
 from ..errors import DeepMLFError
 from ..training.presets import Preset, load_preset
 from .config import DeepMLFConfig
@@ -197,17 +198,38 @@ def train_text_only(
 
 
 def late_fusion(*runs: Run) -> pd.DataFrame:
-    """The mean of several runs' predictions on the same test split: columns `id`, `label`, `prediction`.
+    """The mean of several runs' predictions on the same test split.
+
+    Models of classes are fused by the mean of their class probabilities; the prediction is the likeliest class.
+
+    Returns:
+        Columns `id`, `label`, `prediction`, and for models of classes `probability_0`, `probability_1`, ...
 
     Raises:
-        DeepMLFError: the runs did not predict the same utterances.
+        DeepMLFError: the runs did not predict the same utterances or not the same classes, or a run of classes was made
+            before probabilities were kept.
     """
     tables = [run.predictions() for run in runs]
     ids = tables[0]["id"]
+    classes = runs[0].preset.heads.classes
+    columns = probability_columns(classes) if classes else ["prediction"]
     for run, table in zip(runs, tables, strict=True):
         if not ids.equals(table["id"]):
             raise DeepMLFError(
                 f"{run.path} predicts other utterances than {runs[0].path}: use one dataset for both."
             )
-    mean = sum(table["prediction"] for table in tables) / len(tables)
-    return tables[0][["id", "label"]].assign(prediction=mean)
+        if run.preset.heads.classes != classes:
+            raise DeepMLFError(
+                f"{run.path} has heads.classes={run.preset.heads.classes}, {runs[0].path} has {classes}: train both "
+                "with the same."
+            )
+        if missing := [column for column in columns if column not in table]:
+            raise DeepMLFError(
+                f"{run.path / 'predictions.csv'} has no {missing[0]}, and class indices cannot be averaged: run the "
+                "training again with this version of the kit, which keeps the probability of each class."
+            )
+    mean = sum(table[columns] for table in tables) / len(tables)
+    fused = tables[0][["id", "label"]].join(mean)
+    if classes:
+        fused.insert(2, "prediction", mean.to_numpy().argmax(axis=1).astype(float))
+    return fused

@@ -75,6 +75,8 @@ class _WithAV(TextSentimentModel):
         vision: Tensor | None = None,
         vision_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        audio_spans: Tensor | None = None,
+        vision_spans: Tensor | None = None,
         **_: Tensor,
     ) -> TextOutput:
         """Batch as in `DeepMLFModel.forward`.
@@ -83,10 +85,11 @@ class _WithAV(TextSentimentModel):
             input_ids, attention_mask: [B, L], padded right.
             audio, vision, audio_mask, vision_mask: frames [B, La, da], [B, Lv, dv] and which are valid.
             labels: [B]; NaN where unknown.
+            audio_spans, vision_spans: begin and end of each frame as shares of the utterance's length.
         """
         batch = input_ids.shape[0]
         av_states, av_mask = self.av_encoder(
-            audio, audio_mask, vision, vision_mask, batch_size=batch
+            audio, audio_mask, vision, vision_mask, batch, audio_spans, vision_spans
         )  # [B, K, d]
         states = self._text_states(self.language.embed(input_ids), attention_mask, av_states, av_mask)
         last = (attention_mask.sum(dim=1) - 1).clamp(min=0)

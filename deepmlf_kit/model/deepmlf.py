@@ -165,6 +165,8 @@ class DeepMLFModel(PreTrainedModel):
         output_lm_logits: bool = False,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        audio_spans: Tensor | None = None,
+        vision_spans: Tensor | None = None,
     ) -> DeepMLFOutput:
         """From words, voice and face to a sentiment.
 
@@ -173,12 +175,15 @@ class DeepMLFModel(PreTrainedModel):
             attention_mask: 1 for real tokens, 0 for padding [B, L].
             audio, vision: frames [B, La, da], [B, Lv, dv]; None where the modality is missing for the batch.
             audio_mask, vision_mask: valid frames, bool; a sample without any lacks the modality.
+            audio_spans, vision_spans: begin and end of each frame as shares of the utterance's length [B, La, 2],
+                [B, Lv, 2], ascending, padding above 1 (the kit's Collator makes them of frame times); None: frames
+                are spread evenly, up to the last valid one.
             labels: sentiments on the dataset's scale [B] (or class indices); NaN where unknown.
             text_embeddings: [B, L, D] in place of the LM's embeddings of `input_ids`, for gradients to words.
             output_lm_logits, output_hidden_states, output_attentions: also give these.
 
         Raises:
-            DeepMLFError: the text is longer than `max_text_tokens`.
+            DeepMLFError: the text is longer than `max_text_tokens`, or there are not as many spans as frames.
 
         A training step with `text_first` and without LM loss passes only the last text token and the fusion tokens
         through the LM's last layer and the MM Block after it: of the others only keys and values are read.
@@ -195,7 +200,7 @@ class DeepMLFModel(PreTrainedModel):
 
         # Encode voice and face
         av_states, av_mask = self.av_encoder(
-            audio, audio_mask, vision, vision_mask, batch_size=batch
+            audio, audio_mask, vision, vision_mask, batch, audio_spans, vision_spans
         )  # (B, K, d)
 
         # Embed the text and append the fusion tokens

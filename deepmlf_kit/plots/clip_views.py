@@ -5,7 +5,6 @@ Where it stands: draws what `Lens.read` and `Lens.gradients` measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +39,7 @@ def clip_timeline(reading: Reading, layer: int | None = None, head: int | None =
     )
     steps = reading.steps
     near = [_word_at(reading, t) for t in steps]
-    frames = [_frame_at(reading.row, k, len(steps)) for k in range(len(steps))]
+    frames = _frames_named(reading)
     made.add_trace(
         go.Heatmap(
             z=weights,
@@ -79,12 +78,10 @@ def gradient_timeline(reading: Reading, shares: Attributions) -> go.Figure:
     )
     for modality, name in (("audio", "voice"), ("vision", "face")):
         values = getattr(shares, modality).sum(axis=1)
-        times = np.asarray(reading.row.get(f"{modality}_times", ()), float)
-        count = min(len(values), len(np.asarray(reading.row[modality])))
+        times = reading.frame_times(modality)
+        count = min(len(values), len(times))
         if not count or not np.any(values):
             continue
-        if len(times) < count:
-            times = (np.arange(count) + 0.5) / count * (1 if reading.timed else len(reading.steps))
         made.add_trace(
             go.Scatter(
                 x=times[:count],
@@ -149,13 +146,12 @@ def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
     made.update_layout(figure(title, subtitle=subtitle, height=680).layout)
     _draw_words(made, reading)
     for row, modality, what in ((3, "audio", "voice"), (4, "vision", "face")):
-        tracks = tracks_of(reading.row, modality, reading.timed)
-        stretch = 1 if reading.timed else len(reading.steps)
+        tracks = tracks_of(reading.row, modality, reading.frame_times(modality))
         for number, track in enumerate(tracks):
             right = modality == "audio" and number == 1
             made.add_trace(
                 go.Scatter(
-                    x=track.times * stretch,
+                    x=track.times,
                     y=track.values,
                     name=track.name,
                     line={
@@ -165,7 +161,7 @@ def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
                     customdata=np.stack(
                         [
                             np.arange(len(track.values)).astype(str),
-                            [_word_at(reading, t) for t in track.times * stretch],
+                            [_word_at(reading, t) for t in track.times],
                         ],
                         axis=-1,
                     ),
@@ -279,14 +275,17 @@ def _word_at(reading: Reading, time: float) -> str:
     return reading.words.words[int(inside[0])] if len(inside) else "–"
 
 
-def _frame_at(row: Mapping[str, Any], step: int, steps: int) -> str:
-    said = []
+def _frames_named(reading: Reading) -> list[str]:
+    """The frames of voice and face that each AV step averages, in words [K]."""
+    said: list[list[str]] = [[] for _ in reading.steps]
     for modality, name in (("audio", "voice"), ("vision", "face")):
-        count = len(row[modality])
-        if count:
-            a, b = step * count // steps, max((step + 1) * count // steps - 1, step * count // steps)
-            said.append(f"{name} frame{'s' if b > a else ''} {a}{f' to {b}' if b > a else ''}")
-    return ", ".join(said)
+        for step, averaged in enumerate(reading.frames_of_steps(modality)):
+            frames = np.flatnonzero(averaged)
+            if len(frames) == 1:
+                said[step].append(f"{name} frame {frames[0]}")
+            elif len(frames):
+                said[step].append(f"{name} frames {frames[0]} to {frames[-1]}")
+    return [", ".join(parts) for parts in said]
 
 
 def _short(text: str, most: int = 96) -> str:

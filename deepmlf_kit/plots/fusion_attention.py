@@ -19,14 +19,16 @@ def fusion_attention(
     words: Sequence[Mapping[str, Any]] = (),
     tracks: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     title: str = "What the fusion tokens attend to",
+    axis: str = "time (seconds)",
 ) -> go.Figure:
     """Maps fusion token x time, one a fusion layer, above the clip's own tracks on the same time axis.
 
     Args:
         attention: fusion layer -> weights [F, K] (mean over heads); each row sums to 1.
-        times: seconds of the K AV steps (`av_encoder.step_times`); of those that are NaN nothing is drawn.
+        times: seconds of the K AV steps (`data.clock.step_times`); of those that are NaN nothing is drawn.
         words: mappings with `word`, `start`, `end` in seconds, written under the maps.
         tracks: name -> (seconds [n], values [n]), e.g. loudness and smile; each is drawn scaled to its own range.
+        axis: title of the time axis, where `times` are not seconds.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -92,7 +94,7 @@ def fusion_attention(
     fig.update_yaxes(
         title_text="voice, face<br>(scaled)", range=[-0.1, 1.65], showticklabels=False, row=rows, col=1
     )
-    fig.update_xaxes(title_text="time (seconds)", row=rows, col=1)
+    fig.update_xaxes(title_text=axis, row=rows, col=1)
     fig.update_layout(
         coloraxis={
             "colorscale": SEQUENTIAL,

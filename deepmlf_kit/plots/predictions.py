@@ -1,4 +1,4 @@
-"""Predicted against true sentiment: one dot an utterance."""
+"""Predicted against true sentiment: one dot an utterance; of models of classes, a table of how often each is said."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .style import COLOURS, SERIES, figure
+from .style import COLOURS, SEQUENTIAL, SERIES, figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,4 +89,45 @@ def predicted_vs_true(
     fig.update_xaxes(range=[-limit * 1.05, limit * 1.05])
     fig.update_yaxes(range=[-limit * 1.05, limit * 1.05])
     fig.update_layout(showlegend=groups is not None, legend={"orientation": "h", "y": -0.2})
+    return fig
+
+
+def confusion_matrix(
+    predictions: pd.DataFrame, names: Sequence[str], title: str = "Predicted against true class"
+) -> go.Figure:
+    """Heat map of how many utterances of each true class (row) are predicted as each class (column).
+
+    Args:
+        predictions: `run.predictions()` of a model of classes: `label` and `prediction` are class indices; utterances
+            without a label are left out.
+        names: of the classes, in the order of their indices.
+    """
+    import plotly.graph_objects as go
+    from sklearn import metrics
+
+    table = predictions.dropna(subset=["label"])
+    pairs = table[["label", "prediction"]].to_numpy().round().astype(int)
+    counts = metrics.confusion_matrix(pairs[:, 0], pairs[:, 1], labels=range(len(names)))
+    fig = figure(
+        title,
+        "predicted class",
+        "true class (label)",
+        subtitle="On the diagonal a prediction is right; colours are shares of the true class.",
+        height=160 + 70 * len(names),
+    )
+    fig.add_trace(
+        go.Heatmap(
+            z=counts / counts.sum(axis=1, keepdims=True).clip(min=1),
+            x=list(names),
+            y=list(names),
+            text=counts,
+            texttemplate="%{text}",
+            colorscale=SEQUENTIAL,
+            zmin=0,
+            zmax=1,
+            colorbar={"title": {"text": "share"}, "thickness": 12},
+            hovertemplate="%{y}, predicted %{x}: %{text} (%{z:.0%})<extra></extra>",
+        )
+    )
+    fig.update_yaxes(autorange="reversed")
     return fig

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from datasets import DatasetDict
 
+from ..data.labels import class_names, probability_columns
 from ..errors import DeepMLFError
 from ..rendering.html_page import figure_html, page
 from ..training.metrics import HEADINGS
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..explain import Reading
     from ..training import Run
 
 #: Tracks drawn under the attention maps where the dataset's features have these names.
@@ -72,7 +75,7 @@ def write_report(
     split = "test" if "test" in data else "valid"
     rows = rows or {run.path.name: run.metrics}
     parts = [_metrics_table(rows, split)]
-    if len(rows) > 1:
+    if len(rows) > 1 and all("MAE" in metrics for metrics in rows.values()):
         from .modalities import modality_errors
 
         parts.append(
@@ -92,10 +95,15 @@ def write_report(
 
 
 def choose_utterance(run: Run) -> str:
-    """Id of a test utterance that shows fusion at work: the text head is far off, the prediction is close."""
+    """Id of a test utterance that shows fusion at work: the text head is far off, the prediction is close.
+
+    Of a model of classes: the text head is wrong, the prediction right.
+    """
     table = run.predictions()
     error = (table["prediction"] - table["label"]).abs()
     text_error = (table["text"] - table["label"]).abs() if "text" in table else error * 0
+    if probability_columns(1)[0] in table:
+        error, text_error = error.clip(upper=1), text_error.clip(upper=1)
     return str(table["id"][(text_error - 2 * error).idxmax()])
 
 
@@ -119,9 +127,15 @@ def _training_part(run: Run) -> list[str]:
 
 
 def _predictions_part(run: Run, split: Dataset) -> list[str]:
-    from .predictions import predicted_vs_true
+    from .predictions import confusion_matrix, predicted_vs_true
 
     table = run.predictions()
+    if classes := run.preset.heads.classes:
+        return [
+            "<h2>What it predicts</h2>",
+            "<p>How many utterances of each class are taken for which.</p>",
+            figure_html(confusion_matrix(table, class_names(classes))),
+        ]
     texts = dict(zip(split["id"], split["text"], strict=True))
     kinds = [str(i).rsplit("_", 1)[-1] for i in table["id"]]
     named = set(kinds) <= {"sincere", "ironic", "neutral"}  # the sample set says what each utterance is
@@ -145,42 +159,52 @@ def _attention_part(
     lm: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> list[str]:
-    import torch
-
-    from ..model.av_encoder import step_times
+    from ..explain import Lens
     from .fusion_attention import fusion_attention
 
     wanted = utterance or choose_utterance(run)
     ids = list(split["id"])
     if wanted not in ids:
         raise DeepMLFError(f"There is no utterance {wanted!r} in the split; its ids look like {ids[0]!r}.")
-    row = split.with_format("numpy")[ids.index(wanted)]
     model = run.load_model(lm=lm, tokenizer=tokenizer)
-    batch = run.collator(model.tokenizer)([row])
-    labels = batch.pop("labels")
-    with torch.no_grad():
-        output = model(**batch, output_attentions=True)
-    attention = {layer: w[0].mean(dim=0).numpy() for layer, w in output.cross_attentions.items()}
-    times = step_times(row["audio_times"], model.config.av_steps)
-    if np.isnan(times).all():
-        times = step_times(row["vision_times"], model.config.av_steps)
-    if np.isnan(times).all():
-        times = np.linspace(0, 1, model.config.av_steps)  # no frame times: the share of the utterance
-    words = split[ids.index(wanted)]["words"]
-    fig = fusion_attention(attention, times, words, _tracks(row, split), title=f"“{row['text']}”")
-    said = {
-        "the text head says": output.text_prediction.item(),
-        "the AV head": output.av_prediction.item(),
-        "the model": output.prediction.item(),
-        "the label is": labels.item(),
-    }
-    sentence = ", ".join(f"{who} {value:+.2f}" for who, value in said.items())
+    collator = run.collator(model.tokenizer)
+    reading = Lens(model, DatasetDict({"test": split}), "test", collator).read(wanted, "cross_attention")
+    weights = reading.get("cross_attention").mean(axis=1)  # [M, F, K]
+    fig = fusion_attention(
+        dict(zip(reading.fusion_layers, weights, strict=True)),
+        reading.steps,
+        reading.row["words"] if reading.timed else (),
+        _tracks(reading.row, split),
+        title=f"“{reading.text}”",
+        axis=reading.time_axis,
+    )
+    label = collator([reading.row])["labels"].item()
+    sentence = ", ".join(f"{who} {what}" for who, what in _said(reading, label).items())
     return [
         "<h2>What the fusion tokens look at</h2>",
         f"<p>Utterance <code>{html.escape(wanted)}</code>: {sentence}. Attention is where the tokens read, not yet "
         "why the model answers as it does; notebook 04 sets the two beside each other.</p>",
         figure_html(fig),
     ]
+
+
+def _said(reading: Reading, label: float) -> dict[str, str]:
+    """What the heads say of an utterance, and its label, in words."""
+    output = reading.seen.output
+    heads = {
+        "the text head says": output.text_prediction,
+        "the AV head": output.av_prediction,
+        "the model": output.prediction,
+    }
+    if not reading.classes:
+        said = {who: f"{value.item():+.2f}" for who, value in heads.items()}
+        return said | {"the label is": "unknown" if np.isnan(label) else f"{label:+.2f}"}
+    names = class_names(reading.classes)
+    said = {}
+    for who, scores in heads.items():
+        probability, index = scores[0].softmax(dim=-1).max(dim=-1)
+        said[who] = f"{names[int(index)]} ({float(probability):.0%})"
+    return said | {"the label is": "unknown" if np.isnan(label) else names[int(label)]}
 
 
 def _tracks(row: Mapping[str, Any], split: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -222,9 +246,12 @@ def _metrics_table(rows: Mapping[str, Mapping[str, float]], split: str) -> str:
             for n in names
         )
         body += f"<tr><th scope='row'>{html.escape(title)}</th>{cells}</tr>"
+    note = "Shares: higher is better."
+    if "MAE" in names:
+        note = "MAE: mean absolute error, lower is better; all others are shares or correlations, higher is better."
     return (
         f"<h2>Results on the {split} split</h2>"
-        "<p>MAE: mean absolute error, lower is better; all others are shares or correlations, higher is better.</p>"
+        f"<p>{note}</p>"
         f"<div class='scroll'><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

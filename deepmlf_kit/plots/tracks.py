@@ -51,20 +51,21 @@ class Track:
     values: np.ndarray
 
 
-def tracks_of(row: Mapping[str, Any], modality: str, seconds: bool = True) -> list[Track]:
+def tracks_of(row: Mapping[str, Any], modality: str, times: np.ndarray | None = None) -> list[Track]:
     """The tracks of `audio` or `vision` of a row; empty where it is missing.
 
     Features without names (an encoder's) are drawn as one track: how far each frame is from the mean frame.
 
     Args:
         row: of the dataset's schema.
-        seconds: False counts frames instead, as share of the utterance.
+        times: where each frame lies on the axis that is drawn on [T] (`Reading.frame_times`); None: the row's seconds,
+            or shares of the utterance where it has none.
     """
     frames = np.asarray(row[modality], np.float32)
     if frames.size == 0 or not frames.any():
         return []
-    times = np.asarray(row.get(f"{modality}_times", ()), float)
-    if len(times) != len(frames) or not seconds:
+    times = np.asarray(row.get(f"{modality}_times", ()), float) if times is None else times
+    if len(times) != len(frames):
         times = (np.arange(len(frames)) + 0.5) / len(frames)
     valid = frames.any(axis=1)
     names = _names(row, modality)

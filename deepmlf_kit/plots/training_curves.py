@@ -18,11 +18,11 @@ _TERMS = {
     "train_loss_text": ("text", "text"),
     "train_loss_lm": ("next token", "label"),
 }
-_ERRORS = {
-    "valid_MAE": ("task head", "task"),
-    "valid_fusion_MAE": ("fusion head", "fusion"),
-    "valid_av_MAE": ("AV head", "av"),
-    "valid_text_MAE": ("text head", "text"),
+_HEADS = {
+    "valid_": ("task head", "task"),
+    "valid_fusion_": ("fusion head", "fusion"),
+    "valid_av_": ("AV head", "av"),
+    "valid_text_": ("text head", "text"),
 }
 _ONLY_HEAD = {"av": ("voice and face", "av"), "text": ("text", "text")}
 
@@ -31,23 +31,27 @@ def training_losses(run: Run) -> go.Figure:
     """The loss terms on the training split, by epoch; their weighted sum for models with one term."""
     history = run.history()
     terms = {name: style for name, style in _TERMS.items() if name in history[0]}
-    terms = terms or {"train_loss": ("L1", "task")}
-    return _curves(
-        run,
-        terms,
-        "Training loss by term",
-        "loss, unweighted (label units)",
-        "Lower is better.",
-    )
+    classes = run.preset.heads.classes
+    terms = terms or {"train_loss": ("cross-entropy" if classes else "L1", "task")}
+    unit = "cross-entropy" if classes else "label units"
+    return _curves(run, terms, "Training loss by term", f"loss, unweighted ({unit})", "Lower is better.")
 
 
 def validation_errors(run: Run) -> go.Figure:
-    """Mean absolute error of every head on the validation split, by epoch."""
-    errors = {name: style for name, style in _ERRORS.items() if name in run.history()[0]}
-    title = "Validation error by head"
-    if len(errors) == 1:  # a model with one head: the name of a stream, not of DeepMLF's task head
-        errors, title = {"valid_MAE": _ONLY_HEAD.get(run.kind, _ERRORS["valid_MAE"])}, "Validation error"
-    return _curves(run, errors, title, "MAE (label units)", _kept(run))
+    """Mean absolute error (of models of classes: accuracy) of every head on the validation split, by epoch."""
+    classes = run.preset.heads.classes
+    metric, what, y = (
+        (f"Acc_{classes}", "accuracy", "share of right classes")
+        if classes
+        else ("MAE", "error", "MAE (label units)")
+    )
+    first = run.history()[0]
+    heads = {f"{head}{metric}": style for head, style in _HEADS.items() if f"{head}{metric}" in first}
+    title = f"Validation {what} by head"
+    if len(heads) == 1:  # a model with one head: the name of a stream, not of DeepMLF's task head
+        name = next(iter(heads))
+        heads, title = {name: _ONLY_HEAD.get(run.kind, heads[name])}, f"Validation {what}"
+    return _curves(run, heads, title, y, _kept(run))
 
 
 def _kept(run: Run) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.labels import probability_columns
 from ..errors import DeepMLFError
 from ..features.cache import cache_folder
 from .dataset_fit import misfits
@@ -161,12 +162,10 @@ def predict_split(trainer: Any, rows: Sequence[Any], ids: Sequence[str]) -> tupl
 
     output = trainer.predict(rows, metric_key_prefix="test")
     heads, _ = output.predictions
+    columns = ["prediction", "text", "fusion", "av"]
+    columns += probability_columns(heads.shape[1] - len(columns))
     table = pd.DataFrame(
-        {
-            "id": list(ids),
-            "label": output.label_ids,
-            **dict(zip(("prediction", "text", "fusion", "av"), heads.T, strict=True)),
-        }
+        {"id": list(ids), "label": output.label_ids, **dict(zip(columns, heads.T, strict=True))}
     )
     skip = {
         f"test_{name}"

@@ -6,7 +6,8 @@
       metrics.jsonl     one line an epoch: `train_*`, `valid_*`, gates, learning rate, seconds
       table.json        the final table: metrics of the best checkpoint on the test split
       table.md          the same to read
-      predictions.csv   id, label and what every head predicts, for each utterance of the test split
+      predictions.csv   id, label and what every head predicts, for each utterance of the test split; of a model of
+                        classes their indices, and the task head's `probability_0`, `probability_1`, ... of each class
       best/             the best checkpoint (`config.json`, `model.safetensors`: trained weights only) and its card
       tensorboard/      logs for TensorBoard
       checkpoints/      while it runs: the last and the best checkpoint with the optimiser's state

@@ -182,7 +182,8 @@ class SentimentTrainer(Trainer):
     ) -> tuple[Tensor | None, Any, Tensor | None]:
         """Loss, (what the heads say [B, heads], loss terms [B, terms]), labels [B].
 
-        A model of classes says the index of its likeliest class.
+        A model of classes says the index of its likeliest class; the task head's probability of each class follows the
+        heads [B, heads + classes].
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -197,6 +198,8 @@ class SentimentTrainer(Trainer):
             else:
                 tokens = value.float().reshape(batch, -1, max(1, classes)).mean(dim=1)  # [B, 1 or C]
                 heads.append(tokens.argmax(dim=1).float() if classes else tokens[:, 0])
+        if classes:
+            heads += prediction.float().softmax(dim=1).unbind(dim=1)
         nothing = prediction.new_full((), float("nan"), dtype=torch.float32)
         terms = [
             nothing if outputs.get(name) is None else outputs[name].detach().float() for name in LOSS_TERMS

@@ -116,15 +116,14 @@ def _row(values: np.ndarray) -> list[float | None]:
 
 
 def _tracks(reading: Reading, modality: str) -> list[dict[str, Any]]:
-    stretch = 1 if reading.timed else len(reading.steps)
     found = []
-    for track in tracks_of(reading.row, modality, reading.timed):
+    for track in tracks_of(reading.row, modality, reading.frame_times(modality)):
         step = max(1, len(track.values) // 1200)  # a curve needs no more points than pixels
         found.append(
             {
                 "name": track.name,
                 "unit": track.unit,
-                "t": plain(track.times[::step] * stretch),
+                "t": plain(track.times[::step]),
                 "v": plain(track.values[::step]),
             }
         )

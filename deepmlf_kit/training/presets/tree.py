@@ -41,7 +41,9 @@ class Fusion:
     gating: str = "sigmoid"  # sigmoid (published), tanh or none
     gate_init: float = 0.0  # before the gating function
     ffw: str = "full"  # full, lora or none
-    ffw_form: str = "sum"  # sum (published) or product: how the two branches of a gated LM's feed-forward meet
+    ffw_form: str = (
+        "sum"  # sum (published) or product: how the two branches of a gated LM's feed-forward meet
+    )
     lora_r: int = 16
     lora_alpha: float = 32.0
     lora_dropout: float = 0.05
