@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from deepmlf_kit import DeepMLFModel
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.model.deepmlf import lm_loading
+from deepmlf_kit.model import lm_loading
 from deepmlf_kit.training import train
 
 needs_bitsandbytes = pytest.mark.skipif(
