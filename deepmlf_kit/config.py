@@ -30,6 +30,8 @@ class DeepMLFConfig(PreTrainedConfig):
         lm_gguf_file: name of a GGUF file inside `lm`.
         lm_dtype: `"float32"`, `"bfloat16"` or `"float16"`: the precision the frozen LM is kept in.
         lm_bits: 16 for the plain LM, 8 or 4 to load it through bitsandbytes.
+        pad_token_id: the token that padded text positions hold, a target of the LM loss; None: the tokenizer's,
+            filled in when first needed.
         fusion_layers: LM layers (counted from 0) after which an MM Block stands.
         fusion_tokens: F, the number of fusion tokens.
         max_text_tokens: the longest text, in tokens. Fusion token i stands at position
@@ -78,6 +80,7 @@ class DeepMLFConfig(PreTrainedConfig):
         lm_gguf_file: str | None = None,
         lm_dtype: str = "float32",
         lm_bits: int = 16,
+        pad_token_id: int | None = None,
         fusion_layers: Sequence[int] = (3, 4, 5, 6, 7),
         fusion_tokens: int = 8,
         max_text_tokens: int = 50,
@@ -121,6 +124,7 @@ class DeepMLFConfig(PreTrainedConfig):
         self.lm_gguf_file = lm_gguf_file
         self.lm_dtype = lm_dtype
         self.lm_bits = lm_bits
+        self.pad_token_id = pad_token_id
         self.fusion_layers = sorted(int(layer) for layer in fusion_layers)
         self.fusion_tokens = fusion_tokens
         self.max_text_tokens = max_text_tokens

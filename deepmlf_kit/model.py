@@ -19,6 +19,7 @@ from transformers.utils.hub import cached_file
 
 from .av_encoder import AVEncoder, AVSentimentModel, mean_state
 from .config import DeepMLFConfig
+from .data.special_tokens import pad_token_id
 from .errors import DeepMLFError
 from .heads import Heads
 from .language import LanguageStream
@@ -303,7 +304,7 @@ class DeepMLFModel(PreTrainedModel):
     def pad_token_id(self) -> int:
         """The token that padded text positions hold."""
         if self.config.pad_token_id is None:
-            self.config.pad_token_id = self.tokenizer.pad_token_id
+            self.config.pad_token_id = pad_token_id(self.tokenizer)
         return self.config.pad_token_id
 
     # Saving and loading --------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from preset_lms import byte_level
 from tiny_lms import FAMILIES, LAYERS, one_of, tiny_batch, tiny_config, tiny_lm, tiny_model
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
 from deepmlf_kit.av_encoder import AVSentimentModel
+from deepmlf_kit.data.collate import Collator
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.mm_block import CrossAttention
 
@@ -219,6 +221,16 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
         out.loss_task + 0.3 * out.loss_fusion + 0.5 * out.loss_av + 0.7 * out.loss_text + 1.1 * out.loss_lm
     )
     torch.testing.assert_close(out.loss, total)
+
+
+def test_the_lm_loss_pads_as_the_collator_does_where_the_tokenizer_has_no_pad_token():
+    tokenizer = byte_level(["that was fine"])
+    torch.manual_seed(0)
+    model = DeepMLFModel(tiny_config(pad_token_id=None), lm=tiny_lm(), tokenizer=tokenizer)
+    padded = Collator(tokenizer, 12).text(["fine", "that was fine"])["input_ids"][0, -1]
+    assert tokenizer.pad_token_id is None
+    assert model.pad_token_id == int(padded)
+    assert torch.isfinite(model(**tiny_batch()).loss_lm)
 
 
 def test_unknown_labels_are_left_out():
