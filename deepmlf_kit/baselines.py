@@ -26,6 +26,7 @@ from .lm_loading import load_lm, load_tokenizer
 from .losses import sentiment_loss
 from .presets import Preset, load_preset
 from .text_store import TextStore
+from .walk import last_tokens, pick
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,6 +130,7 @@ class TextSentimentModel(PreTrainedModel):
 
     @torch.no_grad()
     def _read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        last = last_tokens(attention_mask)  # [B]
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
         states = self.language.decoder(
             inputs_embeds=self.language.embed(input_ids),
@@ -136,8 +138,7 @@ class TextSentimentModel(PreTrainedModel):
             position_ids=positions,
             use_cache=False,
         ).last_hidden_state  # [B, L, D]
-        last = (attention_mask.sum(dim=1) - 1).clamp(min=0)
-        return states[torch.arange(len(last), device=last.device), last].float()  # [B, D]
+        return pick(states, last).float()  # [B, D]
 
     @classmethod
     def from_pretrained(

@@ -28,6 +28,7 @@ from .losses import sentiment_loss
 from .mm_block import MMBlock
 from .model import DeepMLFModel
 from .presets import Preset, load_preset
+from .walk import last_tokens, pick
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -85,12 +86,12 @@ class _WithAV(TextSentimentModel):
             labels: [B]; NaN where unknown.
         """
         batch = input_ids.shape[0]
+        last = last_tokens(attention_mask)  # [B]
         av_states, av_mask = self.av_encoder(
             audio, audio_mask, vision, vision_mask, batch_size=batch
         )  # [B, K, d]
         states = self._text_states(self.language.embed(input_ids), attention_mask, av_states, av_mask)
-        last = (attention_mask.sum(dim=1) - 1).clamp(min=0)
-        prediction = self.head(states[torch.arange(batch, device=last.device), last].float())  # [B, 1]
+        prediction = self.head(pick(states, last).float())  # [B, 1]
         loss = None if labels is None else sentiment_loss(prediction, labels, self.config.num_classes)
         return TextOutput(
             loss=loss, prediction=prediction if self.config.num_classes else prediction.squeeze(-1)

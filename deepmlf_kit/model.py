@@ -28,7 +28,7 @@ from .losses import next_token_loss, next_token_targets, sentiment_loss
 from .mm_block import MMBlock
 from .seqaug import seqaug
 from .text_store import DEFAULT_GIGABYTES, TextStore, open_text_store
-from .walk import Walk, layers_before_training, pick
+from .walk import Walk, last_tokens, layers_before_training, pick
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -174,7 +174,7 @@ class DeepMLFModel(PreTrainedModel):
             output_lm_logits, output_hidden_states, output_attentions: also give these.
 
         Raises:
-            DeepMLFError: the text is longer than `max_text_tokens`.
+            DeepMLFError: the text is longer than `max_text_tokens`, or padded on the left.
 
         A training step with `text_first` and without LM loss passes only the last text token and the fusion tokens
         through the LM's last layer and the MM Block after it: of the others only keys and values are read.
@@ -188,6 +188,7 @@ class DeepMLFModel(PreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        last = last_tokens(attention_mask)  # (B,)
 
         # Encode voice and face
         av_states, av_mask = self.av_encoder(
@@ -202,7 +203,6 @@ class DeepMLFModel(PreTrainedModel):
         fusion = self.fusion_tokens.to(text.dtype).expand(batch, -1, -1)  # (B, F, D)
 
         # LM layers with MM Blocks between them
-        last = (attention_mask.sum(dim=1) - 1).clamp(min=0)  # (B,)
         asked = output_lm_logits or output_hidden_states or output_attentions
         only_last = self.training and self.config.reads_only_last_text and labels is not None and not asked
         walk = Walk(

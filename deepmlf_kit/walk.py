@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from .config import DeepMLFConfig
+from .errors import DeepMLFError
 from .language import LanguageStream, LayerCalls
 from .mm_block import MMBlock
 from .text_store import TextStates, TextStore
@@ -236,6 +237,32 @@ class Walk:
 def layers_before_training(config: DeepMLFConfig, layers: int) -> int:
     """How many of an LM's layers a text passes before it meets something that is trained."""
     return config.fusion_layers[0] + 1 if config.text_is_trained else layers
+
+
+def check_padded_right(attention_mask: Tensor) -> None:
+    """Refuse padding before or between a text's tokens: positions and heads count tokens from the left.
+
+    Args:
+        attention_mask: 1 for real tokens, 0 for padding [B, L].
+
+    Raises:
+        DeepMLFError: a text is padded elsewhere than on the right.
+    """
+    real = attention_mask.bool()
+    misplaced = (real[:, 1:] & ~real[:, :-1]).any(dim=1)  # [B]
+    if misplaced.any():
+        row = int(misplaced.nonzero()[0])
+        raise DeepMLFError(
+            f"Text {row} of the batch has padding before or between its tokens (attention_mask "
+            f"{real[row].int().tolist()}), but texts are padded on the right: set tokenizer.padding_side = 'right', "
+            "or use the kit's Collator."
+        )
+
+
+def last_tokens(attention_mask: Tensor) -> Tensor:
+    """Index of each text's last real token [B], 0 for an empty text; refuses what `check_padded_right` does."""
+    check_padded_right(attention_mask)
+    return (attention_mask.sum(dim=1) - 1).clamp(min=0)
 
 
 def pick(x: Tensor, index: Tensor) -> Tensor:

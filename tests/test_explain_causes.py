@@ -154,6 +154,10 @@ def test_wrong_choices_are_refused(model, batch):
         effects(model, batch, "time", "resampled")
     with pytest.raises(DeepMLFError, match="words="):
         effects(model, batch, "words")
+    left = batch["attention_mask"].clone()
+    left[0, 0] = 0
+    with pytest.raises(DeepMLFError, match="padded on the right"):
+        effects(model, {**batch, "attention_mask": left}, "time")
     with pytest.raises(DeepMLFError, match="One utterance"):
         effects(model, tiny_batch(), "modalities")
 

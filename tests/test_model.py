@@ -383,6 +383,29 @@ def test_a_text_that_is_too_long_is_refused():
         tiny_model()(**tiny_batch(lengths=(13, 2, 1)))
 
 
+def padded_left(batch):
+    """The same texts with their padding in front."""
+    length = batch["input_ids"].shape[1]
+    shifts = (length - batch["attention_mask"].sum(dim=1)).tolist()
+    turned = {
+        name: torch.stack([row.roll(shift) for row, shift in zip(batch[name], shifts, strict=True)])
+        for name in ("input_ids", "attention_mask")
+    }
+    return batch | turned
+
+
+@pytest.mark.parametrize("text_first", [False, True])
+def test_a_text_padded_on_the_left_or_inside_is_refused(text_first):
+    model, batch = tiny_model(text_first=text_first), tiny_batch()
+    with pytest.raises(DeepMLFError, match=r"Text 1 .*\[0, 0, 0, 0, 1, 1.*padding_side = 'right'"):
+        model(**padded_left(batch))
+    holed = batch["attention_mask"].clone()
+    holed[0, 3] = 0
+    with pytest.raises(DeepMLFError, match="Text 0 of the batch has padding before or between its tokens"):
+        model(**batch | {"attention_mask": holed})
+    model(**batch | {"attention_mask": batch["attention_mask"].bool()})
+
+
 def test_an_unknown_architecture_names_what_was_not_found():
     from transformers import MambaConfig, MambaForCausalLM
 

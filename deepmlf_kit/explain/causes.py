@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import DeepMLFError
 from ..model import DeepMLFModel
+from ..walk import check_padded_right
 from .capturing import score_of, text_mask_of, to_device
 from .hooks import forward_hooks
 from .words import Words
@@ -349,8 +350,9 @@ def frames_of_steps(mask: Tensor, steps: int, start: int, end: int) -> Tensor:
 
 def _row_of(batch: Mapping[str, Any], index: int, model: DeepMLFModel) -> dict[str, Tensor]:
     """One utterance of a batch without its padding; a modality that is not there has one masked frame."""
-    length = int(text_mask_of(batch)[index].sum())
-    row = {"input_ids": batch["input_ids"][index, :length]}
+    mask = text_mask_of(batch)
+    check_padded_right(mask)
+    row = {"input_ids": batch["input_ids"][index, : int(mask[index].sum())]}
     for stream in ("audio", "vision"):
         frames = batch.get(stream)
         if frames is None:
