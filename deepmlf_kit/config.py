@@ -6,10 +6,12 @@ checked when `DeepMLFModel` is built, by `check_against_lm`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import inspect
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from .errors import DeepMLFError
 
@@ -18,6 +20,20 @@ FEED_FORWARDS = ("full", "lora", "none")
 ATTENTION_SCALES = ("width", "head")
 TASK_NORMS = ("batch", "layer")
 MISSING_MODALITIES = ("learned", "zero")
+#: What transformers takes or writes in a config file beside the attributes of its config class.
+_TRANSFORMERS_KEYS = {
+    *GenerationConfig().to_dict(),
+    "attn_implementation",
+    "auto_map",
+    "experts_implementation",
+    "keys_to_ignore_at_inference",
+    "per_layer_config",
+    "quantization_config",
+    "task_specific_params",
+    "tie_last_hidden_states",
+    "tie_word_embeddings",
+    "tokenizer_class",
+}
 
 
 class DeepMLFConfig(PreTrainedConfig):
@@ -66,9 +82,11 @@ class DeepMLFConfig(PreTrainedConfig):
         text_first: the fast path: the text runs through the layers below the first MM Block without a
             gradient and the fusion tokens follow against its keys and values. Equal to the plain path.
         gradient_checkpointing_layers: recompute LM layers and MM Blocks in the backward pass to save memory.
+        kwargs: settings of transformers' own (`PreTrainedConfig`).
 
     Raises:
-        DeepMLFError: a value is outside its bounds; the message says the value, the bound and what to do.
+        DeepMLFError: a value is outside its bounds (the message says the value, the bound and what to do), or a
+            setting does not exist (it says which was probably meant).
     """
 
     model_type = "deepmlf"
@@ -119,6 +137,7 @@ class DeepMLFConfig(PreTrainedConfig):
         gradient_checkpointing_layers: bool = False,
         **kwargs: Any,
     ) -> None:
+        _refuse_unknown(kwargs)
         self.lm = str(lm)
         self.lm_revision = lm_revision
         self.lm_gguf_file = lm_gguf_file
@@ -163,6 +182,18 @@ class DeepMLFConfig(PreTrainedConfig):
         self.gradient_checkpointing_layers = gradient_checkpointing_layers
         self._check()
         super().__init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """A config from stored settings, as `from_pretrained` reads them; `kwargs` replace some.
+
+        Raises:
+            DeepMLFError: as when the config is built from both.
+        """
+        replaced = {name: kwargs.pop(name) for name in _settings() if name in kwargs}
+        if not kwargs.get("return_unused_kwargs"):
+            _refuse_unknown(name for name in kwargs if name != "return_unused_kwargs")
+        return super().from_dict({**config_dict, **replaced}, **kwargs)
 
     def _check(self) -> None:
         _one_of("gating", self.gating, GATINGS)
@@ -271,6 +302,26 @@ class DeepMLFConfig(PreTrainedConfig):
                 f"The LM {name!r} has a sliding attention window of {window} tokens, but text plus fusion tokens "
                 f"take {needed}: lower max_text_tokens to at most {window - self.fusion_tokens}."
             )
+
+
+def _settings() -> list[str]:
+    """Names of `DeepMLFConfig`'s own settings."""
+    return [name for name in inspect.signature(DeepMLFConfig).parameters if name != "kwargs"]
+
+
+def _refuse_unknown(names: Iterable[str]) -> None:
+    """Raise for names that are no setting of transformers' own: a misspelt key would be kept and never read."""
+    unknown = [
+        name
+        for name in names
+        if not (name.startswith("_") or name in _TRANSFORMERS_KEYS or hasattr(PreTrainedConfig, name))
+    ]
+    if not unknown:
+        return
+    close = difflib.get_close_matches(unknown[0], _settings(), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_settings())}."
+    others = f" ({len(unknown) - 1} more: {', '.join(unknown[1:])})" if len(unknown) > 1 else ""
+    raise DeepMLFError(f"DeepMLFConfig has no setting {unknown[0]!r}{others}: {hint}")
 
 
 def _one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:

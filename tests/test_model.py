@@ -1,5 +1,7 @@
 """What the model promises, for every tested family of language models."""
 
+import json
+
 import pytest
 import torch
 from preset_lms import byte_level
@@ -376,6 +378,40 @@ def test_a_bad_configuration_is_refused_in_one_sentence(changes, words):
     with pytest.raises(DeepMLFError, match=words) as raised:
         tiny_config(**changes)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("fusion_token", "no setting 'fusion_token': did you mean 'fusion_tokens'"),
+        ("lora_rank", "no setting 'lora_rank': did you mean 'lora_r"),
+        ("surprise", "no setting 'surprise': there are lm, lm_revision"),
+    ],
+)
+def test_a_setting_that_does_not_exist_is_refused_with_the_right_one(key, words, tmp_path):
+    with pytest.raises(DeepMLFError, match=words):
+        DeepMLFConfig(**{key: 5})
+    tiny_config().save_pretrained(tmp_path)
+    with pytest.raises(DeepMLFError, match=words):
+        DeepMLFConfig.from_pretrained(tmp_path, **{key: 5})
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(stored | {key: 5}))
+    with pytest.raises(DeepMLFError, match=words):
+        DeepMLFConfig.from_pretrained(tmp_path)
+
+
+def test_what_transformers_itself_writes_into_a_config_is_taken(tmp_path):
+    model = tiny_model(num_labels=3, problem_type="regression", use_cache=False, tie_word_embeddings=False)
+    model.config.auto_map = {"AutoConfig": "somewhere.Config"}
+    model.save_pretrained(tmp_path)
+    again = DeepMLFModel.from_pretrained(tmp_path, lm=tiny_lm()).config
+    assert (again.num_labels, again.problem_type) == (3, "regression")
+    assert again.architectures == ["DeepMLFModel"]
+    replaced = DeepMLFConfig.from_pretrained(tmp_path, fusion_tokens=3, attn_implementation="eager")
+    assert (replaced.fusion_tokens, replaced._attn_implementation) == (3, "eager")
+    assert DeepMLFConfig.from_dict(again.to_dict()).to_dict() == again.to_dict()
+    with pytest.raises(DeepMLFError, match="fusion_tokens is 0"):
+        DeepMLFConfig.from_pretrained(tmp_path, fusion_tokens=0)
 
 
 def test_a_text_that_is_too_long_is_refused():
