@@ -217,10 +217,9 @@ class AVSentimentModel(PreTrainedModel):
         """Batch as in `DeepMLFModel.forward`; text is taken and not read."""
         states, mask = self.av_encoder(audio, audio_mask, vision, vision_mask)
         prediction = self.head(mean_state(states, mask))  # [B, 1]
+        prediction = prediction if self.config.num_classes else prediction.squeeze(-1)
         loss = None if labels is None else sentiment_loss(prediction, labels, self.config.num_classes)
-        return AVOutput(
-            loss=loss, prediction=prediction if self.config.num_classes else prediction.squeeze(-1)
-        )
+        return AVOutput(loss=loss, prediction=prediction)
 
 
 def mean_state(states: Tensor, mask: Tensor) -> Tensor:

@@ -101,10 +101,9 @@ class TextSentimentModel(PreTrainedModel):
         """
         last_text = self._last_states(input_ids, attention_mask)  # [B, D]
         prediction = self.head(last_text)  # [B, 1]
+        prediction = prediction if self.config.num_classes else prediction.squeeze(-1)
         loss = None if labels is None else sentiment_loss(prediction, labels, self.config.num_classes)
-        return TextOutput(
-            loss=loss, prediction=prediction if self.config.num_classes else prediction.squeeze(-1)
-        )
+        return TextOutput(loss=loss, prediction=prediction)
 
     def keep_text_states(self, folder: str | Path, gigabytes: float = 1.0) -> None:
         """Compute the last state of a text once and keep it for all epochs: the frozen LM gives it anew otherwise.

@@ -92,10 +92,9 @@ class _WithAV(TextSentimentModel):
         )  # [B, K, d]
         states = self._text_states(self.language.embed(input_ids), attention_mask, av_states, av_mask)
         prediction = self.head(pick(states, last).float())  # [B, 1]
+        prediction = prediction if self.config.num_classes else prediction.squeeze(-1)
         loss = None if labels is None else sentiment_loss(prediction, labels, self.config.num_classes)
-        return TextOutput(
-            loss=loss, prediction=prediction if self.config.num_classes else prediction.squeeze(-1)
-        )
+        return TextOutput(loss=loss, prediction=prediction)
 
     def _add_fusion(self) -> None:
         raise NotImplementedError

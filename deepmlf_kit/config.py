@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import GenerationConfig, PreTrainedConfig
 
@@ -90,6 +90,24 @@ class DeepMLFConfig(PreTrainedConfig):
     """
 
     model_type = "deepmlf"
+    #: Fields of `DeepMLFOutput` that a stock `Trainer` leaves out of its predictions: all but the prediction.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "text_prediction",
+        "fusion_prediction",
+        "av_prediction",
+        "loss_task",
+        "loss_fusion",
+        "loss_av",
+        "loss_text",
+        "loss_lm",
+        "lm_logits",
+        "text_states",
+        "fusion_states",
+        "av_states",
+        "av_mask",
+        "hidden_states",
+        "cross_attentions",
+    ]
 
     def __init__(
         self,

@@ -37,6 +37,11 @@ WEIGHTS_FILE = "model.safetensors"
 class DeepMLFOutput(ModelOutput):
     """All that a forward gives. B batch, L text tokens, F fusion tokens, D LM width, K AV steps, d AV width.
 
+    As of any of transformers' models, `output[0]` is the loss where labels were given, and the prediction where not.
+    A stock `Trainer` hands `compute_metrics` the prediction alone, [N] or [N, C] beside labels [N]: the other fields
+    are `keys_to_ignore_at_inference` of `DeepMLFConfig` (`trainer.predict(rows, ignore_keys=[...])` asks for more).
+    `hidden_states` and `cross_attentions` are part of the graph: gradients of the loss reach them.
+
     Attributes:
         loss: weighted sum of the loss terms, where labels were given.
         prediction: the task head's sentiment, on the dataset's scale [B]; class scores [B, C] for classes.
@@ -219,31 +224,33 @@ class DeepMLFModel(PreTrainedModel):
             keep_attentions=output_attentions,
             again=self.config.gradient_checkpointing_layers and self.training,
         )
-        go = walk.text_first if self._goes_text_first(text) else walk.plain
+        go = walk.text_first if self._goes_text_first(text, output_hidden_states) else walk.plain
         text, fusion = go(text, fusion)  # (B, L, D) or (B, 1, D), (B, F, D)
 
         # Heads
         last_text = text[:, 0] if only_last else pick(text, last)  # (B, D)
         said = self.heads(fusion, last_text, mean_state(av_states, av_mask))
+        if not self.config.num_classes:
+            said = {name: value.squeeze(-1) for name, value in said.items()}  # (B,), fusion (B, F)
 
         # Loss
-        output = DeepMLFOutput(
+        terms = {} if labels is None else self._losses(said, labels, text, input_ids, attention_mask)
+
+        return DeepMLFOutput(
+            loss=self._total(terms) if terms else None,
+            prediction=said["task"],
+            text_prediction=said["text"],
+            fusion_prediction=said["fusion"],
+            av_prediction=said["av"],
+            **terms,
+            lm_logits=self.language.logits(text) if output_lm_logits else None,
             text_states=None if only_last else text,
             fusion_states=fusion,
             av_states=av_states,
             av_mask=av_mask,
             hidden_states=tuple(walk.hidden_states) if output_hidden_states else None,
-            cross_attentions=walk.cross_attentions if output_attentions else None,
-            lm_logits=self.language.logits(text) if output_lm_logits else None,
+            cross_attentions=dict(walk.cross_attentions) if output_attentions else None,
         )
-        if labels is not None:
-            self._add_losses(output, said, labels, input_ids, attention_mask)
-        number = self.config.num_classes == 0
-        output.prediction = said["task"].squeeze(-1) if number else said["task"]
-        output.text_prediction = said["text"].squeeze(-1) if number else said["text"]
-        output.fusion_prediction = said["fusion"].squeeze(-1) if number else said["fusion"]
-        output.av_prediction = said["av"].squeeze(-1) if number else said["av"]
-        return output
 
     def keep_text_states(self, folder: str | Path, gigabytes: float = DEFAULT_GIGABYTES) -> TextStore:
         """Compute what the frozen LM makes of a text once, and keep it for all epochs (needs `text_first`).
@@ -272,33 +279,35 @@ class DeepMLFModel(PreTrainedModel):
         """How many of the LM's layers a text passes before it meets something that is trained."""
         return layers_before_training(self.config, len(self.language.layers))
 
-    def _goes_text_first(self, text: Tensor) -> bool:
-        return self.config.text_first and not text.requires_grad
+    def _goes_text_first(self, text: Tensor, output_hidden_states: bool) -> bool:
+        """Text first passes the text without gradients: not where somebody may ask for a gradient of its states."""
+        asked = text.requires_grad or (output_hidden_states and torch.is_grad_enabled())
+        return self.config.text_first and not asked
 
-    def _add_losses(
+    def _losses(
         self,
-        output: DeepMLFOutput,
         said: dict[str, Tensor],
         labels: Tensor,
+        text_states: Tensor,
         input_ids: Tensor,
         attention_mask: Tensor,
-    ) -> None:
-        config, classes = self.config, self.config.num_classes
-        output.loss_task = sentiment_loss(said["task"], labels, classes)
-        output.loss_fusion = sentiment_loss(said["fusion"], labels, classes)
-        output.loss_av = sentiment_loss(said["av"], labels, classes)
-        output.loss_text = sentiment_loss(said["text"], labels, classes)
-        output.loss = (
-            output.loss_task
-            + config.loss_fusion * output.loss_fusion
-            + config.loss_av * output.loss_av
-            + config.loss_text * output.loss_text
-        )
+    ) -> dict[str, Tensor]:
+        """The loss terms by their names in `DeepMLFOutput`, before weighting."""
+        config = self.config
+        terms = {
+            f"loss_{head}": sentiment_loss(said[head], labels, config.num_classes)
+            for head in ("task", "fusion", "av", "text")
+        }
         if config.loss_lm:
             targets = next_token_targets(input_ids, attention_mask, config.max_text_tokens, self.pad_token_id)
             vocabulary = self.language.config.vocab_size
-            output.loss_lm = next_token_loss(output.text_states, targets, self.language.logits, vocabulary)
-            output.loss = output.loss + config.loss_lm * output.loss_lm
+            terms["loss_lm"] = next_token_loss(text_states, targets, self.language.logits, vocabulary)
+        return terms
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        """Weighted sum of the loss terms; the task's weight is 1."""
+        weighted = (getattr(self.config, name) * term for name, term in terms.items() if name != "loss_task")
+        return sum(weighted, start=terms["loss_task"])
 
     @property
     def pad_token_id(self) -> int:

@@ -94,13 +94,13 @@ class Walk:
             fusion, torch.cat([self.text_mask, self.fusion_mask], dim=1), self.fusion_positions, cache
         )
         x_f = calls.hidden
-        self._keep(states[0], x_f)
+        self._keep_apart(states[0], x_f)
         for layer in range(apart):
             x_f = self.language.run_layer(layer, x_f, calls)
             if layer < apart - 1 or not trained:
                 x_f = self._block_on_fusion(layer, x_f)
                 if self.keep_states:
-                    self._keep(states[layer + 1], x_f)
+                    self._keep_apart(states[layer + 1], x_f)
         if not trained:
             return self._finish(torch.cat([states[-1], x_f], dim=1))
         x_t = states[-1]
@@ -223,9 +223,15 @@ class Walk:
         text, tokens = x.split([x.shape[1] - fusion, fusion], dim=1)
         return text, tokens
 
-    def _keep(self, *states: Tensor) -> None:
+    def _keep(self, x: Tensor) -> None:
+        """Keep the very tensor that goes on, so that gradients reach it."""
         if self.keep_states:
-            self.hidden_states.append(torch.cat(states, dim=1))
+            self.hidden_states.append(x)
+
+    def _keep_apart(self, x_t: Tensor, x_f: Tensor) -> None:
+        """Keep a copy of what goes on apart, text and fusion tokens: for values, not for gradients."""
+        if self.keep_states:
+            self.hidden_states.append(torch.cat([x_t, x_f], dim=1))
 
     def _finish(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.language.finish(x)

@@ -1,5 +1,6 @@
 """What the model promises, for every tested family of language models."""
 
+import dataclasses
 import json
 
 import pytest
@@ -12,6 +13,7 @@ from deepmlf_kit.av_encoder import AVSentimentModel
 from deepmlf_kit.data.collate import Collator
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.mm_block import CrossAttention
+from deepmlf_kit.model import DeepMLFOutput
 
 families = pytest.mark.parametrize("family", FAMILIES)
 feed_forwards = pytest.mark.parametrize("ffw", ["full", "lora"])
@@ -214,6 +216,110 @@ def test_attention_on_request_equals_attention_as_usual_and_sums_to_one():
         assert weights.shape == (3, 4, 5, 10)
         torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4, 5))
     torch.testing.assert_close(usual.prediction, asked.prediction, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_the_output_begins_with_the_loss_and_then_the_prediction(classes):
+    model = tiny_model(num_classes=classes)
+    batch = tiny_batch() | {"labels": torch.tensor([0.0, 1.0, 2.0])}
+    out = model(**batch, output_lm_logits=True, output_hidden_states=True, output_attentions=True)
+    assert list(out) == [field.name for field in dataclasses.fields(DeepMLFOutput)]
+    assert out[0] is out.loss and out["loss"] is out.loss and out[1] is out.prediction
+    del batch["labels"]
+    without = model(**batch)
+    assert without[0] is without.prediction and without.loss is None
+
+
+class Rows(torch.utils.data.Dataset):
+    """The rows of a batch, their texts trimmed to their own length as a collator gets them."""
+
+    def __init__(self, batch):
+        self.rows = [one_of(batch, i) for i in range(len(batch["input_ids"]))]
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+@pytest.mark.parametrize(("classes", "shape"), [(0, (3,)), (3, (3, 3))])
+def test_a_stock_trainer_predicts_an_array_a_metric_can_take(classes, shape, tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    model, batch = tiny_model(num_classes=classes), tiny_batch()
+    if classes:
+        batch["labels"] = torch.tensor([0.0, 1.0, 2.0])
+    seen = {}
+
+    def compute_metrics(given):
+        predictions, labels = given
+        seen.update(predictions=predictions, labels=labels)
+        return {"mean": float(predictions.mean())}
+
+    trainer = Trainer(
+        model,
+        TrainingArguments(
+            str(tmp_path), per_device_eval_batch_size=1, use_cpu=True, report_to="none", disable_tqdm=True
+        ),
+        data_collator=lambda rows: rows[0],
+        eval_dataset=Rows(batch),
+        compute_metrics=compute_metrics,
+    )
+    assert "eval_mean" in trainer.evaluate()
+    assert seen["predictions"].shape == shape and seen["labels"].shape == (3,)
+    with torch.no_grad():
+        expected = model(**batch).prediction
+    torch.testing.assert_close(torch.from_numpy(seen["predictions"]), expected, atol=1e-5, rtol=0)
+    everything = {field.name for field in dataclasses.fields(DeepMLFOutput)}
+    assert everything - set(model.config.keys_to_ignore_at_inference) == {"loss", "prediction"}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["activations kept", "computed again"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_what_is_asked_for_is_in_the_graph_on_both_paths(family, checkpointing):
+    found = []
+    for text_first in (False, True):
+        model = tiny_model(
+            family,
+            text_first=text_first,
+            gradient_checkpointing_layers=checkpointing,
+            attention_dropout=0.0,
+            av_dropout=0.0,
+            seqaug_av_p_feat=0.0,
+            lora_dropout=0.0,
+            ffw="lora",
+        ).train()
+        out = model(**tiny_batch(), output_hidden_states=True, output_attentions=True)
+        given = {f"hidden_states {i}": state for i, state in enumerate(out.hidden_states)}
+        given |= {f"cross_attentions {i}": weights for i, weights in out.cross_attentions.items()}
+        names = ("prediction", "text_prediction", "fusion_prediction", "av_prediction", "av_states")
+        given |= {name: out[name] for name in names}
+        for tensor in given.values():
+            tensor.retain_grad()
+        out.loss.backward()
+        gradients = {name: tensor.grad for name, tensor in given.items()}
+        assert [name for name, grad in gradients.items() if grad is None or not grad.any()] == []
+        found.append(gradients)
+    plain, fast = found
+    assert plain.keys() == fast.keys() and len(plain) == LAYERS + 1 + 2 + 5
+    for name, gradient in plain.items():
+        torch.testing.assert_close(
+            fast[name], gradient, atol=1e-5, rtol=0, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+def test_cross_attentions_alone_leave_the_fast_path_its_speed(monkeypatch):
+    """Attention is the fusion tokens' own: no gradient of it passes the text, so the text may still come first."""
+    gradients = []
+    for text_first in (False, True):
+        model = tiny_model(text_first=text_first)
+        if text_first:
+            monkeypatch.setattr("deepmlf_kit.model.Walk.plain", None)
+        out = model(**tiny_batch(), output_attentions=True)
+        gradients.append(torch.autograd.grad(out.loss, list(out.cross_attentions.values())))
+    for plain, fast in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, plain, atol=1e-5, rtol=0)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms():

@@ -350,9 +350,9 @@ def frames_of_steps(mask: Tensor, steps: int, start: int, end: int) -> Tensor:
 
 def _row_of(batch: Mapping[str, Any], index: int, model: DeepMLFModel) -> dict[str, Tensor]:
     """One utterance of a batch without its padding; a modality that is not there has one masked frame."""
-    mask = text_mask_of(batch)
-    check_padded_right(mask)
-    row = {"input_ids": batch["input_ids"][index, : int(mask[index].sum())]}
+    text_mask = text_mask_of(batch)
+    check_padded_right(text_mask)
+    row = {"input_ids": batch["input_ids"][index, : int(text_mask[index].sum())]}
     for stream in ("audio", "vision"):
         frames = batch.get(stream)
         if frames is None:
