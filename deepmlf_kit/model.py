@@ -19,7 +19,7 @@ from transformers.utils.hub import cached_file
 
 from .av_encoder import AVEncoder, AVSentimentModel, mean_state
 from .config import DeepMLFConfig
-from .data.special_tokens import pad_token_id
+from .data.special_tokens import empty_text_ids, pad_token_id
 from .errors import DeepMLFError
 from .heads import Heads
 from .language import LanguageStream
@@ -315,6 +315,17 @@ class DeepMLFModel(PreTrainedModel):
         if self.config.pad_token_id is None:
             self.config.pad_token_id = pad_token_id(self.tokenizer)
         return self.config.pad_token_id
+
+    @property
+    def empty_text_ids(self) -> list[int]:
+        """The tokens of a text without words: the tokenizer's, as in the collator's batches.
+
+        An LM in memory that came without a tokenizer reads one padding token.
+        """
+        unknown = self._tokenizer is None and self.config.lm == IN_MEMORY
+        if unknown and self.config.pad_token_id is not None:
+            return [self.config.pad_token_id]
+        return empty_text_ids(self.tokenizer)
 
     # Saving and loading --------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ HOWS = {
 """What can be taken out, and how; the first is the default."""
 
 _MEANING = {
-    ("modalities", "removed"): "the modality is missing (words: one neutral token)",
+    ("modalities", "removed"): "the modality is missing (words: an empty text)",
     ("modalities", "zeroed"): "its frames or word embeddings are zero",
     ("modalities", "resampled"): "it is taken from another utterance, mean over draws",
     ("time", "hidden"): "its AV steps cannot be read by fusion tokens nor by the AV head",
@@ -208,7 +208,7 @@ class _Variants:
     def _other_texts(self, how: str) -> list[dict[str, Tensor]]:
         ids = self.row["input_ids"]
         if how == "removed":
-            return [{"input_ids": ids.new_tensor([self._neutral()])}]
+            return [{"input_ids": ids.new_tensor(self.model.empty_text_ids)}]
         if how == "zeroed":
             return [{"text_embeddings": torch.zeros_like(self.model.language.embed(ids))}]
         return [{"input_ids": donor["input_ids"]} for donor in self._draw(self.donors, "words")]
@@ -226,7 +226,7 @@ class _Variants:
             if how == "removed":
                 keep = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
                 keep[place] = False
-                left = ids[keep] if bool(keep.any()) else ids.new_tensor([self._neutral()])
+                left = ids[keep] if bool(keep.any()) else ids.new_tensor(self.model.empty_text_ids)
                 variants.append(_Variant(name, {"input_ids": left}))
             elif how == "zeroed":
                 embeddings = self.model.language.embed(ids).clone()
@@ -327,14 +327,6 @@ class _Variants:
         if not pool:
             raise DeepMLFError(f"No donor has what it takes to resample {name}: pass other donors.")
         return [pool[i] for i in self.rng.choice(len(pool), min(self.draws, len(pool)), replace=False)]
-
-    def _neutral(self) -> int:
-        config = self.model.language.config
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(config, name, None)
-            if value is not None:
-                return int(value[0] if isinstance(value, list) else value)
-        return 0
 
 
 def frames_of_steps(mask: Tensor, steps: int, start: int, end: int) -> Tensor:
