@@ -5,8 +5,8 @@ import torch
 from tiny_lms import FAMILIES, tiny_batch, tiny_lm, tiny_model
 from torch.nn import functional as F
 
-from deepmlf_kit.model.attention import SHORT, attend, attend_short
 from deepmlf_kit.model import attention
+from deepmlf_kit.model.attention import SHORT, attend, attend_short
 
 on_cpu = pytest.mark.skipif(
     torch.accelerator.is_available(), reason="the fused kernel stays on an accelerator"

@@ -15,6 +15,7 @@ from training_fixtures import TINY, tiny_lm, tiny_sample
 
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.evaluation.evaluate import evaluate
+from deepmlf_kit.model.baselines import TextSentimentModel
 from deepmlf_kit.model.baselines_fusion import MODELS, train_baseline
 from deepmlf_kit.training import pretrain_av
 from deepmlf_kit.training.presets import load_preset
@@ -53,6 +54,15 @@ def batch(lengths: tuple[int, ...] = (5, 3)) -> dict[str, torch.Tensor]:
 def model(request: Any, language: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     return MODELS[request.param](load_preset("sample", QUICK).model_config(), **language).eval()
+
+
+def test_a_baseline_refuses_texts_padded_on_the_left(model: Any, language: dict[str, Any]) -> None:
+    given = batch((5, 3))
+    given["input_ids"], given["attention_mask"] = given["input_ids"].flip(1), given["attention_mask"].flip(1)
+    text_only = TextSentimentModel(model.config, **language).eval()
+    for one in (model, text_only):
+        with pytest.raises(DeepMLFError, match=r"Text 1 .*padded on the right"):
+            one(**given)
 
 
 @torch.no_grad()

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 from explain_fixtures import tiny_lens
-from tiny_lms import one_of, tiny_batch, tiny_model
+from preset_lms import save_like
+from tiny_lms import one_of, tiny_batch, tiny_config, tiny_model
 
+from deepmlf_kit import DeepMLFModel
+from deepmlf_kit.data.collate import Collator
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.explain import attention_vs_effect, effects, integrated_gradients
 from deepmlf_kit.explain.causes import HOWS
-from deepmlf_kit.explain.words import Words
+from deepmlf_kit.explain.words import Words, words_of
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,36 @@ def test_a_removed_word_is_the_text_without_it(model, batch):
     }
     assert found.effect[3] == pytest.approx(predict(model, batch) - predict(model, shorter), abs=1e-5)
     assert len(found.names) == 9
+
+
+@pytest.fixture(scope="module", params=["uer/gpt2-chinese-cluecorpussmall", "gpt2"])
+def smaller_vocabulary(request, tmp_path_factory):
+    """A model whose LM config names a bos token (50256) that its vocabulary does not have, and one utterance."""
+    texts = ["这部电影很好看", "我不喜欢"] if "chinese" in request.param else ["that was fine", "not at all"]
+    folder = save_like(request.param, tmp_path_factory.mktemp("lm"), texts)
+    torch.manual_seed(0)
+    model = DeepMLFModel(tiny_config(lm=str(folder), pad_token_id=None)).eval()
+    assert model.language.config.bos_token_id >= model.language.config.vocab_size
+    collator = Collator(model.tokenizer, 12)
+    row = {"audio": np.ones((5, 7)), "vision": np.ones((4, 9))}
+    return model, collator, row | {"text": texts[0]}, row | {"text": ""}
+
+
+def test_removed_words_are_what_the_tokenizer_makes_of_an_empty_text(smaller_vocabulary):
+    model, collator, row, empty = smaller_vocabulary
+    found = effects(model, collator([row]), "modalities")
+    expected = predict(model, collator([row])) - predict(model, collator([empty]))
+    assert found.effect[found.names.index("words")] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_only_word_removed_is_the_empty_text(smaller_vocabulary):
+    model, collator, row, empty = smaller_vocabulary
+    one = row | {"text": "好" if "这" in row["text"] else "fine"}
+    words = words_of(one["text"], model.tokenizer, 12)
+    assert len(words.words) == 1
+    found = effects(model, collator([one]), "words", words=words)
+    expected = predict(model, collator([one])) - predict(model, collator([empty]))
+    assert found.effect[0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_rows_per_pass_change_nothing(model, batch):
@@ -154,6 +187,10 @@ def test_wrong_choices_are_refused(model, batch):
         effects(model, batch, "time", "resampled")
     with pytest.raises(DeepMLFError, match="words="):
         effects(model, batch, "words")
+    left = batch["attention_mask"].clone()
+    left[0, 0] = 0
+    with pytest.raises(DeepMLFError, match="padded on the right"):
+        effects(model, {**batch, "attention_mask": left}, "time")
     with pytest.raises(DeepMLFError, match="One utterance"):
         effects(model, tiny_batch(), "modalities")
 

@@ -1,11 +1,17 @@
 """What the model promises, for every tested family of language models."""
 
+import dataclasses
+import json
+
 import pytest
 import torch
+from preset_lms import byte_level
 from tiny_lms import FAMILIES, LAYERS, one_of, tiny_batch, tiny_config, tiny_lm, tiny_model
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
+from deepmlf_kit.data.collate import Collator
 from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.model import DeepMLFOutput
 from deepmlf_kit.model.av_encoder import AVSentimentModel
 from deepmlf_kit.model.mm_block import CrossAttention
 
@@ -212,6 +218,110 @@ def test_attention_on_request_equals_attention_as_usual_and_sums_to_one():
     torch.testing.assert_close(usual.prediction, asked.prediction, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("classes", [0, 3])
+def test_the_output_begins_with_the_loss_and_then_the_prediction(classes):
+    model = tiny_model(num_classes=classes)
+    batch = tiny_batch() | {"labels": torch.tensor([0.0, 1.0, 2.0])}
+    out = model(**batch, output_lm_logits=True, output_hidden_states=True, output_attentions=True)
+    assert list(out) == [field.name for field in dataclasses.fields(DeepMLFOutput)]
+    assert out[0] is out.loss and out["loss"] is out.loss and out[1] is out.prediction
+    del batch["labels"]
+    without = model(**batch)
+    assert without[0] is without.prediction and without.loss is None
+
+
+class Rows(torch.utils.data.Dataset):
+    """The rows of a batch, their texts trimmed to their own length as a collator gets them."""
+
+    def __init__(self, batch):
+        self.rows = [one_of(batch, i) for i in range(len(batch["input_ids"]))]
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+@pytest.mark.parametrize(("classes", "shape"), [(0, (3,)), (3, (3, 3))])
+def test_a_stock_trainer_predicts_an_array_a_metric_can_take(classes, shape, tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    model, batch = tiny_model(num_classes=classes), tiny_batch()
+    if classes:
+        batch["labels"] = torch.tensor([0.0, 1.0, 2.0])
+    seen = {}
+
+    def compute_metrics(given):
+        predictions, labels = given
+        seen.update(predictions=predictions, labels=labels)
+        return {"mean": float(predictions.mean())}
+
+    trainer = Trainer(
+        model,
+        TrainingArguments(
+            str(tmp_path), per_device_eval_batch_size=1, use_cpu=True, report_to="none", disable_tqdm=True
+        ),
+        data_collator=lambda rows: rows[0],
+        eval_dataset=Rows(batch),
+        compute_metrics=compute_metrics,
+    )
+    assert "eval_mean" in trainer.evaluate()
+    assert seen["predictions"].shape == shape and seen["labels"].shape == (3,)
+    with torch.no_grad():
+        expected = model(**batch).prediction
+    torch.testing.assert_close(torch.from_numpy(seen["predictions"]), expected, atol=1e-5, rtol=0)
+    everything = {field.name for field in dataclasses.fields(DeepMLFOutput)}
+    assert everything - set(model.config.keys_to_ignore_at_inference) == {"loss", "prediction"}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["activations kept", "computed again"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_what_is_asked_for_is_in_the_graph_on_both_paths(family, checkpointing):
+    found = []
+    for text_first in (False, True):
+        model = tiny_model(
+            family,
+            text_first=text_first,
+            gradient_checkpointing_layers=checkpointing,
+            attention_dropout=0.0,
+            av_dropout=0.0,
+            seqaug_av_p_feat=0.0,
+            lora_dropout=0.0,
+            ffw="lora",
+        ).train()
+        out = model(**tiny_batch(), output_hidden_states=True, output_attentions=True)
+        given = {f"hidden_states {i}": state for i, state in enumerate(out.hidden_states)}
+        given |= {f"cross_attentions {i}": weights for i, weights in out.cross_attentions.items()}
+        names = ("prediction", "text_prediction", "fusion_prediction", "av_prediction", "av_states")
+        given |= {name: out[name] for name in names}
+        for tensor in given.values():
+            tensor.retain_grad()
+        out.loss.backward()
+        gradients = {name: tensor.grad for name, tensor in given.items()}
+        assert [name for name, grad in gradients.items() if grad is None or not grad.any()] == []
+        found.append(gradients)
+    plain, fast = found
+    assert plain.keys() == fast.keys() and len(plain) == LAYERS + 1 + 2 + 5
+    for name, gradient in plain.items():
+        torch.testing.assert_close(
+            fast[name], gradient, atol=1e-5, rtol=0, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+def test_cross_attentions_alone_leave_the_fast_path_its_speed(monkeypatch):
+    """Attention is the fusion tokens' own: no gradient of it passes the text, so the text may still come first."""
+    gradients = []
+    for text_first in (False, True):
+        model = tiny_model(text_first=text_first)
+        if text_first:
+            monkeypatch.setattr("deepmlf_kit.model.Walk.plain", None)
+        out = model(**tiny_batch(), output_attentions=True)
+        gradients.append(torch.autograd.grad(out.loss, list(out.cross_attentions.values())))
+    for plain, fast in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, plain, atol=1e-5, rtol=0)
+
+
 def test_the_loss_is_the_weighted_sum_of_its_terms():
     model = tiny_model(loss_fusion=0.3, loss_av=0.5, loss_text=0.7, loss_lm=1.1)
     out = model(**tiny_batch())
@@ -219,6 +329,16 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
         out.loss_task + 0.3 * out.loss_fusion + 0.5 * out.loss_av + 0.7 * out.loss_text + 1.1 * out.loss_lm
     )
     torch.testing.assert_close(out.loss, total)
+
+
+def test_the_lm_loss_pads_as_the_collator_does_where_the_tokenizer_has_no_pad_token():
+    tokenizer = byte_level(["that was fine"])
+    torch.manual_seed(0)
+    model = DeepMLFModel(tiny_config(pad_token_id=None), lm=tiny_lm(), tokenizer=tokenizer)
+    padded = Collator(tokenizer, 12).text(["fine", "that was fine"])["input_ids"][0, -1]
+    assert tokenizer.pad_token_id is None
+    assert model.pad_token_id == int(padded)
+    assert torch.isfinite(model(**tiny_batch()).loss_lm)
 
 
 def test_unknown_labels_are_left_out():
@@ -366,9 +486,66 @@ def test_a_bad_configuration_is_refused_in_one_sentence(changes, words):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("fusion_token", "no setting 'fusion_token': did you mean 'fusion_tokens'"),
+        ("lora_rank", "no setting 'lora_rank': did you mean 'lora_r"),
+        ("surprise", "no setting 'surprise': there are lm, lm_revision"),
+    ],
+)
+def test_a_setting_that_does_not_exist_is_refused_with_the_right_one(key, words, tmp_path):
+    with pytest.raises(DeepMLFError, match=words):
+        DeepMLFConfig(**{key: 5})
+    tiny_config().save_pretrained(tmp_path)
+    with pytest.raises(DeepMLFError, match=words):
+        DeepMLFConfig.from_pretrained(tmp_path, **{key: 5})
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(stored | {key: 5}))
+    with pytest.raises(DeepMLFError, match=words):
+        DeepMLFConfig.from_pretrained(tmp_path)
+
+
+def test_what_transformers_itself_writes_into_a_config_is_taken(tmp_path):
+    model = tiny_model(num_labels=3, problem_type="regression", use_cache=False, tie_word_embeddings=False)
+    model.config.auto_map = {"AutoConfig": "somewhere.Config"}
+    model.save_pretrained(tmp_path)
+    again = DeepMLFModel.from_pretrained(tmp_path, lm=tiny_lm()).config
+    assert (again.num_labels, again.problem_type) == (3, "regression")
+    assert again.architectures == ["DeepMLFModel"]
+    replaced = DeepMLFConfig.from_pretrained(tmp_path, fusion_tokens=3, attn_implementation="eager")
+    assert (replaced.fusion_tokens, replaced._attn_implementation) == (3, "eager")
+    assert DeepMLFConfig.from_dict(again.to_dict()).to_dict() == again.to_dict()
+    with pytest.raises(DeepMLFError, match="fusion_tokens is 0"):
+        DeepMLFConfig.from_pretrained(tmp_path, fusion_tokens=0)
+
+
 def test_a_text_that_is_too_long_is_refused():
     with pytest.raises(DeepMLFError, match="13 tokens, but max_text_tokens is 12"):
         tiny_model()(**tiny_batch(lengths=(13, 2, 1)))
+
+
+def padded_left(batch):
+    """The same texts with their padding in front."""
+    length = batch["input_ids"].shape[1]
+    shifts = (length - batch["attention_mask"].sum(dim=1)).tolist()
+    turned = {
+        name: torch.stack([row.roll(shift) for row, shift in zip(batch[name], shifts, strict=True)])
+        for name in ("input_ids", "attention_mask")
+    }
+    return batch | turned
+
+
+@pytest.mark.parametrize("text_first", [False, True])
+def test_a_text_padded_on_the_left_or_inside_is_refused(text_first):
+    model, batch = tiny_model(text_first=text_first), tiny_batch()
+    with pytest.raises(DeepMLFError, match=r"Text 1 .*\[0, 0, 0, 0, 1, 1.*padding_side = 'right'"):
+        model(**padded_left(batch))
+    holed = batch["attention_mask"].clone()
+    holed[0, 3] = 0
+    with pytest.raises(DeepMLFError, match="Text 0 of the batch has padding before or between its tokens"):
+        model(**batch | {"attention_mask": holed})
+    model(**batch | {"attention_mask": batch["attention_mask"].bool()})
 
 
 def test_an_unknown_architecture_names_what_was_not_found():

@@ -16,6 +16,7 @@ from deepmlf_kit.data.clock import PADDING_SPAN, spans_of
 from deepmlf_kit.data.labels import class_labels
 from deepmlf_kit.data.normalize import FrameStatistics, Normalizer
 from deepmlf_kit.data.schema import FRAME_COLUMNS, DatasetError
+from deepmlf_kit.model.special_tokens import empty_text_ids, pad_token_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -93,23 +94,15 @@ class Collator:
     def text(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """B texts -> `input_ids` and `attention_mask` [B, L]; an empty text becomes one neutral token."""
         encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_text_tokens)["input_ids"]
-        empty = [self._neutral_id()]
-        encoded = [ids or empty for ids in encoded]
+        if not all(encoded):
+            encoded = [ids or empty_text_ids(self.tokenizer) for ids in encoded]
         shape = (len(encoded), max(map(len, encoded)))
-        input_ids = np.full(shape, self._pad_id(), np.int64)
+        input_ids = np.full(shape, pad_token_id(self.tokenizer), np.int64)
         attention_mask = np.zeros(shape, np.int64)
         for i, ids in enumerate(encoded):
             input_ids[i, : len(ids)] = ids
             attention_mask[i, : len(ids)] = 1
         return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
-
-    def _neutral_id(self) -> int:
-        names = ("bos_token_id", "eos_token_id", "cls_token_id", "unk_token_id", "pad_token_id")
-        return next((i for i in (getattr(self.tokenizer, name, None) for name in names) if i is not None), 0)
-
-    def _pad_id(self) -> int:
-        names = ("pad_token_id", "eos_token_id")
-        return next((i for i in (getattr(self.tokenizer, name, None) for name in names) if i is not None), 0)
 
 
 def _pad(

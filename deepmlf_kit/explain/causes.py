@@ -23,6 +23,7 @@ from torch import Tensor
 from ..data.clock import PADDING_SPAN
 from ..errors import DeepMLFError
 from ..model.av_encoder import even_spans, frames_of_steps
+from ..model.decoder_pass import check_padded_right
 from ..model.deepmlf import DeepMLFModel
 from .capturing import score_of, text_mask_of, to_device
 from .hooks import forward_hooks
@@ -38,7 +39,7 @@ HOWS = {
 """What can be taken out, and how; the first is the default."""
 
 _MEANING = {
-    ("modalities", "removed"): "the modality is missing (words: one neutral token)",
+    ("modalities", "removed"): "the modality is missing (words: an empty text)",
     ("modalities", "zeroed"): "its frames or word embeddings are zero",
     ("modalities", "resampled"): "it is taken from another utterance, mean over draws",
     ("time", "hidden"): "its AV steps cannot be read by fusion tokens nor by the AV head",
@@ -209,7 +210,7 @@ class _Variants:
     def _other_texts(self, how: str) -> list[dict[str, Tensor]]:
         ids = self.row["input_ids"]
         if how == "removed":
-            return [{"input_ids": ids.new_tensor([self._neutral()])}]
+            return [{"input_ids": ids.new_tensor(self.model.empty_text_ids)}]
         if how == "zeroed":
             return [{"text_embeddings": torch.zeros_like(self.model.language.embed(ids))}]
         return [{"input_ids": donor["input_ids"]} for donor in self._draw(self.donors, "words")]
@@ -227,7 +228,7 @@ class _Variants:
             if how == "removed":
                 keep = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
                 keep[place] = False
-                left = ids[keep] if bool(keep.any()) else ids.new_tensor([self._neutral()])
+                left = ids[keep] if bool(keep.any()) else ids.new_tensor(self.model.empty_text_ids)
                 variants.append(_Variant(name, {"input_ids": left}))
             elif how == "zeroed":
                 embeddings = self.model.language.embed(ids).clone()
@@ -330,19 +331,12 @@ class _Variants:
             raise DeepMLFError(f"No donor has what it takes to resample {name}: pass other donors.")
         return [pool[i] for i in self.rng.choice(len(pool), min(self.draws, len(pool)), replace=False)]
 
-    def _neutral(self) -> int:
-        config = self.model.language.config
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(config, name, None)
-            if value is not None:
-                return int(value[0] if isinstance(value, list) else value)
-        return 0
-
 
 def _row_of(batch: Mapping[str, Any], index: int, model: DeepMLFModel) -> dict[str, Tensor]:
     """One utterance of a batch without its padding; a modality that is not there has one masked frame."""
-    length = int(text_mask_of(batch)[index].sum())
-    row = {"input_ids": batch["input_ids"][index, :length]}
+    text_mask = text_mask_of(batch)
+    check_padded_right(text_mask)
+    row = {"input_ids": batch["input_ids"][index, : int(text_mask[index].sum())]}
     for stream in ("audio", "vision"):
         frames = batch.get(stream)
         if frames is None:

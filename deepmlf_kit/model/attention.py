@@ -39,9 +39,9 @@ def attend(
     groups, keys = key.shape[1:3]
     rows = (query * scale).reshape(batch, groups, heads // groups * length, -1)
     scores = (rows @ key.transpose(-1, -2)).view(batch, groups, heads // groups, length, keys)
-    weights = (scores + mask.unsqueeze(2)).softmax(dim=-1)  # [B, g, h / g, T, S]
-    read = F.dropout(weights, dropout).flatten(2, 3) @ value  # [B, g, h / g T, e]
-    return read.view(batch, heads, length, -1), weights.flatten(1, 2)
+    weights = (scores + mask.unsqueeze(2)).softmax(dim=-1).flatten(1, 2)  # [B, h, T, S]
+    read = F.dropout(weights, dropout).view(batch, groups, -1, keys) @ value  # [B, g, h / g T, e]
+    return read.view(batch, heads, length, -1), weights
 
 
 def attend_short(lm: PreTrainedModel) -> None:

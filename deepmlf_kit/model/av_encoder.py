@@ -276,10 +276,9 @@ class AVSentimentModel(PreTrainedModel):
             audio, audio_mask, vision, vision_mask, audio_spans=audio_spans, vision_spans=vision_spans
         )
         prediction = self.head(mean_state(states, mask))  # [B, 1]
+        prediction = prediction if self.config.num_classes else prediction.squeeze(-1)
         loss = None if labels is None else sentiment_loss(prediction, labels, self.config.num_classes)
-        return AVOutput(
-            loss=loss, prediction=prediction if self.config.num_classes else prediction.squeeze(-1)
-        )
+        return AVOutput(loss=loss, prediction=prediction)
 
 
 def mean_state(states: Tensor, mask: Tensor) -> Tensor:

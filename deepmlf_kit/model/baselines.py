@@ -22,6 +22,7 @@ from ..data.labels import probability_columns
 from ..errors import DeepMLFError
 from ..training.presets import Preset, load_preset
 from .config import DeepMLFConfig
+from .decoder_pass import last_tokens, pick
 from .frozen_lm import LanguageStream
 from .heads import TaskNorm
 from .lm_loading import load_lm, load_tokenizer
@@ -101,10 +102,9 @@ class TextSentimentModel(PreTrainedModel):
         """
         last_text = self._last_states(input_ids, attention_mask)  # [B, D]
         prediction = self.head(last_text)  # [B, 1]
+        prediction = prediction if self.config.num_classes else prediction.squeeze(-1)
         loss = None if labels is None else sentiment_loss(prediction, labels, self.config.num_classes)
-        return TextOutput(
-            loss=loss, prediction=prediction if self.config.num_classes else prediction.squeeze(-1)
-        )
+        return TextOutput(loss=loss, prediction=prediction)
 
     def keep_text_states(self, folder: str | Path, gigabytes: float = 1.0) -> None:
         """Compute the last state of a text once and keep it for all epochs: the frozen LM gives it anew otherwise.
@@ -132,6 +132,7 @@ class TextSentimentModel(PreTrainedModel):
         return torch.stack([row.to(input_ids.device) for row in rows])
 
     def _read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        last = last_tokens(attention_mask)  # [B]
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
         states = self.language.decoder(
             inputs_embeds=self.language.embed(input_ids),
@@ -139,8 +140,7 @@ class TextSentimentModel(PreTrainedModel):
             position_ids=positions,
             use_cache=False,
         ).last_hidden_state  # [B, L, D]
-        last = (attention_mask.sum(dim=1) - 1).clamp(min=0)
-        return states[torch.arange(len(last), device=last.device), last].float()  # [B, D]
+        return pick(states, last).float()  # [B, D]
 
     @classmethod
     def from_pretrained(

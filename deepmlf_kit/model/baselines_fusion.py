@@ -25,6 +25,7 @@ from ..training.presets import Preset, load_preset
 from .av_encoder import AVEncoder
 from .baselines import TextOutput, TextSentimentModel
 from .config import DeepMLFConfig
+from .decoder_pass import last_tokens, pick
 from .deepmlf import DeepMLFModel
 from .losses import sentiment_loss
 from .mm_block import MMBlock
@@ -88,16 +89,15 @@ class _WithAV(TextSentimentModel):
             audio_spans, vision_spans: begin and end of each frame as shares of the utterance's length.
         """
         batch = input_ids.shape[0]
+        last = last_tokens(attention_mask)  # [B]
         av_states, av_mask = self.av_encoder(
             audio, audio_mask, vision, vision_mask, batch, audio_spans, vision_spans
         )  # [B, K, d]
         states = self._text_states(self.language.embed(input_ids), attention_mask, av_states, av_mask)
-        last = (attention_mask.sum(dim=1) - 1).clamp(min=0)
-        prediction = self.head(states[torch.arange(batch, device=last.device), last].float())  # [B, 1]
+        prediction = self.head(pick(states, last).float())  # [B, 1]
+        prediction = prediction if self.config.num_classes else prediction.squeeze(-1)
         loss = None if labels is None else sentiment_loss(prediction, labels, self.config.num_classes)
-        return TextOutput(
-            loss=loss, prediction=prediction if self.config.num_classes else prediction.squeeze(-1)
-        )
+        return TextOutput(loss=loss, prediction=prediction)
 
     def _add_fusion(self) -> None:
         raise NotImplementedError

@@ -6,10 +6,12 @@ checked when `DeepMLFModel` is built, by `check_against_lm`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import difflib
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
-from transformers import PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from ..errors import DeepMLFError
 
@@ -19,6 +21,20 @@ FFW_FORMS = ("sum", "product")
 ATTENTION_SCALES = ("width", "head")
 TASK_NORMS = ("batch", "layer")
 MISSING_MODALITIES = ("learned", "zero")
+#: What transformers takes or writes in a config file beside the attributes of its config class.
+_TRANSFORMERS_KEYS = {
+    *GenerationConfig().to_dict(),
+    "attn_implementation",
+    "auto_map",
+    "experts_implementation",
+    "keys_to_ignore_at_inference",
+    "per_layer_config",
+    "quantization_config",
+    "task_specific_params",
+    "tie_last_hidden_states",
+    "tie_word_embeddings",
+    "tokenizer_class",
+}
 
 
 class DeepMLFConfig(PreTrainedConfig):
@@ -31,6 +47,8 @@ class DeepMLFConfig(PreTrainedConfig):
         lm_gguf_file: name of a GGUF file inside `lm`.
         lm_dtype: `"float32"`, `"bfloat16"` or `"float16"`: the precision the frozen LM is kept in.
         lm_bits: 16 for the plain LM, 8 or 4 to load it through bitsandbytes.
+        pad_token_id: the token that padded text positions hold, a target of the LM loss; None: the tokenizer's,
+            filled in when first needed.
         fusion_layers: LM layers (counted from 0) after which an MM Block stands.
         fusion_tokens: F, the number of fusion tokens.
         max_text_tokens: the longest text, in tokens. Fusion token i stands at position
@@ -68,12 +86,32 @@ class DeepMLFConfig(PreTrainedConfig):
         text_first: the fast path: the text runs through the layers below the first MM Block without a
             gradient and the fusion tokens follow against its keys and values. Equal to the plain path.
         gradient_checkpointing_layers: recompute LM layers and MM Blocks in the backward pass to save memory.
+        kwargs: settings of transformers' own (`PreTrainedConfig`).
 
     Raises:
-        DeepMLFError: a value is outside its bounds; the message says the value, the bound and what to do.
+        DeepMLFError: a value is outside its bounds (the message says the value, the bound and what to do), or a
+            setting does not exist (it says which was probably meant).
     """
 
     model_type = "deepmlf"
+    #: Fields of `DeepMLFOutput` that a stock `Trainer` leaves out of its predictions: all but the prediction.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "text_prediction",
+        "fusion_prediction",
+        "av_prediction",
+        "loss_task",
+        "loss_fusion",
+        "loss_av",
+        "loss_text",
+        "loss_lm",
+        "lm_logits",
+        "text_states",
+        "fusion_states",
+        "av_states",
+        "av_mask",
+        "hidden_states",
+        "cross_attentions",
+    ]
 
     def __init__(
         self,
@@ -82,6 +120,7 @@ class DeepMLFConfig(PreTrainedConfig):
         lm_gguf_file: str | None = None,
         lm_dtype: str = "float32",
         lm_bits: int = 16,
+        pad_token_id: int | None = None,
         fusion_layers: Sequence[int] = (3, 4, 5, 6, 7),
         fusion_tokens: int = 8,
         max_text_tokens: int = 50,
@@ -121,11 +160,13 @@ class DeepMLFConfig(PreTrainedConfig):
         gradient_checkpointing_layers: bool = False,
         **kwargs: Any,
     ) -> None:
+        _refuse_unknown(kwargs)
         self.lm = str(lm)
         self.lm_revision = lm_revision
         self.lm_gguf_file = lm_gguf_file
         self.lm_dtype = lm_dtype
         self.lm_bits = lm_bits
+        self.pad_token_id = pad_token_id
         self.fusion_layers = sorted(int(layer) for layer in fusion_layers)
         self.fusion_tokens = fusion_tokens
         self.max_text_tokens = max_text_tokens
@@ -167,9 +208,18 @@ class DeepMLFConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> DeepMLFConfig:
-        """A stored configuration; one of version 0.1.0 names no `ffw_form`, and was trained with the product."""
-        return super().from_dict({"ffw_form": "product", **config_dict}, **kwargs)
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """A config from stored settings, as `from_pretrained` reads them; `kwargs` replace some.
+
+        Stored settings of version 0.1.0 name no `ffw_form`: those models were trained with the product.
+
+        Raises:
+            DeepMLFError: as when the config is built from both.
+        """
+        replaced = {name: kwargs.pop(name) for name in _settings() if name in kwargs}
+        if not kwargs.get("return_unused_kwargs"):
+            _refuse_unknown(name for name in kwargs if name != "return_unused_kwargs")
+        return super().from_dict({"ffw_form": "product", **config_dict, **replaced}, **kwargs)
 
     def _check(self) -> None:
         _one_of("gating", self.gating, GATINGS)
@@ -279,6 +329,26 @@ class DeepMLFConfig(PreTrainedConfig):
                 f"The LM {name!r} has a sliding attention window of {window} tokens, but text plus fusion tokens "
                 f"take {needed}: lower max_text_tokens to at most {window - self.fusion_tokens}."
             )
+
+
+def _settings() -> list[str]:
+    """Names of `DeepMLFConfig`'s own settings."""
+    return [name for name in inspect.signature(DeepMLFConfig).parameters if name != "kwargs"]
+
+
+def _refuse_unknown(names: Iterable[str]) -> None:
+    """Raise for names that are no setting of transformers' own: a misspelt key would be kept and never read."""
+    unknown = [
+        name
+        for name in names
+        if not (name.startswith("_") or name in _TRANSFORMERS_KEYS or hasattr(PreTrainedConfig, name))
+    ]
+    if not unknown:
+        return
+    close = difflib.get_close_matches(unknown[0], _settings(), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_settings())}."
+    others = f" ({len(unknown) - 1} more: {', '.join(unknown[1:])})" if len(unknown) > 1 else ""
+    raise DeepMLFError(f"DeepMLFConfig has no setting {unknown[0]!r}{others}: {hint}")
 
 
 def _one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
+from ..errors import DeepMLFError
 from .config import DeepMLFConfig
 from .frozen_lm import LanguageStream, LayerCalls
 from .mm_block import MMBlock
@@ -96,13 +97,13 @@ class Walk:
             fusion, torch.cat([self.text_mask, self.fusion_mask], dim=1), self.fusion_positions, cache
         )
         x_f = calls.hidden
-        self._keep(states[0], x_f)
+        self._keep_apart(states[0], x_f)
         for layer in range(apart):
             x_f = self.language.run_layer(layer, x_f, calls)
             if layer < apart - 1 or not trained:
                 x_f = self._block_on_fusion(layer, x_f)
                 if self.keep_states:
-                    self._keep(states[layer + 1], x_f)
+                    self._keep_apart(states[layer + 1], x_f)
         if not trained:
             return self._finish(torch.cat([states[-1], x_f], dim=1))
         x_t = states[-1]
@@ -227,9 +228,15 @@ class Walk:
         text, tokens = x.split([x.shape[1] - fusion, fusion], dim=1)
         return text, tokens
 
-    def _keep(self, *states: Tensor) -> None:
+    def _keep(self, x: Tensor) -> None:
+        """Keep the very tensor that goes on, so that gradients reach it."""
         if self.keep_states:
-            self.hidden_states.append(torch.cat(states, dim=1))
+            self.hidden_states.append(x)
+
+    def _keep_apart(self, x_t: Tensor, x_f: Tensor) -> None:
+        """Keep a copy of what goes on apart, text and fusion tokens: for values, not for gradients."""
+        if self.keep_states:
+            self.hidden_states.append(torch.cat([x_t, x_f], dim=1))
 
     def _finish(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.language.finish(x)
@@ -241,6 +248,32 @@ class Walk:
 def layers_before_training(config: DeepMLFConfig, layers: int) -> int:
     """How many of an LM's layers a text passes before it meets something that is trained."""
     return config.fusion_layers[0] + 1 if config.text_is_trained else layers
+
+
+def check_padded_right(attention_mask: Tensor) -> None:
+    """Refuse padding before or between a text's tokens: positions and heads count tokens from the left.
+
+    Args:
+        attention_mask: 1 for real tokens, 0 for padding [B, L].
+
+    Raises:
+        DeepMLFError: a text is padded elsewhere than on the right.
+    """
+    real = attention_mask.bool()
+    misplaced = (real[:, 1:] & ~real[:, :-1]).any(dim=1)  # [B]
+    if misplaced.any():
+        row = int(misplaced.nonzero()[0])
+        raise DeepMLFError(
+            f"Text {row} of the batch has padding before or between its tokens (attention_mask "
+            f"{real[row].int().tolist()}), but texts are padded on the right: set tokenizer.padding_side = 'right', "
+            "or use the kit's Collator."
+        )
+
+
+def last_tokens(attention_mask: Tensor) -> Tensor:
+    """Index of each text's last real token [B], 0 for an empty text; refuses what `check_padded_right` does."""
+    check_padded_right(attention_mask)
+    return (attention_mask.sum(dim=1) - 1).clamp(min=0)
 
 
 def pick(x: Tensor, index: Tensor) -> Tensor:

@@ -21,13 +21,14 @@ from transformers.utils.hub import cached_file
 from ..errors import DeepMLFError
 from .av_encoder import AVEncoder, AVSentimentModel, mean_state
 from .config import DeepMLFConfig
-from .decoder_pass import Walk, layers_before_training, pick
+from .decoder_pass import Walk, last_tokens, layers_before_training, pick
 from .frozen_lm import LanguageStream
 from .heads import Heads
 from .lm_loading import IN_MEMORY, load_lm, load_tokenizer
 from .losses import next_token_loss, next_token_targets, sentiment_loss
 from .mm_block import MMBlock
 from .seqaug import seqaug
+from .special_tokens import empty_text_ids, pad_token_id
 from .text_cache import DEFAULT_GIGABYTES, TextStore, open_text_store
 
 WEIGHTS_FILE = "model.safetensors"
@@ -36,6 +37,11 @@ WEIGHTS_FILE = "model.safetensors"
 @dataclass
 class DeepMLFOutput(ModelOutput):
     """All that a forward gives. B batch, L text tokens, F fusion tokens, D LM width, K AV steps, d AV width.
+
+    As of any of transformers' models, `output[0]` is the loss where labels were given, and the prediction where not.
+    A stock `Trainer` hands `compute_metrics` the prediction alone, [N] or [N, C] beside labels [N]: the other fields
+    are `keys_to_ignore_at_inference` of `DeepMLFConfig` (`trainer.predict(rows, ignore_keys=[...])` asks for more).
+    `hidden_states` and `cross_attentions` are part of the graph: gradients of the loss reach them.
 
     Attributes:
         loss: weighted sum of the loss terms, where labels were given.
@@ -183,7 +189,8 @@ class DeepMLFModel(PreTrainedModel):
             output_lm_logits, output_hidden_states, output_attentions: also give these.
 
         Raises:
-            DeepMLFError: the text is longer than `max_text_tokens`, or there are not as many spans as frames.
+            DeepMLFError: the text is longer than `max_text_tokens`, or padded on the left, or there are not as many spans
+                as frames.
 
         A training step with `text_first` and without LM loss passes only the last text token and the fusion tokens
         through the LM's last layer and the MM Block after it: of the others only keys and values are read.
@@ -197,6 +204,7 @@ class DeepMLFModel(PreTrainedModel):
             )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        last = last_tokens(attention_mask)  # (B,)
 
         # Encode voice and face
         av_states, av_mask = self.av_encoder(
@@ -211,9 +219,8 @@ class DeepMLFModel(PreTrainedModel):
         fusion = self.fusion_tokens.to(text.dtype).expand(batch, -1, -1)  # (B, F, D)
 
         # LM layers with MM Blocks between them
-        last = (attention_mask.sum(dim=1) - 1).clamp(min=0)  # (B,)
         asked = output_lm_logits or output_hidden_states or output_attentions
-        text_first = self._goes_text_first(text)
+        text_first = self._goes_text_first(text, output_hidden_states)
         step = self.training and text_first and labels is not None
         only_last = step and self.config.reads_only_last_text and not asked
         walk = Walk(
@@ -236,25 +243,27 @@ class DeepMLFModel(PreTrainedModel):
         # Heads
         last_text = text[:, 0] if only_last else pick(text, last)  # (B, D)
         said = self.heads(fusion, last_text, mean_state(av_states, av_mask))
+        if not self.config.num_classes:
+            said = {name: value.squeeze(-1) for name, value in said.items()}  # (B,), fusion (B, F)
 
         # Loss
-        output = DeepMLFOutput(
+        terms = {} if labels is None else self._losses(said, labels, text, input_ids, attention_mask)
+
+        return DeepMLFOutput(
+            loss=self._total(terms) if terms else None,
+            prediction=said["task"],
+            text_prediction=said["text"],
+            fusion_prediction=said["fusion"],
+            av_prediction=said["av"],
+            **terms,
+            lm_logits=self.language.logits(text) if output_lm_logits else None,
             text_states=None if only_last else text,
             fusion_states=fusion,
             av_states=av_states,
             av_mask=av_mask,
             hidden_states=tuple(walk.hidden_states) if output_hidden_states else None,
-            cross_attentions=walk.cross_attentions if output_attentions else None,
-            lm_logits=self.language.logits(text) if output_lm_logits else None,
+            cross_attentions=dict(walk.cross_attentions) if output_attentions else None,
         )
-        if labels is not None:
-            self._add_losses(output, said, labels, input_ids, attention_mask)
-        number = self.config.num_classes == 0
-        output.prediction = said["task"].squeeze(-1) if number else said["task"]
-        output.text_prediction = said["text"].squeeze(-1) if number else said["text"]
-        output.fusion_prediction = said["fusion"].squeeze(-1) if number else said["fusion"]
-        output.av_prediction = said["av"].squeeze(-1) if number else said["av"]
-        return output
 
     def keep_text_states(self, folder: str | Path, gigabytes: float = DEFAULT_GIGABYTES) -> TextStore:
         """Compute what the frozen LM makes of a text once, and keep it for all epochs (needs `text_first`).
@@ -285,42 +294,53 @@ class DeepMLFModel(PreTrainedModel):
         """How many of the LM's layers a text passes before it meets something that is trained."""
         return layers_before_training(self.config, len(self.language.layers))
 
-    def _goes_text_first(self, text: Tensor) -> bool:
-        """Text first is exact where no gradient is wanted through the text, to its embeddings or the LM's weights."""
-        wanted = text.requires_grad or (torch.is_grad_enabled() and self.language.is_trained)
-        return self.config.text_first and not wanted
+    def _goes_text_first(self, text: Tensor, output_hidden_states: bool) -> bool:
+        """Text first is exact where no gradient is wanted through the text: to its embeddings, its states or the LM."""
+        through = text.requires_grad or output_hidden_states or self.language.is_trained
+        return self.config.text_first and not (through and torch.is_grad_enabled())
 
-    def _add_losses(
+    def _losses(
         self,
-        output: DeepMLFOutput,
         said: dict[str, Tensor],
         labels: Tensor,
+        text_states: Tensor,
         input_ids: Tensor,
         attention_mask: Tensor,
-    ) -> None:
-        config, classes = self.config, self.config.num_classes
-        output.loss_task = sentiment_loss(said["task"], labels, classes)
-        output.loss_fusion = sentiment_loss(said["fusion"], labels, classes)
-        output.loss_av = sentiment_loss(said["av"], labels, classes)
-        output.loss_text = sentiment_loss(said["text"], labels, classes)
-        output.loss = (
-            output.loss_task
-            + config.loss_fusion * output.loss_fusion
-            + config.loss_av * output.loss_av
-            + config.loss_text * output.loss_text
-        )
+    ) -> dict[str, Tensor]:
+        """The loss terms by their names in `DeepMLFOutput`, before weighting."""
+        config = self.config
+        terms = {
+            f"loss_{head}": sentiment_loss(said[head], labels, config.num_classes)
+            for head in ("task", "fusion", "av", "text")
+        }
         if config.loss_lm:
             targets = next_token_targets(input_ids, attention_mask, config.max_text_tokens, self.pad_token_id)
             vocabulary = self.language.config.vocab_size
-            output.loss_lm = next_token_loss(output.text_states, targets, self.language.logits, vocabulary)
-            output.loss = output.loss + config.loss_lm * output.loss_lm
+            terms["loss_lm"] = next_token_loss(text_states, targets, self.language.logits, vocabulary)
+        return terms
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        """Weighted sum of the loss terms; the task's weight is 1."""
+        weighted = (getattr(self.config, name) * term for name, term in terms.items() if name != "loss_task")
+        return sum(weighted, start=terms["loss_task"])
 
     @property
     def pad_token_id(self) -> int:
         """The token that padded text positions hold."""
         if self.config.pad_token_id is None:
-            self.config.pad_token_id = self.tokenizer.pad_token_id
+            self.config.pad_token_id = pad_token_id(self.tokenizer)
         return self.config.pad_token_id
+
+    @property
+    def empty_text_ids(self) -> list[int]:
+        """The tokens of a text without words: the tokenizer's, as in the collator's batches.
+
+        An LM in memory that came without a tokenizer reads one padding token.
+        """
+        unknown = self._tokenizer is None and self.config.lm == IN_MEMORY
+        if unknown and self.config.pad_token_id is not None:
+            return [self.config.pad_token_id]
+        return empty_text_ids(self.tokenizer)
 
     # Saving and loading --------------------------------------------------------------------------------------
 

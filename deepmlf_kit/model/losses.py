@@ -12,26 +12,26 @@ from torch.utils.checkpoint import checkpoint
 LOGITS_PER_CHUNK = 2**26
 
 
-def sentiment_loss(logits: Tensor, labels: Tensor, num_classes: int = 0) -> Tensor:
+def sentiment_loss(prediction: Tensor, labels: Tensor, num_classes: int = 0) -> Tensor:
     """L1 between one number and the label, or cross-entropy between class scores and the class.
 
     Args:
-        logits: [B, 1] or [B, classes]; with tokens [B, F, 1] or [B, F, classes], averaged over them.
+        prediction: [B] or, for each of F tokens, [B, F]; class scores [B, C] or [B, F, C].
         labels: [B]; the dataset's scale, or class indices.
-        num_classes: 0 for L1.
+        num_classes: C; 0 for L1.
 
     Returns:
         A scalar, the mean over samples (and tokens) whose label is known (not NaN).
     """
     known = ~torch.isnan(labels)
-    logits, labels = _precise(logits[known]), labels[known]
+    prediction, labels = _precise(prediction[known]), labels[known]
     if not len(labels):
-        return logits.sum() * 0.0
-    if logits.dim() == 3:
-        labels = labels.unsqueeze(1).expand(logits.shape[:2])
+        return prediction.sum() * 0.0
+    if prediction.dim() == (3 if num_classes else 2):
+        labels = labels.unsqueeze(1).expand(prediction.shape[:2])
     if num_classes:
-        return F.cross_entropy(logits.reshape(-1, num_classes), labels.reshape(-1).long())
-    return F.l1_loss(logits.squeeze(-1), labels.to(logits.dtype))
+        return F.cross_entropy(prediction.reshape(-1, num_classes), labels.reshape(-1).long())
+    return F.l1_loss(prediction, labels.to(prediction.dtype))
 
 
 def next_token_targets(
