@@ -315,7 +315,7 @@ def test_cross_attentions_alone_leave_the_fast_path_its_speed(monkeypatch):
     for text_first in (False, True):
         model = tiny_model(text_first=text_first)
         if text_first:
-            monkeypatch.setattr("deepmlf_kit.model.Walk.plain", None)
+            monkeypatch.setattr("deepmlf_kit.model.deepmlf.Walk.plain", None)
         out = model(**tiny_batch(), output_attentions=True)
         gradients.append(torch.autograd.grad(out.loss, list(out.cross_attentions.values())))
     for plain, fast in zip(*gradients, strict=True):
