@@ -327,6 +327,29 @@ def test_a_loss_that_is_no_number_ends_training_with_advice() -> None:
     StopWhenDiverged().on_log(Args(), Now(), None, {"eval_loss": 1.0})
 
 
+def test_a_validation_value_that_is_no_number_is_never_the_best(
+    dataset: Any, language: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepmlf_kit.training.trainer import SentimentTrainer
+
+    original = SentimentTrainer._metrics
+    undefined = {1}
+
+    def metrics(self: Any, prediction: Any) -> dict[str, float]:
+        calls.append(1)
+        found = original(self, prediction)
+        return {**found, "MAE": float("nan")} if len(calls) in undefined else found
+
+    monkeypatch.setattr(SentimentTrainer, "_metrics", metrics)
+    calls: list[int] = []
+    run = start(tmp_path / "one", dataset, language, overrides={"training.epochs": 2})
+    assert run.info["best"]["epoch"] == 2 and math.isfinite(run.info["best"]["value"])
+    calls, undefined = [], {1, 2}
+    with pytest.raises(DeepMLFError, match="valid_MAE was not a number after any epoch"):
+        start(tmp_path / "all", dataset, language, overrides={"training.epochs": 2})
+    assert not Run.open(tmp_path / "all").finished
+
+
 def test_history_has_one_row_an_epoch_with_train_values_averaged_by_steps() -> None:
     rows = epochs_of(
         [
