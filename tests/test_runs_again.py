@@ -211,7 +211,10 @@ def test_a_datasets_digest_is_that_of_its_content_wherever_and_however_it_is_sto
 
     stored = schema.load(schema.save(dataset, tmp_path / "data"))
     pieces = DatasetDict(
-        {n: concatenate_datasets([p.select(range(7)), p.select(range(7, len(p)))]) for n, p in dataset.items()}
+        {
+            n: concatenate_datasets([p.select(range(7)), p.select(range(7, len(p)))])
+            for n, p in dataset.items()
+        }
     )
     assert digest_of(stored) == digest_of(pieces) == digest_of(dataset)
     recipe = dataset.map(lambda row: {"recipe": json.dumps({**json.loads(row["recipe"]), "fps": 5.0})})
@@ -230,11 +233,20 @@ def test_an_overwritten_pretraining_is_another_start(
     def pretrain(seed: int) -> Any:
         tokenizer = language["tokenizer"]
         return pretrain_av(
-            "sample", dataset, tmp_path / "av", overrides=settings, seed=seed, tokenizer=tokenizer, overwrite=True, **quiet
+            "sample",
+            dataset,
+            tmp_path / "av",
+            overrides=settings,
+            seed=seed,
+            tokenizer=tokenizer,
+            overwrite=True,
+            **quiet,
         )
 
     def fused(av: Any) -> Any:
-        return train("sample", dataset, tmp_path / "run", overrides=settings, av_encoder=av, **quiet, **language)
+        return train(
+            "sample", dataset, tmp_path / "run", overrides=settings, av_encoder=av, **quiet, **language
+        )
 
     first = fused(pretrain(0))
     assert fused(pretrain(0)).metrics == first.metrics  # the same weights: nothing to do

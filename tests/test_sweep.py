@@ -326,7 +326,9 @@ def test_other_settings_may_be_judged_by_the_loss_but_not_by_different_values() 
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_sweep_on_other_features_is_not_mixed_up(swept: Any, language: Any, tmp_path: Path, jobs: int) -> None:
+def test_a_sweep_on_other_features_is_not_mixed_up(
+    swept: Any, language: Any, tmp_path: Path, jobs: int
+) -> None:
     from training_fixtures import with_other_features
 
     from deepmlf_kit.data import schema
@@ -339,12 +341,14 @@ def test_a_sweep_on_other_features_is_not_mixed_up(swept: Any, language: Any, tm
         run_sweep(plan, dataset, result.path, **options)
 
 
-def test_a_variant_that_means_something_else_now_is_refused(dataset: Any, language: Any, tmp_path: Path) -> None:
+def test_a_variant_that_means_something_else_now_is_refused(
+    dataset: Any, language: Any, tmp_path: Path
+) -> None:
     def plan(tokens: int) -> SweepPlan:
         return SweepPlan(set=QUICK, arms={"few": {"fusion.tokens": tokens}}, seeds=(0,), curriculum="random")
 
     run_sweep(plan(1), dataset, tmp_path / "s", **language)
-    with pytest.raises(DeepMLFError, match="few.* with other settings"):
+    with pytest.raises(DeepMLFError, match=r"few.* with other settings"):
         run_sweep(plan(2), dataset, tmp_path / "s", **language)
 
 
@@ -364,7 +368,10 @@ def test_a_variant_that_means_something_else_now_is_refused(dataset: Any, langua
 def test_unequal_values_have_unequal_trial_names(one: dict[str, Any], other: dict[str, Any]) -> None:
     names = {trial_name(shown, 0) for shown in (one, other)}
     assert len(names) == 2 and all(len(name) < 100 and "/" not in name for name in names)
-    assert trial_name({"fusion.tokens": 8, "training.learning_rate": 3e-4}, 1) == "tokens=8_learning_rate=0.0003_seed=1"
+    assert (
+        trial_name({"fusion.tokens": 8, "training.learning_rate": 3e-4}, 1)
+        == "tokens=8_learning_rate=0.0003_seed=1"
+    )
 
 
 # What it says --------------------------------------------------------------------------------------------------
@@ -410,7 +417,9 @@ def test_pure_noise_gets_a_verdict_in_at_most_one_report_of_twenty(shared: float
     plan = SweepPlan(grid=grid, claims=claims)
     told = 0
     for _ in range(200):
-        luck = random.standard_normal((7, 3)) + random.standard_normal(3)  # some seeds are better for every setting
+        luck = random.standard_normal((7, 3)) + random.standard_normal(
+            3
+        )  # some seeds are better for every setting
         own = random.standard_normal((7, 3))
         table = made_up({depth: list(luck[i]) for i, depth in enumerate(grid["depth"])})
         table["valid"] = (shared * luck + (1 - shared**2) ** 0.5 * own).flatten()
@@ -436,7 +445,9 @@ def test_claims_of_one_report_are_corrected_together() -> None:
 
 
 def test_holm_multiplies_the_smallest_most_and_keeps_the_order() -> None:
-    assert holm([0.01, 0.04, 0.03, float("nan")]) == pytest.approx([0.04, 0.09, 0.09, float("nan")], nan_ok=True)
+    assert holm([0.01, 0.04, 0.03, float("nan")]) == pytest.approx(
+        [0.04, 0.09, 0.09, float("nan")], nan_ok=True
+    )
     assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 
@@ -458,14 +469,21 @@ def test_the_best_setting_is_chosen_on_validation_and_reported_on_test(tmp_path:
     page = write_report(tmp_path, plan, table)
     text = (tmp_path / "report.md").read_text()
     assert "Best on the validation split: depth 5, with a mean MAE of 0.903 ± 0.100 on the test split" in text
-    assert "**agrees**: “five is best” (a paper)" in text and "against 1.100 at 1 (the best of the others)" in text
+    assert (
+        "**agrees**: “five is best” (a paper)" in text
+        and "against 1.100 at 1 (the best of the others)" in text
+    )
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
     assert rows == ["depth", "---", "1", "3", "5"]  # the plan's order
     assert "five is best" in page.read_text() and "plotly" in page.read_text()
 
 
-def test_a_setting_with_a_collapsed_training_is_neither_best_nor_averaged_over_the_rest(tmp_path: Path) -> None:
-    table = made_up({1: [1.0, 1.1, 1.2], 5: [0.8, 0.91, 1.0]}).assign(valid=[1.0, 1.0, 1.0, 0.1, float("nan"), 0.1])
+def test_a_setting_with_a_collapsed_training_is_neither_best_nor_averaged_over_the_rest(
+    tmp_path: Path,
+) -> None:
+    table = made_up({1: [1.0, 1.1, 1.2], 5: [0.8, 0.91, 1.0]}).assign(
+        valid=[1.0, 1.0, 1.0, 0.1, float("nan"), 0.1]
+    )
     table["Corr"] = [0.4, 0.4, 0.4, 0.9, float("nan"), 0.9]
     write_report(tmp_path, SweepPlan(name="depth", grid={"depth": [1, 5]}), table)
     text = (tmp_path / "report.md").read_text()

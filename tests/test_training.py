@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -254,7 +255,9 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     assert other.metrics["MAE"] != finished.metrics["MAE"]
 
 
-@pytest.mark.parametrize(("size", "batch", "accumulation"), [(200, 4, 5), (203, 4, 5), (202, 8, 3), (50, 16, 8)])
+@pytest.mark.parametrize(
+    ("size", "batch", "accumulation"), [(200, 4, 5), (203, 4, 5), (202, 8, 3), (50, 16, 8)]
+)
 def test_an_optimiser_step_is_drawn_from_the_random_order_whatever_the_lengths(
     size: int, batch: int, accumulation: int
 ) -> None:
@@ -308,7 +311,7 @@ def test_the_trainers_optimiser_steps_see_the_same_utterances_with_and_without_g
             overrides={f"training.{key}": value for key, value in setting.items()},
         )
     steps = {
-        grouped: [sorted(sum(found[i : i + accumulation], [])) for i in range(0, len(found), accumulation)]
+        grouped: [sorted(itertools.chain(*found[i : i + accumulation])) for i in range(0, len(found), accumulation)]
         for grouped, found in batches.items()
     }
     assert len(steps[True]) == math.ceil(40 / (4 * accumulation)) and steps[True] == steps[False]

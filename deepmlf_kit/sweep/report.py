@@ -125,7 +125,9 @@ def _reading(table: pd.DataFrame, axes: list[str]) -> str:
         return f"No best setting: the trainings have no validation values. {scores}"
     where = ", ".join(f"{axis} {means[axis][row]}" for axis in axes)
     best = _with_spread(means["mean"][row], means["std"][row])
-    return f"Best on the validation split: {where}, with a mean {metric} of {best} on the test split. {scores}"
+    return (
+        f"Best on the validation split: {where}, with a mean {metric} of {best} on the test split. {scores}"
+    )
 
 
 def _with_spread(mean: float, deviation: float) -> str:

@@ -199,7 +199,9 @@ class Trials:
         from ..training.engine import open_dataset
         from ..training.run_folder import digest_of
 
-        runs = [Run.open(path.parent) for path in sorted(self.out.glob("*/*/run.json"))]  # trials and AV pretrainings
+        runs = [
+            Run.open(path.parent) for path in sorted(self.out.glob("*/*/run.json"))
+        ]  # trials and AV pretrainings
         if not runs:
             return
         digest = digest_of(open_dataset(self.dataset)[0])

@@ -77,7 +77,9 @@ class PairedTest:
         if math.isnan(self.difference) and self.seeds:
             return "the metric is not defined in every training"
         if self.seeds < 2:
-            return f"{self.seeds} common {'seed says' if self.seeds == 1 else 'seeds say'} nothing about spread"
+            return (
+                f"{self.seeds} common {'seed says' if self.seeds == 1 else 'seeds say'} nothing about spread"
+            )
         return "the difference is the same in every seed, which says nothing about its spread"
 
 
@@ -151,7 +153,10 @@ def joint_findings(sweeps: Sequence[tuple[pd.DataFrame, SweepPlan]], metric: str
             the correction over all comparisons covers.
     """
     compared = [
-        _Compared(claim, table, metric) for table, plan in sweeps for claim in plan.claims if claim.axis in table
+        _Compared(claim, table, metric)
+        for table, plan in sweeps
+        for claim in plan.claims
+        if claim.axis in table
     ]
     p_values = holm([test.p for comparison in compared for test in comparison.tests.values()])
     found, start = [], 0
@@ -207,7 +212,9 @@ class _Compared:
         )
         if not p < LEVEL:
             return Finding(self.claim, "cannot tell", text, p)
-        return Finding(self.claim, "agrees" if self._sign * test.difference > 0 else "does not agree", text, p)
+        return Finding(
+            self.claim, "agrees" if self._sign * test.difference > 0 else "does not agree", text, p
+        )
 
     @property
     def _sign(self) -> int:
