@@ -20,7 +20,7 @@ from deepmlf_kit.data.schema import DatasetError
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.evaluation.disturbing import disturbances
 from deepmlf_kit.evaluation.evaluate import evaluate
-from deepmlf_kit.evaluation.intervals import groups_of
+from deepmlf_kit.evaluation.intervals import groups_of, percentile_interval
 from deepmlf_kit.training import train
 from deepmlf_kit.training.metrics import score
 from deepmlf_kit.training.presets import load_preset
@@ -112,6 +112,44 @@ def test_equal_models_do_not_differ_and_chance_is_rarely_taken_for_a_difference(
         for i in range(8)
     )
     assert wrong <= 2
+
+
+@pytest.mark.parametrize("collapsed_first", [True, False])
+def test_a_metric_that_is_not_defined_wins_nothing_and_says_why(collapsed_first: bool) -> None:
+    collapsed, other = made_up(40).assign(prediction=0.0), made_up(40)
+    pair = (collapsed, other) if collapsed_first else (other, collapsed)
+    found = evaluation.compare(*pair, draws=50)["Corr"]
+    assert found.better == "cannot tell" and np.isnan([found.p, found.low, found.high]).all()
+    assert f"not defined for {'one' if collapsed_first else 'other'}" in found.why_not()
+    assert evaluation.compare(*pair, draws=50)["MAE"].better == ("other" if collapsed_first else "one")
+    value, low, high = evaluation.bootstrap(collapsed, draws=20)["Corr"]
+    assert np.isnan([value, low, high]).all()
+
+
+def test_swaps_that_do_not_define_a_metric_count_against_a_difference() -> None:
+    one, other = made_up(3, error=0.1), made_up(3, error=0.1, seed=1)
+    one["prediction"], other["prediction"] = [1.0, 2.0, 3.0], [3.0, 1.0, 1.0]
+    one["label"] = other["label"] = [1.0, 2.0, 3.0]
+    found = evaluation.compare(one, other, metrics=("Corr",), draws=200)["Corr"]
+    assert found.p > 0.2  # of 8 swaps, one and its mirror image are as large
+
+
+def test_a_bound_among_draws_without_a_value_is_not_made_up() -> None:
+    drawn = np.concatenate([np.linspace(0, 1, 95), np.full(5, np.nan)])
+    assert np.isnan(percentile_interval(drawn)).all()
+    low, high = percentile_interval(np.where(np.arange(1000) < 5, np.nan, np.linspace(0, 1, 1000)))
+    assert 0 < low < 0.05 and 0.95 < high < 1
+
+
+@pytest.mark.parametrize("order", [("collapsed", "good", "fair"), ("good", "fair", "collapsed")])
+def test_a_metric_that_is_not_defined_is_never_bold_and_keeps_nobody_from_it(order: tuple[str, ...]) -> None:
+    from deepmlf_kit.experiments.demo import modality_table
+
+    scores = {"collapsed": float("nan"), "good": 0.8, "fair": 0.5}
+    text = evaluation.markdown({name: {"Corr": scores[name]} for name in order})
+    assert "**0.800**" in text and text.count("**") == 2 and "not defined" in text
+    table = modality_table({name: {"Corr": scores[name]} for name in order}, "", columns=("Corr",))
+    assert [cell for cell in table.columns[1].cells if "[bold]" in cell] == ["[bold]0.800[/]"]
 
 
 def test_other_utterances_or_labels_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training_fixtures import TINY, tiny_lm, tiny_sample
+from training_fixtures import TINY, tiny_lm, tiny_sample, with_other_features
 
 from deepmlf_kit.cli.frame import run as command
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.experiments.rerun import rerun
 from deepmlf_kit.model.deepmlf import DeepMLFModel
-from deepmlf_kit.training import train
+from deepmlf_kit.training import pretrain_av, train
 from deepmlf_kit.training.dry_run import plan_model
 from deepmlf_kit.training.presets import load_preset
 
@@ -183,6 +184,79 @@ def test_another_dataset_is_refused(run: Any, dataset: Any, language: dict[str, 
         rerun(run, tmp_path / "again", make_sample(seed=3, train=8, valid=4, test=4), **language)
     with pytest.raises(DeepMLFError, match="is the run itself"):
         rerun(run, run.path, dataset, **language)
+
+
+def test_other_features_of_the_same_utterances_are_other_data(
+    run: Any, dataset: Any, language: dict[str, Any], tmp_path: Path
+) -> None:
+    other = with_other_features(dataset)
+    for stopped in (False, True):
+        folder = tmp_path / str(stopped)
+        shutil.copytree(run.path, folder)
+        if stopped:
+            (folder / "run.json").write_text(json.dumps({**run.info, "state": "running"}))
+        with pytest.raises(DeepMLFError, match="features and their recipe"):
+            train("sample", other, folder, overrides=QUICK, progress=False, tensorboard=False, **language)
+    with pytest.raises(DeepMLFError, match="other utterances, labels or features"):
+        rerun(run, tmp_path / "again", other, **language)
+
+
+def test_a_datasets_digest_is_that_of_its_content_wherever_and_however_it_is_stored(
+    dataset: Any, tmp_path: Path
+) -> None:
+    from datasets import DatasetDict, concatenate_datasets
+
+    from deepmlf_kit.data import schema
+    from deepmlf_kit.training.run_folder import digest_of
+
+    stored = schema.load(schema.save(dataset, tmp_path / "data"))
+    pieces = DatasetDict(
+        {
+            n: concatenate_datasets([p.select(range(7)), p.select(range(7, len(p)))])
+            for n, p in dataset.items()
+        }
+    )
+    assert digest_of(stored) == digest_of(pieces) == digest_of(dataset)
+    recipe = dataset.map(lambda row: {"recipe": json.dumps({**json.loads(row["recipe"]), "fps": 5.0})})
+    turned = DatasetDict({name: part.select(range(len(part) - 1, -1, -1)) for name, part in dataset.items()})
+    times = dataset.map(lambda row: {"audio_times": [time + 1 for time in row["audio_times"]]})
+    changed = (recipe, turned, times, with_other_features(dataset))
+    assert len({digest_of(data) for data in (dataset, *changed)}) == 5
+
+
+def test_an_overwritten_pretraining_is_another_start(
+    dataset: Any, language: dict[str, Any], tmp_path: Path
+) -> None:
+    quiet = {"progress": False, "tensorboard": False}
+    settings = {**QUICK, "pretraining.epochs": 1}
+
+    def pretrain(seed: int) -> Any:
+        tokenizer = language["tokenizer"]
+        return pretrain_av(
+            "sample",
+            dataset,
+            tmp_path / "av",
+            overrides=settings,
+            seed=seed,
+            tokenizer=tokenizer,
+            overwrite=True,
+            **quiet,
+        )
+
+    def fused(av: Any) -> Any:
+        return train(
+            "sample", dataset, tmp_path / "run", overrides=settings, av_encoder=av, **quiet, **language
+        )
+
+    first = fused(pretrain(0))
+    assert fused(pretrain(0)).metrics == first.metrics  # the same weights: nothing to do
+    shutil.copytree(tmp_path / "av", tmp_path / "moved")
+    assert fused(tmp_path / "moved").metrics == first.metrics  # wherever they lie
+    other = pretrain(1)
+    with pytest.raises(DeepMLFError, match="pretrained AV encoder's weights"):
+        fused(other)
+    with pytest.raises(DeepMLFError, match="other weights than those"):
+        rerun(first, tmp_path / "again", dataset, progress=False, **language)
 
 
 # Card and upload -----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,12 +16,13 @@ from training_fixtures import TINY, tiny_lm, tiny_sample
 
 from deepmlf_kit.cli.frame import run as command
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.sweep import available_plans, findings, load_plan, run_sweep
+from deepmlf_kit.sweep import available_plans, findings, joint_findings, load_plan, run_sweep
 from deepmlf_kit.sweep.axes import apply, av_preset, fusion_layers
 from deepmlf_kit.sweep.plan import Claim, SweepPlan, grid_of, known_claims, plan_of
 from deepmlf_kit.sweep.report import figures, write_report
 from deepmlf_kit.sweep.results import write_table
-from deepmlf_kit.sweep.trials import trial_name
+from deepmlf_kit.sweep.trials import check_comparable, trial_name
+from deepmlf_kit.sweep.verdicts import holm, paired_test
 from deepmlf_kit.training.presets import load_preset
 
 QUICK = {**TINY, "training.epochs": 1, "pretraining.epochs": 1}
@@ -176,7 +178,7 @@ def test_trials_of_a_seed_share_one_pretraining(swept: Any) -> None:
     _, result = swept
     assert len(list((result.path / "av").iterdir())) == 2  # one a seed
     starts = {
-        json.loads((path / "run.json").read_text())["av_encoder"]
+        json.loads((path / "run.json").read_text())["av_encoder"]["path"]
         for path in (result.path / "trials").iterdir()
         if path.is_dir()
     }
@@ -288,6 +290,90 @@ def test_optuna_draws_within_its_ranges_and_goes_on(dataset: Any, language: Any,
     assert "optuna.journal" in {path.name for path in (tmp_path / "s").iterdir()}
 
 
+# What is refused -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "varied",
+    [
+        {"search": {"loss.fusion": {"low": 0.1, "high": 1.0}}},
+        {"grid": {"loss.av": [0.5, 1.0]}},
+        {"arms": {"all": {}, "no text": {"loss.text": 0}}},
+    ],
+)
+def test_loss_weights_are_not_judged_by_the_loss(
+    varied: dict[str, Any], dataset: Any, language: Any, tmp_path: Path
+) -> None:
+    by_loss = SweepPlan(set={**QUICK, "training.select_on": "loss"}, seeds=(0,), samples=1, **varied)
+    with pytest.raises(DeepMLFError, match=r"smaller weight makes a smaller loss.*select_on=mae"):
+        run_sweep(by_loss, dataset, tmp_path / "s", **language)
+    assert not (tmp_path / "s" / "trials").exists()
+    base = load_preset("sample", QUICK)
+    by_error = SweepPlan(seeds=(0,), **varied)
+    check_comparable(by_error, base, [apply(base, point.settings, 3)[0] for point in by_error.points()])
+
+
+def test_other_settings_may_be_judged_by_the_loss_but_not_by_different_values() -> None:
+    base = load_preset("sample", {"training.select_on": "loss"})
+    for key, values in (("depth", [1, 2]), ("training.select_on", ["loss", "mae"])):
+        plan = SweepPlan(grid={key: values})
+        presets = [apply(base, point.settings, 8)[0] for point in plan.points()]
+        if key == "depth":
+            check_comparable(plan, base, presets)
+        else:
+            with pytest.raises(DeepMLFError, match="cannot be compared"):
+                check_comparable(plan, base, presets)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_sweep_on_other_features_is_not_mixed_up(
+    swept: Any, language: Any, tmp_path: Path, jobs: int
+) -> None:
+    from training_fixtures import with_other_features
+
+    from deepmlf_kit.data import schema
+
+    plan, result = swept
+    other = with_other_features(tiny_sample())
+    options = language if jobs == 1 else {"jobs": jobs}
+    dataset = other if jobs == 1 else schema.save(other, tmp_path / "data")
+    with pytest.raises(DeepMLFError, match="holds a sweep on another dataset"):
+        run_sweep(plan, dataset, result.path, **options)
+
+
+def test_a_variant_that_means_something_else_now_is_refused(
+    dataset: Any, language: Any, tmp_path: Path
+) -> None:
+    def plan(tokens: int) -> SweepPlan:
+        return SweepPlan(set=QUICK, arms={"few": {"fusion.tokens": tokens}}, seeds=(0,), curriculum="random")
+
+    run_sweep(plan(1), dataset, tmp_path / "s", **language)
+    with pytest.raises(DeepMLFError, match=r"few.* with other settings"):
+        run_sweep(plan(2), dataset, tmp_path / "s", **language)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"training.learning_rate": 1.00001e-3}, {"training.learning_rate": 1.00002e-3}),
+        ({"variant": "no gates"}, {"variant": "no_gates"}),
+        ({"lm.name": "a/b"}, {"lm.name": "a_b"}),
+        ({"x": True}, {"x": "True"}),
+        ({"x": None}, {"x": "None"}),
+        ({"x": "1_y=2", "y": "3"}, {"x": "1", "y": "2_y=3"}),
+        ({"fusion.layers": [1, 2]}, {"fusion.layers": [12]}),
+        ({"fusion.heads": 1, "av_encoder.heads": 2}, {"fusion.heads": 2, "av_encoder.heads": 1}),
+    ],
+)
+def test_unequal_values_have_unequal_trial_names(one: dict[str, Any], other: dict[str, Any]) -> None:
+    names = {trial_name(shown, 0) for shown in (one, other)}
+    assert len(names) == 2 and all(len(name) < 100 and "/" not in name for name in names)
+    assert (
+        trial_name({"fusion.tokens": 8, "training.learning_rate": 3e-4}, 1)
+        == "tokens=8_learning_rate=0.0003_seed=1"
+    )
+
+
 # What it says --------------------------------------------------------------------------------------------------
 
 
@@ -306,27 +392,104 @@ def made_up(values: dict[Any, list[float]], axis: str = "depth") -> pd.DataFrame
         ({1: [1.0, 1.1, 1.2], 5: [0.8, 0.91, 1.0]}, "agrees"),
         ({1: [0.8, 0.91, 1.0], 5: [1.0, 1.1, 1.2]}, "does not agree"),
         ({1: [1.0, 1.1, 1.2], 5: [1.1, 1.0, 1.19]}, "cannot tell"),
+        # Two standard errors apart, which three seeds reach by chance: p is 0.15.
+        ({1: [1.0, 1.1, 1.2], 5: [0.92, 0.83, 0.8]}, "cannot tell"),
         ({1: [1.0], 5: [0.5]}, "cannot tell"),
         ({1: [1.0, 1.1]}, "cannot tell"),
+        ({1: [1.0, 1.1, 1.2], 5: [0.8, float("nan"), 1.0]}, "cannot tell"),
+        ({1: [1.0, 1.0, 1.0], 5: [0.5, 0.5, 0.5]}, "cannot tell"),  # no spread to judge by
     ],
 )
 def test_a_verdict_follows_from_the_numbers(errors: dict[int, list[float]], verdict: str) -> None:
     claim = Claim("five is best", "a test", "depth", (5, 6))
     (found,) = findings(made_up(errors), SweepPlan(grid={"depth": list(errors)}, claims=(claim,)))
     assert found.verdict == verdict
+    assert (found.p < 0.05) == (verdict != "cannot tell")
 
 
-def test_the_report_states_best_setting_verdict_and_spread(tmp_path: Path) -> None:
-    table = made_up({1: [1.0, 1.1, 1.2], 5: [0.8, 0.91, 1.0], 3: [0.9, 1.0, 1.12]})
+@pytest.mark.parametrize("shared", [0.0, 0.7, 1.0])
+def test_pure_noise_gets_a_verdict_in_at_most_one_report_of_twenty(shared: float) -> None:
+    """200 reports of three claims each; validation and test scores of a training share some of their luck."""
+    random = np.random.default_rng(0)
+    grid = {"depth": [1, 2, 3, 4, 5, 6, 7]}
+    sizes = ((5, 6, 7), (4,), (1,))  # the last two are one against six
+    claims = tuple(Claim(f"{favoured} best", "a test", "depth", favoured) for favoured in sizes)
+    plan = SweepPlan(grid=grid, claims=claims)
+    told = 0
+    for _ in range(200):
+        luck = random.standard_normal((7, 3)) + random.standard_normal(
+            3
+        )  # some seeds are better for every setting
+        own = random.standard_normal((7, 3))
+        table = made_up({depth: list(luck[i]) for i, depth in enumerate(grid["depth"])})
+        table["valid"] = (shared * luck + (1 - shared**2) ** 0.5 * own).flatten()
+        told += any(found.verdict != "cannot tell" for found in findings(table, plan))
+    assert told <= 10
+
+
+def test_a_large_difference_is_told_in_spite_of_the_correction() -> None:
+    random = np.random.default_rng(0)
+    errors = {depth: 1.2 - 0.1 * depth + 0.01 * random.standard_normal(5) for depth in (1, 2, 3, 4, 5)}
+    claims = (Claim("deep", "a test", "depth", (4, 5)), Claim("flat", "a test", "depth", (1,)))
+    plan = SweepPlan(grid={"depth": list(errors)}, claims=claims)
+    assert [found.verdict for found in findings(made_up(errors), plan)] == ["agrees", "does not agree"]
+
+
+def test_claims_of_one_report_are_corrected_together() -> None:
+    table = made_up({1: [1.0, 1.1, 1.2], 5: [0.8, 0.95, 1.0]})
+    plan = SweepPlan(grid={"depth": [1, 5]}, claims=(Claim("five", "a test", "depth", (5,)),))
+    (alone,) = findings(table, plan)
+    noise = made_up({1: [1.0, 1.1, 1.2], 5: [1.1, 1.0, 1.19]})
+    together = joint_findings([(table, plan), (noise, plan)])
+    assert together[0].p == pytest.approx(2 * alone.p) and "corrected for 2 comparisons" in together[0].text
+
+
+def test_holm_multiplies_the_smallest_most_and_keeps_the_order() -> None:
+    assert holm([0.01, 0.04, 0.03, float("nan")]) == pytest.approx(
+        [0.04, 0.09, 0.09, float("nan")], nan_ok=True
+    )
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_a_paired_t_interval_uses_the_degrees_of_freedom_of_its_seeds() -> None:
+    from scipy.stats import ttest_rel
+
+    one, other = [1.0, 1.1, 1.25], [0.8, 0.93, 1.0]
+    test = paired_test(made_up({1: one, 5: other}), "depth", 1, 5)
+    reference = ttest_rel(one, other)
+    interval = reference.confidence_interval()
+    assert (test.p, test.low, test.high) == pytest.approx((reference.pvalue, interval.low, interval.high))
+
+
+def test_the_best_setting_is_chosen_on_validation_and_reported_on_test(tmp_path: Path) -> None:
+    table = made_up({1: [1.0, 1.1, 1.2], 5: [0.8, 0.91, 1.0], 3: [0.5, 0.5, 0.5]})
+    table["valid"] = [0.9, 0.9, 0.9, 0.7, 0.8, 0.7, 1.0, 1.0, 1.0]
     claim = Claim("five is best", "a paper", "depth", (5,))
     plan = SweepPlan(name="depth", grid={"depth": [1, 3, 5]}, claims=(claim,))
     page = write_report(tmp_path, plan, table)
     text = (tmp_path / "report.md").read_text()
-    assert "0.903 ± 0.100, at depth 5" in text
-    assert "**agrees**: “five is best” (a paper)" in text
+    assert "Best on the validation split: depth 5, with a mean MAE of 0.903 ± 0.100 on the test split" in text
+    assert (
+        "**agrees**: “five is best” (a paper)" in text
+        and "against 1.100 at 1 (the best of the others)" in text
+    )
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
     assert rows == ["depth", "---", "1", "3", "5"]  # the plan's order
     assert "five is best" in page.read_text() and "plotly" in page.read_text()
+
+
+def test_a_setting_with_a_collapsed_training_is_neither_best_nor_averaged_over_the_rest(
+    tmp_path: Path,
+) -> None:
+    table = made_up({1: [1.0, 1.1, 1.2], 5: [0.8, 0.91, 1.0]}).assign(
+        valid=[1.0, 1.0, 1.0, 0.1, float("nan"), 0.1]
+    )
+    table["Corr"] = [0.4, 0.4, 0.4, 0.9, float("nan"), 0.9]
+    write_report(tmp_path, SweepPlan(name="depth", grid={"depth": [1, 5]}), table)
+    text = (tmp_path / "report.md").read_text()
+    assert "Best on the validation split: depth 1" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| 5 |")]
+    assert "not defined" in row and "0.900" not in row
 
 
 def test_a_second_axis_gets_a_curve_for_each_of_its_values() -> None:

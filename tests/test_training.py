@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from deepmlf_kit.training import Run, pretrain_av, train
 from deepmlf_kit.training import driver as engine
 from deepmlf_kit.training.callbacks import ClipByValue, StopWhenDiverged, epochs_of
 from deepmlf_kit.training.presets import load_preset
-from deepmlf_kit.training.trainer import LengthGrouped, decayed_parameters, last_checkpoint
+from deepmlf_kit.training.trainer import StepOrder, decayed_parameters, last_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -254,16 +256,69 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     assert other.metrics["MAE"] != finished.metrics["MAE"]
 
 
-def test_batches_of_like_length_come_in_the_same_order_for_the_same_epoch() -> None:
-    lengths = list(np.random.default_rng(0).integers(1, 50, 200))
-    sampler = LengthGrouped(lengths, batch_size=4, seed=3)
-    sampler.set_epoch(2)
-    first, second = list(sampler), list(sampler)
-    sampler.set_epoch(3)
-    assert first == second and sorted(first) == list(range(200))
-    assert list(sampler) != first
-    spread = [np.ptp([lengths[i] for i in first[start : start + 4]]) for start in range(0, 200, 4)]
-    assert np.mean(spread) < 5
+@pytest.mark.parametrize(
+    ("size", "batch", "accumulation"), [(200, 4, 5), (203, 4, 5), (202, 8, 3), (50, 16, 8)]
+)
+def test_an_optimiser_step_is_drawn_from_the_random_order_whatever_the_lengths(
+    size: int, batch: int, accumulation: int
+) -> None:
+    lengths = list(np.random.default_rng(0).integers(1, 50, size))
+    sampler = StepOrder(size, batch, accumulation, seed=3, lengths=lengths)
+    plain = StepOrder(size, batch, accumulation, seed=3)
+    for epoch in (0, 2):
+        sampler.set_epoch(epoch)
+        plain.set_epoch(epoch)
+        order, random = list(sampler), list(plain)
+        assert order == list(sampler) and sorted(order) == list(range(size)) and random != sorted(random)
+        step = batch * accumulation
+        for start in range(0, size, step):
+            assert set(order[start : start + step]) == set(random[start : start + step])
+        spread = [
+            np.mean([np.ptp([lengths[i] for i in o[at : at + batch]]) for at in range(0, size, batch)])
+            for o in (order, random)
+        ]
+        assert spread[0] < 0.6 * spread[1]
+    plain.set_epoch(3)
+    assert list(plain) != random
+
+
+def test_without_accumulation_nothing_is_sorted() -> None:
+    lengths = list(range(40))
+    assert list(StepOrder(40, 4, 1, 3, lengths)) == list(StepOrder(40, 4, 1, 3))
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_the_trainers_optimiser_steps_see_the_same_utterances_with_and_without_grouping(
+    dataset: Any, language: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulation: int
+) -> None:
+    from deepmlf_kit.training import trainer
+
+    batches: dict[bool, list[list[float]]] = {}
+
+    class Noting(trainer._Collate):
+        def __call__(self, rows: list[Any]) -> Any:
+            if len(rows) <= 4:  # of training; those of validation are larger
+                batches[grouped].append([float(np.abs(row["audio"]).sum()) for row in rows])
+            return super().__call__(rows)
+
+    monkeypatch.setattr(trainer, "_Collate", Noting)
+    for grouped in (False, True):
+        batches[grouped] = []
+        setting = {"group_by_length": grouped, "batch_size": 4, "accumulation": accumulation, "epochs": 1}
+        start(
+            tmp_path / str(grouped),
+            dataset,
+            language,
+            overrides={f"training.{key}": value for key, value in setting.items()},
+        )
+    steps = {
+        grouped: [
+            sorted(itertools.chain(*found[i : i + accumulation])) for i in range(0, len(found), accumulation)
+        ]
+        for grouped, found in batches.items()
+    }
+    assert len(steps[True]) == math.ceil(40 / (4 * accumulation)) and steps[True] == steps[False]
+    assert (batches[True] == batches[False]) == (accumulation == 1)
 
 
 def test_a_loss_that_is_no_number_ends_training_with_advice() -> None:
@@ -276,6 +331,29 @@ def test_a_loss_that_is_no_number_ends_training_with_advice() -> None:
     with pytest.raises(DeepMLFError, match=r"step 7.*learning_rate \(now 1\)"):
         StopWhenDiverged().on_log(Args(), Now(), None, {"loss": float("nan")})
     StopWhenDiverged().on_log(Args(), Now(), None, {"eval_loss": 1.0})
+
+
+def test_a_validation_value_that_is_no_number_is_never_the_best(
+    dataset: Any, language: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepmlf_kit.training.trainer import SentimentTrainer
+
+    original = SentimentTrainer._metrics
+    undefined = {1}
+
+    def metrics(self: Any, prediction: Any) -> dict[str, float]:
+        calls.append(1)
+        found = original(self, prediction)
+        return {**found, "MAE": float("nan")} if len(calls) in undefined else found
+
+    monkeypatch.setattr(SentimentTrainer, "_metrics", metrics)
+    calls: list[int] = []
+    run = start(tmp_path / "one", dataset, language, overrides={"training.epochs": 2})
+    assert run.info["best"]["epoch"] == 2 and math.isfinite(run.info["best"]["value"])
+    calls, undefined = [], {1, 2}
+    with pytest.raises(DeepMLFError, match="valid_MAE was not a number after any epoch"):
+        start(tmp_path / "all", dataset, language, overrides={"training.epochs": 2})
+    assert not Run.open(tmp_path / "all").finished
 
 
 def test_history_has_one_row_an_epoch_with_train_values_averaged_by_steps() -> None:

@@ -43,6 +43,22 @@ def tiny_sample() -> DatasetDict:
     return make_sample(seed=0, train=40, valid=16, test=16)
 
 
+def with_other_features(dataset: DatasetDict) -> DatasetDict:
+    """The same utterances and labels; one frame of one utterance's vision is another."""
+    from deepmlf_kit.data import schema
+
+    audio_dim, vision_dim = schema.dims_of(dataset)
+    changed = DatasetDict()
+    for name, part in dataset.items():
+        frames = part.with_format("numpy", columns=["audio", "vision"])
+        rows = [{**row, **arrays} for row, arrays in zip(part.with_format(None), frames, strict=True)]
+        if name == "train":
+            rows[-1]["vision"] = rows[-1]["vision"].copy()
+            rows[-1]["vision"][0, 0] += 0.5
+        changed[name] = schema.build_split(rows, audio_dim, vision_dim)
+    return changed
+
+
 #: The sample preset, as small as the tiny LM.
 TINY = {
     "fusion.layers": [1, 2],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,17 +140,23 @@ def _comparison(found: dict[str, Comparison], one: str, other: str) -> str:
     from ..rendering.html_page import table_markdown
     from ..training.metrics import HEADINGS
 
-    names = {"one": one, "other": other, "neither": "neither"}
+    names = {"one": one, "other": other}
+
+    def shown(value: float, how: str) -> str:
+        return "?" if math.isnan(value) else format(value, how)
+
     rows = [
         [
             HEADINGS[name][0],
-            f"{result.difference:+.3f} [{result.low:+.3f}, {result.high:+.3f}]",
-            f"{result.p:.3f}",
-            names[result.better],
+            f"{shown(result.difference, '+.3f')} [{shown(result.low, '+.3f')}, {shown(result.high, '+.3f')}]",
+            shown(result.p, ".3f"),
+            names.get(result.better, result.better),
         ]
         for name, result in found.items()
     ]
-    return table_markdown(["metric", f"{one} minus {other}", "p", "better"], rows)
+    reasons = filter(None, (result.why_not(one, other) for result in found.values()))
+    table = table_markdown(["metric", f"{one} minus {other}", "p", "better"], rows)
+    return "\n".join([table, *(f"Cannot tell: {reason}.\n" for reason in reasons)])
 
 
 def _as_markdown(table: pd.DataFrame) -> str:

@@ -36,7 +36,8 @@ def bootstrap(
         classes: of a model of classes, how many; 0 for a sentiment number.
 
     Returns:
-        metric -> (value, low, high).
+        metric -> (value, low, high). A metric that the predictions do not define (Corr of a constant) is NaN with its
+        interval; so is a bound where too many draws do not define it (`percentile_interval`).
     """
     known = predictions[predictions["label"].notna()]
     predicted, true = known["prediction"].to_numpy(), known["label"].to_numpy()
@@ -45,9 +46,22 @@ def bootstrap(
     for rows in resamples(groups_of(known["id"]), draws, seed):
         for name, drawn in score(predicted[rows], true[rows], scale, classes=classes).items():
             found[name].append(drawn)
-    tail = 100 * (1 - confidence) / 2
-    bounds = {name: np.nanpercentile(drawn, [tail, 100 - tail]) for name, drawn in found.items()}
+    bounds = {name: percentile_interval(np.array(drawn), confidence) for name, drawn in found.items()}
     return {name: (value[name], float(low), float(high)) for name, (low, high) in bounds.items()}
+
+
+def percentile_interval(drawn: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bound over the draws, [draws, ...] -> ([...], [...]).
+
+    A draw that does not define the metric (NaN) may have been anything, so it counts beyond both bounds; a bound that
+    falls among such draws is NaN. To leave them out would narrow the interval to the draws that went well.
+    """
+    tail = 100 * (1 - confidence) / 2
+    undefined = np.isnan(drawn)
+    with np.errstate(invalid="ignore"):  # between two infinities lies no number
+        low = np.percentile(np.where(undefined, -np.inf, drawn), tail, axis=0)
+        high = np.percentile(np.where(undefined, np.inf, drawn), 100 - tail, axis=0)
+    return np.where(np.isfinite(low), low, np.nan), np.where(np.isfinite(high), high, np.nan)
 
 
 def groups_of(ids: pd.Series) -> list[np.ndarray]:

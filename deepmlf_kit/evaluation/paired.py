@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ..errors import DeepMLFError
 from ..training.metrics import HEADINGS, score
-from .intervals import groups_of, resamples
+from .intervals import groups_of, percentile_interval, resamples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,9 @@ class Comparison:
         low, high: 95 % interval of the difference (paired bootstrap).
         p: two-sided p-value of a paired permutation test: how often a difference as large comes about when each
             utterance's two predictions are swapped at random.
+
+    Where the metric of one of them is not defined (Corr of predictions that are all equal is NaN), so are difference,
+    interval and p.
     """
 
     metric: str
@@ -35,9 +39,21 @@ class Comparison:
     high: float
     p: float
 
+    def why_not(self, one: str = "one", other: str = "other") -> str:
+        """Why nothing can be told, with the models by these names; empty where something can."""
+        undefined = [name for name, value in ((one, self.one), (other, self.other)) if math.isnan(value)]
+        if not undefined:
+            return ""
+        return (
+            f"{HEADINGS[self.metric][0]} is not defined for {' and '.join(undefined)} (all predictions equal, or no label "
+            "that counts)"
+        )
+
     @property
     def better(self) -> str:
-        """`one`, `other`, or `neither` where p is 0.05 or more."""
+        """`one`, `other`, `neither` where p is 0.05 or more, or `cannot tell` where p is NaN (`why_not`)."""
+        if math.isnan(self.p):
+            return "cannot tell"
         if not self.p < 0.05 or self.difference == 0:
             return "neither"
         more = HEADINGS[self.metric][1]
@@ -99,8 +115,10 @@ def compare(
     for _ in range(draws):
         swap = random.integers(2, size=len(groups)).astype(bool)[group_of_row]
         swapped.append(differences(np.where(swap, b, a), np.where(swap, a, b), true))
-    as_large = (np.abs(np.array(swapped)) >= np.abs(seen) - 1e-12).sum(axis=0)
-    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
+    # A swap that does not define the metric may have been as large: it counts against the difference.
+    as_large = (~(np.abs(np.array(swapped)) < np.abs(seen) - 1e-12)).sum(axis=0)
+    p = np.where(np.isnan(seen), np.nan, (as_large + 1) / (draws + 1))
+    low, high = percentile_interval(drawn)
     first, second = scores(a, true), scores(b, true)
     return {
         name: Comparison(
@@ -110,7 +128,7 @@ def compare(
             float(seen[i]),
             float(low[i]),
             float(high[i]),
-            float((as_large[i] + 1) / (draws + 1)),
+            float(p[i]),
         )
         for i, name in enumerate(names)
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..rendering.html_page import table_markdown
@@ -15,7 +16,8 @@ def markdown(rows: Mapping[str, Mapping[str, Cell]], theirs: Mapping[str, str] |
     """A Markdown table.
 
     Args:
-        rows: model -> metric -> value, (mean, deviation) or (value, low, high).
+        rows: model -> metric -> value, (mean, deviation) or (value, low, high). A value that is NaN is shown as not
+            defined, a bound as a question mark.
         theirs: models whose numbers others published -> the source; marked with † and a note, never bold.
     """
     header, body = _cells(rows, theirs or {}, lambda text: f"**{text}**", lambda name: f"{name} †")
@@ -56,7 +58,7 @@ def _cells(
     best = {}
     for name in names:
         ours = [_value(row[name]) for model, row in rows.items() if name in row and model not in theirs]
-        best[name] = (max if HEADINGS[name][1] else min)(ours) if len(ours) > 1 else None
+        best[name] = best_of(name, ours) if len(ours) > 1 else None
     header = ["", *(f"{HEADINGS[name][0]} {'↑' if HEADINGS[name][1] else '↓'}" for name in names)]
     body = []
     for model, row in rows.items():
@@ -69,16 +71,25 @@ def _cells(
     return header, body
 
 
+def best_of(metric: str, values: Sequence[float]) -> float | None:
+    """The best value of a metric; NaN (a metric that is not defined) never is, and None where all are NaN."""
+    defined = [value for value in values if not math.isnan(value)]
+    return (max if HEADINGS[metric][1] else min)(defined, default=None)
+
+
 def _value(cell: Cell) -> float:
     return cell[0] if isinstance(cell, tuple) else cell
 
 
 def _text(cell: Cell) -> str:
+    if math.isnan(_value(cell)):
+        return "not defined"
     if not isinstance(cell, tuple):
         return f"{cell:.3f}"
     if len(cell) == 2:
         return f"{cell[0]:.3f} ± {cell[1]:.3f}"
-    return f"{cell[0]:.3f} [{cell[1]:.3f}, {cell[2]:.3f}]"
+    low, high = ("?" if math.isnan(bound) else f"{bound:.3f}" for bound in cell[1:])
+    return f"{cell[0]:.3f} [{low}, {high}]"
 
 
 def _escape(text: str) -> str:

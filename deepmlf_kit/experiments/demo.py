@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
+from ..evaluation.tables import best_of
 from ..training.metrics import HEADINGS, score
 
 if TYPE_CHECKING:
@@ -147,8 +148,7 @@ def modality_table(
         table.add_column(f"{heading.replace(' (neg/non-neg)', '')} {'↑' if more else '↓'}", justify="right")
     best = {}
     for name in columns:
-        values = [value(row[name]) for row in rows.values()]
-        best[name] = max(values) if HEADINGS[name][1] else min(values)
+        best[name] = best_of(name, [value(row[name]) for row in rows.values()])
     for title_of_row, row in rows.items():
         cells = []
         for name in columns:

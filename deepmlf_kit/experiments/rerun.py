@@ -43,7 +43,8 @@ def rerun(
     Args:
         run: what to run again; it stays as it is.
         out: the new folder; None: beside the old one, `NAME-again`.
-        dataset: where it lies now; None: where it lay. Its utterances and labels must be those of the run.
+        dataset: where it lies now; None: where it lay. Its utterances, labels, features and
+            their recipe must be those of the run.
         lm, tokenizer: where the run was made with a language model in memory.
 
     Raises:
@@ -65,8 +66,8 @@ def rerun(
     data, _ = open_dataset(where)
     if (digest := digest_of(data)) != known["digest"]:
         raise DeepMLFError(
-            f"The dataset has other utterances or labels than the run's (digest {digest}, not {known['digest']}): say "
-            "where the run's own lies."
+            f"The dataset has other utterances, labels or features than the run's (digest {digest}, not "
+            f"{known['digest']}): say where the run's own lies, or prepare it as it was."
         )
     folder = Path(out) if out is not None else run.path.with_name(f"{run.path.name}-again")
     if folder.resolve() == run.path.resolve():
@@ -103,17 +104,32 @@ def _train(
         from ..model.baselines import train_text_only
 
         return train_text_only(run.preset, dataset, out, lm=lm, **common)
-    start = run.info["av_encoder"]
-    if start is not None and not Path(start).exists():
-        raise DeepMLFError(
-            f"The run {run.path} started from the AV pretraining at {start}, which is gone: bring it back, or run "
-            "`deepmlf pretrain-av` and `deepmlf train` anew."
-        )
+    start = _av_start(run)
     if run.kind == "fused":
         return train(run.preset, dataset, out, av_encoder=start, lm=lm, **common)
     from ..model.baselines_fusion import train_baseline
 
     return train_baseline(run.kind, run.preset, dataset, out, av_encoder=start, lm=lm, **common)
+
+
+def _av_start(run: Run) -> Path | None:
+    """The checkpoint that the run's AV encoder started from, as it was then."""
+    from ..training.run_folder import weights_digest
+
+    known = run.info["av_encoder"]
+    if known is None:
+        return None
+    if known["path"] is None or not Path(known["path"]).exists():
+        raise DeepMLFError(
+            f"The run {run.path} started from the AV pretraining at {known['path']}, which is gone: bring it back, or run "
+            "`deepmlf pretrain-av` and `deepmlf train` anew."
+        )
+    if (digest := weights_digest(known["path"])) != known["digest"]:
+        raise DeepMLFError(
+            f"The AV pretraining at {known['path']} has other weights than those that the run {run.path} started from "
+            f"(digest {digest}, not {known['digest']}): bring those back, or run `deepmlf train` anew."
+        )
+    return Path(known["path"])
 
 
 def _equal(one: float | None, other: float | None) -> bool:

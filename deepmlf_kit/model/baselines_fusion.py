@@ -219,5 +219,5 @@ def train_baseline(
         overwrite=overwrite,
         progress=progress,
         tensorboard=tensorboard,
-        av_encoder=str(start) if start is not None else None,
+        av_encoder=start,
     )

@@ -26,7 +26,7 @@ def ablation_curve(
 
     Numbers are joined by a line, names are not.
 
-    Where bands overlap, the seeds say that the settings do not differ.
+    Bands show the spread, not whether settings differ: those are compared seed by seed (`sweep.verdicts`).
     """
     import plotly.graph_objects as go
     from pandas.api.types import is_numeric_dtype

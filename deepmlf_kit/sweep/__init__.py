@@ -20,6 +20,7 @@ _PUBLIC = {
     "run_sweep": "running",
     "gather": "results",
     "findings": "verdicts",
+    "joint_findings": "verdicts",
     "write_report": "report",
 }
 

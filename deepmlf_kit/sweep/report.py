@@ -11,7 +11,7 @@ from ..rendering.html_page import figure_html, page, table_html, table_markdown
 from ..training.metrics import HEADINGS
 from .plan import ARM, SweepPlan
 from .results import failures, ordered
-from .verdicts import findings, summary
+from .verdicts import best_setting, findings, summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,9 +99,11 @@ def write_report(out: str | Path, plan: SweepPlan, table: pd.DataFrame) -> Path:
 
 
 _CAUTION = (
-    "A claim agrees where the best setting that it favours is better than the best other by more than twice the standard "
-    "error of their difference over the seeds, and does not agree where it is worse by as much. The claims are about "
-    "other data and other language models than these, unless the sweep was run on those."
+    "The best setting is chosen on the validation split, its score is that on the test split. A claim agrees where the "
+    "best setting that it favours is better than the best other, and does not agree where it is worse, by a paired t-test "
+    "over the seeds whose p value, corrected (Holm) over all comparisons of this report, is below 0.05: where nothing "
+    "differs, at most one report in twenty says so. The claims are about other data and other language models than these, "
+    "unless the sweep was run on those."
 )
 
 
@@ -117,14 +119,21 @@ def _lead(plan: SweepPlan, table: pd.DataFrame) -> str:
 def _reading(table: pd.DataFrame, axes: list[str]) -> str:
     metric = main_metric(table)
     means = summary(table, axes, metric)
-    row = means["mean"].idxmax() if HEADINGS[metric][1] else means["mean"].idxmin()
+    scores = "Mean ± deviation over the seeds, test split."
+    row = best_setting(table, axes)
+    if row is None:
+        return f"No best setting: the trainings have no validation values. {scores}"
     where = ", ".join(f"{axis} {means[axis][row]}" for axis in axes)
     best = _with_spread(means["mean"][row], means["std"][row])
-    return f"The best mean {metric} is {best}, at {where}. Mean ± deviation over the seeds, test split."
+    return (
+        f"Best on the validation split: {where}, with a mean {metric} of {best} on the test split. {scores}"
+    )
 
 
 def _with_spread(mean: float, deviation: float) -> str:
     """Mean ± deviation; of one seed (NaN) the mean alone."""
+    if mean != mean:
+        return "not defined"
     return f"{mean:.3f}" if deviation != deviation else f"{mean:.3f} ± {deviation:.3f}"
 
 

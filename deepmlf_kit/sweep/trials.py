@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +73,17 @@ class Trials:
             self.dataset = dataset if dataset is not None else self._sample()
 
     def check(self, points: Sequence[Point]) -> None:
-        """Refuse a wrong setting before the first training."""
-        for point in points:
-            preset, _ = self._preset(point)
+        """Refuse before the first training what could not be trained or compared.
+
+        Raises:
+            DeepMLFError: a setting is wrong, the trials' validation values cannot be compared, or the folder holds
+                trials of another dataset or of other settings by the same name.
+        """
+        presets = [self._preset(point)[0] for point in points]
+        for preset in presets:
             preset.model_config()
+        check_comparable(self.plan, self.base, presets)
+        self._check_runs(points)
 
     # One trial -----------------------------------------------------------------------------------------------
 
@@ -186,6 +194,35 @@ class Trials:
 
     # Inside --------------------------------------------------------------------------------------------------
 
+    def _check_runs(self, points: Sequence[Point]) -> None:
+        """Refuse a folder whose runs were trained on another dataset, or by other settings than their names mean now."""
+        from ..training.driver import open_dataset
+        from ..training.run_folder import digest_of
+
+        runs = [
+            Run.open(path.parent) for path in sorted(self.out.glob("*/*/run.json"))
+        ]  # trials and AV pretrainings
+        if not runs:
+            return
+        digest = digest_of(open_dataset(self.dataset)[0])
+        wanted = {
+            name_of((point, seed)): self._preset(point)[0].to_dict()
+            for point in points
+            for seed in self.plan.seeds
+        }
+        for run in runs:
+            if run.info["dataset"]["digest"] != digest:
+                raise DeepMLFError(
+                    f"{self.out} holds a sweep on another dataset: {run.path.name} was trained on utterances, labels or "
+                    f"features with the digest {run.info['dataset']['digest']}, this dataset's is {digest}. Choose "
+                    "another folder."
+                )
+            if run.info["preset"] != wanted.get(run.path.name, run.info["preset"]):
+                raise DeepMLFError(
+                    f"{self.out} holds a trial {run.path.name} with other settings than the plan gives it now: choose "
+                    "another folder."
+                )
+
     @property
     def _common(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer, "progress": self.progress, "tensorboard": False}
@@ -256,11 +293,47 @@ class Trials:
         return folder
 
 
+def check_comparable(plan: SweepPlan, base: Preset, presets: Sequence[Preset]) -> None:
+    """Refuse a sweep whose trials' validation values mean different things: the smallest would say nothing.
+
+    Args:
+        base: the preset that a search changes.
+        presets: of the points of a grid.
+
+    Raises:
+        DeepMLFError: trials are chosen by the loss while its weights vary, or by different values.
+    """
+    selections = {preset.training.select_on for preset in presets or [base]}
+    chosen_by = "training.select_on"
+    if chosen_by in plan.search or len(selections) > 1:
+        raise DeepMLFError(
+            f"The sweep {plan.name!r} varies {chosen_by}: validation values of different kinds cannot be compared, so "
+            f"there would be no best setting. Set one for all trials, for example --set {chosen_by}=mae."
+        )
+    if "loss" not in selections:
+        return
+    weighted = sorted(key for key in plan.search if key.startswith("loss."))
+    for key in asdict(base.loss):
+        if len({getattr(preset.loss, key) for preset in presets}) > 1:
+            weighted.append(f"loss.{key}")
+    if weighted:
+        raise DeepMLFError(
+            f"The sweep {plan.name!r} varies {', '.join(weighted)} and would compare its trials by the validation loss: a "
+            "smaller weight makes a smaller loss, whatever the model has learned. Compare them by the error instead: --set "
+            f"{chosen_by}=mae."
+        )
+
+
 def trial_name(shown: Mapping[str, Any], seed: int) -> str:
-    """A readable folder name for a trial; one with long values ends in a digest of them."""
-    parts = [f"{key.split('.')[-1]}={_short(value)}" for key, value in shown.items()]
+    """A readable folder name for a trial, its own for every choice of values.
+
+    Numbers stand in it with all their digits. Values that a file name cannot show as they are, and long names, end in
+    a digest of all keys and values.
+    """
+    parts = [f"{key.split('.')[-1]}={value}" for key, value in shown.items()]
+    keys = [part.partition("=")[0] for part in parts]
     name = re.sub(r"[^\w=,.+-]+", "_", "_".join(parts))
-    if len(name) > 80 or any("[" in _short(value) for value in shown.values()):
+    if len(name) > 80 or len(set(keys)) < len(keys) or not all(map(_shows_itself, shown.values())):
         digest = hashlib.sha256(json.dumps(dict(shown), sort_keys=True, default=str).encode()).hexdigest()[:8]
         name = f"{name[:60]}-{digest}"
     return f"{name}_seed={seed}"
@@ -272,8 +345,11 @@ def name_of(trial: Trial) -> str:
     return trial_name(point.shown, seed)
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _shows_itself(value: Any) -> bool:
+    """Whether no other value looks the same in a file name."""
+    if isinstance(value, str):
+        return re.fullmatch(r"[\w.+-]+", value) is not None and yaml.safe_load(value) == value
+    return isinstance(value, (bool, int, float))
 
 
 def _layers_of(preset: Preset, lm: PreTrainedModel | None) -> int:

@@ -90,7 +90,8 @@ class ProgressBar(TrainerCallback):
                 entry[f"eval_{self.metric}"] for entry in state.log_history if f"eval_{self.metric}" in entry
             ]
             self.shown[f"valid {self.metric}"] = f"{values[-1]:.3f}"
-            self.shown["best"] = f"{min(values):.3f}"
+            best = min((value for value in values if not math.isnan(value)), default=math.nan)
+            self.shown["best"] = f"{best:.3f}"
         self.bar.set_postfix(self.shown, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -22,7 +22,7 @@ from .presets import Preset
 from .processes import processes
 from .quiet import quiet_bars
 from .recipe import Recipe
-from .run_folder import FORMAT, Run, digest_of, versions, write_json
+from .run_folder import FORMAT, Run, digest_of, versions, weights_digest, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -45,7 +45,7 @@ def run_training(
     overwrite: bool = False,
     progress: bool = True,
     tensorboard: bool = True,
-    av_encoder: str | None = None,
+    av_encoder: Path | None = None,
     read_text: bool = True,
 ) -> Run:
     """Train a model by a recipe and leave a run folder (its layout: `run_folder.py`).
@@ -57,7 +57,8 @@ def run_training(
         kind: `fused`, `av`, `text`, `prefix` or `flamingo`.
         build: makes the model and its tokenizer; called after the seed is set.
         dataset: with the splits `train`, `valid` and `test` (without `test` the final table is the validation's).
-        read_text: batches are grouped by the length of their texts.
+        av_encoder: folder of the checkpoint that the AV encoder starts from.
+        read_text: the texts' lengths matter (`training.group_by_length`).
 
     Raises:
         DeepMLFError: the dataset does not fit the preset, or `out` holds a run with other settings.
@@ -193,7 +194,7 @@ _TITLES = {
 
 
 def _describe(
-    kind: str, preset: Preset, seed: int, data: DatasetDict, where: str | None, av_encoder: str | None
+    kind: str, preset: Preset, seed: int, data: DatasetDict, where: str | None, av_encoder: Path | None
 ) -> dict[str, Any]:
     from ..data.schema import dims_of
 
@@ -211,7 +212,7 @@ def _describe(
             "audio_dim": audio_dim,
             "vision_dim": vision_dim,
         },
-        "av_encoder": av_encoder,
+        "av_encoder": {"path": str(av_encoder), "digest": weights_digest(av_encoder)} if av_encoder else None,
         "versions": versions(),
     }
 

@@ -75,7 +75,7 @@ def train(
         overwrite=overwrite,
         progress=progress,
         tensorboard=tensorboard,
-        av_encoder=str(start) if start is not None else None,
+        av_encoder=start,
     )
 
 

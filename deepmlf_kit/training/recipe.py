@@ -29,7 +29,7 @@ class Recipe:
     accumulation: int = 8  # batches a step of the optimiser takes
     clip_value: float = 5.0  # largest absolute value of a gradient's entry; 0: no clipping
     eval_batch_size: int = 64
-    group_by_length: bool = True  # texts of like length share a batch, so that less of it is padding
+    group_by_length: bool = True  # within an optimiser step, texts of like length share a batch: less padding
     keep_text: float = (
         20.0  # gigabytes of disk for what the frozen LM makes of the texts, kept for all epochs; 0: off
     )

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from ..errors import DeepMLFError
 from .callbacks import ClipByValue, EpochLog, LogAtEpochEnd, ProgressBar, StopWhenDiverged
 from .metrics import score
 from .processes import on_cpu
@@ -41,7 +41,8 @@ class SentimentTrainer(Trainer):
         recipe: how to train.
         folder: where checkpoints and logs go.
         collator: rows -> batch.
-        train, valid: splits (sequences of rows); lengths of the training texts in tokens, for grouping.
+        train, valid: splits (sequences of rows); lengths of the training texts in tokens, for
+            sorting within an optimiser step.
         scale: rules of the metrics (`mosi`, `mosei`, `sims`).
         seed: of weights' dropout, SeqAug and the order of batches.
         title: what the progress bar says; None: no bar.
@@ -150,10 +151,14 @@ class SentimentTrainer(Trainer):
         return super().create_scheduler(num_training_steps, optimizer)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        if not self.recipe.group_by_length or self.lengths is None:
-            return super()._get_train_sampler(train_dataset)
-        # The order is a function of seed and epoch alone, so that a resumed epoch meets the same batches.
-        return LengthGrouped(self.lengths, self.recipe.batch_size * self.recipe.accumulation, self.args.seed)
+        # Not transformers' own: its `group_by_length` sorts across optimiser steps, from long texts to short ones.
+        return StepOrder(
+            len(train_dataset if train_dataset is not None else self.train_dataset),
+            self._train_batch_size * self.args.world_size,
+            self.recipe.accumulation,
+            self.args.seed,
+            self.lengths if self.recipe.group_by_length else None,
+        )
 
     # Loss and predictions ------------------------------------------------------------------------------------
 
@@ -244,7 +249,20 @@ class SentimentTrainer(Trainer):
     # Resume --------------------------------------------------------------------------------------------------
 
     def train_or_resume(self) -> None:
-        """Train; go on from the last whole checkpoint if there is one. Ends with the best weights in the model."""
+        """Train; go on from the last whole checkpoint if there is one. Ends with the best weights in the model.
+
+        Raises:
+            DeepMLFError: no epoch had a validation value that is a number, so there is no best checkpoint.
+        """
+        self._train_or_resume()
+        if self.state.best_model_checkpoint is None:
+            raise DeepMLFError(
+                f"valid_{self.args.metric_for_best_model} was not a number after any epoch, so no checkpoint is the best: "
+                "look at metrics.jsonl for the loss term that is NaN, lower training.learning_rate (now "
+                f"{self.recipe.learning_rate:g}), or normalise the features (data.normalize=train)."
+            )
+
+    def _train_or_resume(self) -> None:
         checkpoint = last_checkpoint(Path(self.args.output_dir))
         if checkpoint is None:
             self.train()
@@ -267,24 +285,53 @@ class _Collate:
         return self._collator(rows)
 
 
-class LengthGrouped(torch.utils.data.Sampler[int]):
-    """Random order in which neighbours have like lengths; the same for the same seed and epoch."""
+class StepOrder(torch.utils.data.Sampler[int]):
+    """Random order of an epoch; within an optimiser step, utterances of like length share a batch.
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths = list(lengths)
-        self.batch_size = batch_size
-        self.seed = seed
+        random order     | 9 2 7 3 | 4 8 1 6 |     step 1, step 2: 4 utterances each, in 2 batches of 2
+        with lengths     | 7 9.2 3 | 1 4.8 6 |     the same utterances in each step, sorted into its batches
+
+    Which utterances an optimiser step is drawn from does not depend on their lengths: sorting happens inside the step
+    alone, so without accumulation nothing is sorted. The batches of a step come in random order, so that running
+    statistics do not end on the longest every time. The order is a function of seed and epoch alone: a resumed epoch
+    meets the same batches, and every process computes the same one.
+
+    Args:
+        size: utterances of an epoch.
+        batch_size: utterances that all processes together take at once (theirs follow each other in the order).
+        accumulation: batches of an optimiser step.
+        seed: of the order.
+        lengths: of the texts in tokens, [size]; None: nothing is sorted.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, accumulation: int, seed: int, lengths: Sequence[int] | None = None
+    ) -> None:
+        self.size, self.batch_size, self.accumulation, self.seed = size, batch_size, accumulation, seed
+        self.lengths = lengths
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return self.size
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        yield from get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        order = torch.randperm(self.size, generator=generator)
+        for step in order.split(self.batch_size * self.accumulation):
+            if self.lengths is None or self.accumulation == 1:
+                yield from step.tolist()
+                continue
+            by_length = torch.tensor(sorted(step.tolist(), key=self.lengths.__getitem__))
+            whole = len(step) // self.batch_size * self.batch_size
+            # The last step of an epoch may end in a smaller batch, which stays the last: taken from anywhere.
+            cut = int(torch.randint(whole // self.batch_size + 1, (), generator=generator)) * self.batch_size
+            rest = by_length[cut : cut + len(step) - whole]
+            batches = torch.cat([by_length[:cut], by_length[cut + len(rest) :]]).view(-1, self.batch_size)
+            batches = batches[torch.randperm(len(batches), generator=generator)]
+            yield from [*batches.flatten().tolist(), *rest.tolist()]
 
 
 def decayed_parameters(model: nn.Module) -> list[str]:
