@@ -97,6 +97,11 @@ class LanguageStream(nn.Module):
     def dtype(self) -> torch.dtype:
         return next(p.dtype for p in self.lm.parameters() if p.is_floating_point())
 
+    @property
+    def compiled(self) -> bool:
+        """Whether its layers are compiled (`torch.compile`)."""
+        return self.layers[0]._compiled_call_impl is not None
+
     def feed_forward(self, index: int) -> nn.Module:
         """The feed-forward of layer `index`: [.., D] -> [.., D].
 

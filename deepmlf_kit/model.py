@@ -26,7 +26,7 @@ from .lm_loading import IN_MEMORY, load_lm, load_tokenizer
 from .losses import next_token_loss, next_token_targets, sentiment_loss
 from .mm_block import MMBlock
 from .seqaug import seqaug
-from .text_store import DEFAULT_GIGABYTES, TextStore, open_text_store
+from .text_store import DEFAULT_GIGABYTES, TextStore, TextStoreFile, open_text_store
 from .walk import Walk, layers_before_training, pick
 
 WEIGHTS_FILE = "model.safetensors"
@@ -247,24 +247,23 @@ class DeepMLFModel(PreTrainedModel):
     def keep_text_states(self, folder: str | Path, gigabytes: float = DEFAULT_GIGABYTES) -> TextStore:
         """Compute what the frozen LM makes of a text once, and keep it for all epochs (needs `text_first`).
 
-        Used wherever it is exact: not for a training batch under SeqAug on text, nor for `text_embeddings`.
+        Used wherever it is exact: not for a training batch under SeqAug on text, nor for `text_embeddings`. After a
+        change of the LM's weights it must be called again.
 
         Args:
             folder: where the states are kept; a later run with the same LM finds them there.
-            gigabytes: the most disk they may take; texts beyond it are computed each time.
+            gigabytes: the most disk that all kept states of the folder may take; texts beyond it are computed each
+                time.
         """
-        name = f"{self.config.lm}@{self.config.lm_revision}"
-        if self.config.lm_bits != 16:
-            name += f" in {self.config.lm_bits} bits"
-        self._text_store = open_text_store(
-            folder, self.language.lm, name, self.layers_before_training, gigabytes
-        )
+        self._text_store = open_text_store(folder, self.language.lm, self.layers_before_training, gigabytes)
         return self._text_store
 
-    def usable_text_store(self) -> TextStore | None:
-        """The store of text states, where using it now is exact."""
+    def usable_text_store(self) -> TextStoreFile | None:
+        """The kept text states, where using them now is exact."""
         augmented = self.config.seqaug_text_p_feat > 0 and self.config.seqaug_text_p_apply > 0
-        return None if self.training and augmented else self._text_store
+        if self._text_store is None or (self.training and augmented):
+            return None
+        return self._text_store.file(self.fusion_tokens.device, self.language.compiled)
 
     @property
     def layers_before_training(self) -> int:

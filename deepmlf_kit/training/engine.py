@@ -78,9 +78,8 @@ def run_training(
     set_seed(seed)
     with quiet_bars():
         model, tokenizer = build()
-    texts = None
     if recipe.keep_text and hasattr(model, "keep_text_states"):
-        texts = model.keep_text_states(cache_folder() / "text-states", recipe.keep_text)
+        model.keep_text_states(cache_folder() / "text-states", recipe.keep_text)
     if recipe.compile:
         compile_layers(model)
     run.info["preprocessing"] = run.info.get("preprocessing") or _preprocessing(preset, data)
@@ -111,8 +110,6 @@ def run_training(
     try:
         trainer.train_or_resume()
     finally:
-        if texts is not None:
-            texts.flush()
         if main:
             run.info["seconds"] = round(run.info.get("seconds", 0.0) + time.perf_counter() - started, 1)
             run.save()
