@@ -64,6 +64,7 @@ def run_training(
     from transformers import set_seed
 
     from .compiling import compile_layers
+    from .scoring import predict_split
     from .trainer import SentimentTrainer
 
     main = processes().is_main_process
@@ -115,7 +116,9 @@ def run_training(
             run.save()
     trainer.save_model(str(run.best))
     split = "test" if "test" in rows else "valid"
-    metrics, table = predict_split(trainer, rows[split], data[split]["id"])
+    metrics, table = predict_split(
+        trainer.model, rows[split], data[split]["id"], run.collator(tokenizer), recipe, preset.data.scale
+    )
     if main:
         (run.best / "training_args.bin").unlink(missing_ok=True)
         table.to_csv(out / "predictions.csv", index=False)
@@ -150,27 +153,6 @@ def rows_of(split: Dataset) -> Sequence[dict[str, Any]]:
 
     rows = for_batches(split)
     return list(rows) if split.data.nbytes < IN_MEMORY_BYTES else rows
-
-
-def predict_split(trainer: Any, rows: Sequence[Any], ids: Sequence[str]) -> tuple[dict[str, float], Any]:
-    """Metrics of a split, and a DataFrame of what every head predicts for each utterance."""
-    import pandas as pd
-
-    output = trainer.predict(rows, metric_key_prefix="test")
-    heads, _ = output.predictions
-    table = pd.DataFrame(
-        {
-            "id": list(ids),
-            "label": output.label_ids,
-            **dict(zip(("prediction", "text", "fusion", "av"), heads.T, strict=True)),
-        }
-    )
-    skip = {
-        f"test_{name}"
-        for name in ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-    }
-    metrics = {k.removeprefix("test_"): v for k, v in output.metrics.items() if k not in skip}
-    return metrics, table.dropna(axis="columns", how="all")
 
 
 def markdown_table(metrics: dict[str, float], title: str) -> str:
