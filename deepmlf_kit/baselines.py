@@ -25,7 +25,7 @@ from .language import LanguageStream
 from .lm_loading import load_lm, load_tokenizer
 from .losses import sentiment_loss
 from .presets import Preset, load_preset
-from .text_store import TextStoreFile
+from .text_store import TextStoreFile, arithmetic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +118,8 @@ class TextSentimentModel(PreTrainedModel):
         """The last valid token after the LM's final norm, float32 [B, D]."""
         if self._kept is None:
             return self._read(input_ids, attention_mask)
-        keys = TextStoreFile.key(input_ids, attention_mask)
+        how = arithmetic(input_ids.device, self.language.compiled).encode()
+        keys = [how + key for key in TextStoreFile.key(input_ids, attention_mask)]
         new = [i for i, key in enumerate(keys) if key not in self._kept]
         found = dict(zip(new, self._read(input_ids[new], attention_mask[new]), strict=True)) if new else {}
         for i, state in found.items():

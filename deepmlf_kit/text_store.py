@@ -34,6 +34,7 @@ import struct
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -190,7 +191,7 @@ class TextStoreFile:
         self._end = 0  # bytes that are written
         self._full = self._said_damaged = False
         path.touch()  # the time by which files are removed
-        self._file = open(path, "r+b", buffering=0)
+        self._file = FileIO(path, "r+")
         self._read_index()
 
     def __len__(self) -> int:
@@ -434,9 +435,7 @@ def fingerprint(lm: PreTrainedModel) -> str:
     described = {
         "config": config,
         "attention": lm.config.get_text_config()._attn_implementation,
-        "modules": [
-            (name, f"{type(m).__module__}.{type(m).__qualname__}") for name, m in lm.named_modules()
-        ],
+        "modules": [(name, f"{type(m).__module__}.{type(m).__qualname__}") for name, m in lm.named_modules()],
     }
     digest = xxhash.xxh3_128(json.dumps(described, sort_keys=True, default=str).encode())
     tensors = {**dict(lm.named_buffers()), **lm.state_dict()}

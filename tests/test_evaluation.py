@@ -198,9 +198,7 @@ def test_evaluating_writes_nothing_and_leaves_the_random_state_as_it_was(
         folder.chmod(0o555)  # which stops all users but root
 
     def found() -> dict[Path, tuple[int, int]]:
-        return {
-            path: (path.stat().st_mtime_ns, path.stat().st_size) for path in (copied, *copied.rglob("*"))
-        }
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in (copied, *copied.rglob("*"))}
 
     def states() -> list[Any]:
         return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
@@ -229,7 +227,9 @@ def test_audio_and_vision_of_another_are_of_another_video() -> None:
     for seed in range(5):
         changed = disturbances()["audio and vision of another"](rows, np.random.default_rng(seed))
         assert all(row["audio"] // 5 != i // 5 for i, row in enumerate(changed))
-        assert all(row["audio"] == row["vision"] and row["id"] == rows[i]["id"] for i, row in enumerate(changed))
+        assert all(
+            row["audio"] == row["vision"] and row["id"] == rows[i]["id"] for i, row in enumerate(changed)
+        )
 
 
 def test_disturbances_change_what_they_say_and_nothing_else() -> None:

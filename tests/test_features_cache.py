@@ -146,5 +146,7 @@ def test_a_transcript_of_a_local_speech_model_belongs_to_its_content(tmp_path):
     for weights in (b"one", b"other", b"one"):
         (model / "model.bin").write_bytes(weights)
         recipe = FeatureRecipe(speech_model=str(model))
-        keys.add(clip_module._Extraction(tmp_path / "clip.mp4", recipe, None, None, None, None).key("transcript"))
+        keys.add(
+            clip_module._Extraction(tmp_path / "clip.mp4", recipe, None, None, None, None).key("transcript")
+        )
     assert len(keys) == 2

@@ -200,7 +200,7 @@ def test_the_store_stays_within_its_bound(tmp_path):
     with torch.no_grad():
         expected = model(**batch).prediction
         numbers = 48 + 2 * 2 * 24  # hidden states, keys and values of two layers with two heads of 12
-        bound = 12 * numbers * 4  # bytes of 12 tokens of 5 + 1 + 9; what stands before the states is less than 6 of them
+        bound = 12 * numbers * 4  # bytes of 12 tokens of 5 + 1 + 9, headers among them
         store = model.keep_text_states(tmp_path, gigabytes=bound / 1e9)
         for _ in range(2):
             torch.testing.assert_close(model(**batch).prediction, expected, atol=1e-5, rtol=0)

@@ -247,7 +247,7 @@ def test_states_that_a_live_process_uses_stay_and_all_processes_share_one_budget
 
 
 def test_half_of_the_free_disk_is_left_by_all_stores_together(tmp_path, monkeypatch):
-    _, expected = fill(tmp_path / "measured")
+    fill(tmp_path / "measured")
     size = taken(tmp_path / "measured")
     disk = 5 * size  # on which only the states lie
     folder = tmp_path / "small"

@@ -56,7 +56,7 @@ def predict_split(
 
     classes = getattr(model.config, "num_classes", 0)
     device = model.device
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         rows,  # type: ignore[arg-type]  # any sequence will do
         batch_size=recipe.eval_batch_size,
         collate_fn=collate,
