@@ -140,6 +140,9 @@ def test_kept_last_states_give_what_the_language_model_gives(
     swapped = {name: value.flip(0) for name, value in one.items()}
     torch.testing.assert_close(model(**swapped).prediction, plain.flip(0))  # read back
     assert calls == []
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**one)
+    assert calls.pop() == 1, "states without autocast are not those with it"
     model.keep_text_states(tmp_path, gigabytes=0)
     torch.testing.assert_close(model(**one).prediction, plain)
     assert calls == [1] and model._kept == {}

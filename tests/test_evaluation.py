@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY, tiny_lm, tiny_sample
@@ -222,6 +225,49 @@ def test_robustness_starts_from_the_runs_own_score_and_changes_what_it_says(
     assert table.loc["shuffled words", "av_MAE"] == pytest.approx(plain["av_MAE"], abs=1e-5)
     assert abs(table.loc["text only", "av_MAE"] - plain["av_MAE"]) > 1e-4
     assert abs(table.loc["no text", "text_MAE"] - plain["text_MAE"]) > 1e-4
+
+
+def test_evaluating_writes_nothing_and_leaves_the_random_state_as_it_was(
+    run: Any, dataset: Any, language: dict[str, Any], tmp_path: Path
+) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run.path, copied)
+    for folder in (copied, copied / "best"):
+        folder.chmod(0o555)  # which stops all users but root
+
+    def found() -> dict[Path, tuple[int, int]]:
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in (copied, *copied.rglob("*"))}
+
+    def states() -> list[Any]:
+        return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+
+    before = found(), states()
+    assert evaluate(copied, dataset, **language).metrics == pytest.approx(run.metrics)
+    evaluation.robustness(copied, dataset, **language)
+    assert (found(), states()) == before
+    for folder in (copied, copied / "best"):
+        folder.chmod(0o755)
+
+
+def test_validation_during_training_and_evaluation_after_it_give_the_same(
+    run: Any, dataset: Any, language: dict[str, Any]
+) -> None:
+    (epoch,) = run.history()
+    metrics = evaluate(run, dataset, "valid", **language).metrics
+    measured = {name.removeprefix("valid_") for name in epoch if name.startswith("valid_")}
+    assert set(metrics) == {name for name in measured if not name.startswith("gate_")}
+    for name, value in metrics.items():
+        assert value == pytest.approx(epoch[f"valid_{name}"], abs=1e-6), name
+
+
+def test_audio_and_vision_of_another_are_of_another_video() -> None:
+    rows = [{"id": f"v{i // 5}$_${i}", "audio": i, "vision": i} for i in range(20)]
+    for seed in range(5):
+        changed = disturbances()["audio and vision of another"](rows, np.random.default_rng(seed))
+        assert all(row["audio"] // 5 != i // 5 for i, row in enumerate(changed))
+        assert all(
+            row["audio"] == row["vision"] and row["id"] == rows[i]["id"] for i, row in enumerate(changed)
+        )
 
 
 def test_disturbances_change_what_they_say_and_nothing_else() -> None:

@@ -6,7 +6,7 @@ import torch
 from explain_fixtures import subword_tokenizer, tiny_lens
 
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.explain import Lens
+from deepmlf_kit.explain import Lens, survey
 from deepmlf_kit.explain.words import words_of
 
 
@@ -104,6 +104,14 @@ def test_other_words_and_missing_modalities_move_the_prediction(lens):
 def test_donors_are_other_utterances(lens):
     donors = lens.donors(2, count=4)
     assert len(donors["input_ids"]) == 4
+    video = lens.ids[2].split("$_$")[0]
+    asked = []
+    lens = Lens(lens.model, lens.dataset, collator=asked.extend)
+    lens.donors(2, count=100)
+    assert asked and {row["id"].split("$_$")[0] for row in asked} == {
+        id.split("$_$")[0] for id in lens.ids
+    } - {video}
+    lens = tiny_lens()
     mine = lens.batch(2)
     for i in range(4):
         length = min(mine["input_ids"].shape[1], donors["input_ids"].shape[1])
@@ -122,6 +130,47 @@ def test_a_survey_says_what_the_heads_say(lens):
     assert found.specialisation.shape == (4, 3) and (found.specialisation > 0).all()
     assert abs(found.worst(1)["error"].iloc[0]) == pytest.approx(found.table["error"].abs().max())
     assert lens.survey() is found
+
+
+def test_a_survey_replaces_voice_and_face_by_those_of_other_videos():
+    lens = tiny_lens()
+    videos = [i // 4 for i in range(16)]  # four clips of each in a row
+    ids = [f"v{video}$_${i}" for i, video in enumerate(videos)]
+    lens.rows = lens.rows.remove_columns("id").add_column("id", ids)
+    found = lens.survey()
+    assert all(videos[i] != videos[other] for i, other in enumerate(found.replaced_by))
+    assert found.replacement == "utterances of other videos"
+    again = survey(lens.model, _rows(lens), lens.collator, batch_size=3)
+    np.testing.assert_array_equal(again.replaced_by, found.replaced_by)
+    np.testing.assert_allclose(again.specialisation, found.specialisation, atol=1e-5)
+    other = survey(lens.model, _rows(lens), lens.collator, seed=1)
+    assert (other.replaced_by != found.replaced_by).any()
+    # What it says of the face is what comes of giving each utterance the face of its replacement.
+    moved = []
+    for i, replacement in enumerate(found.replaced_by):
+        row, face = lens.row(i), lens.row(int(replacement))
+        before, after = (
+            lens.read(r, "gates").seen.output.fusion_prediction[0]
+            for r in (row, {**row, **{k: face[k] for k in ("vision", "vision_times")}})
+        )
+        moved.append((after - before).abs().numpy())
+    np.testing.assert_allclose(np.mean(moved, axis=0), found.specialisation[:, 2], atol=1e-4)
+
+
+def test_a_survey_of_one_video_says_that_its_own_clips_stand_in():
+    lens = tiny_lens()
+    lens.rows = lens.rows.remove_columns("id").add_column("id", [f"v$_${i}" for i in range(16)])
+    found = lens.survey()
+    assert all(i != other for i, other in enumerate(found.replaced_by))
+    assert "same video" in found.replacement
+    alone = survey(lens.model, _rows(lens)[:1], lens.collator, specialise=False)
+    assert alone.replaced_by is None and len(alone.table) == 1
+    with pytest.raises(DeepMLFError, match="at least two"):
+        survey(lens.model, _rows(lens)[:1], lens.collator)
+
+
+def _rows(lens):
+    return [lens.row(i) for i in range(len(lens))]
 
 
 def test_a_token_that_hears_nothing_does_not_specialise_on_voice():

@@ -137,3 +137,16 @@ def test_the_limit_is_a_number_of_gigabytes(monkeypatch):
         monkeypatch.setenv("DEEPMLF_CACHE_GB", said)
         with pytest.raises(CacheError, match="DEEPMLF_CACHE_GB"):
             cache_limit()
+
+
+def test_a_transcript_of_a_local_speech_model_belongs_to_its_content(tmp_path):
+    model = tmp_path / "speech"
+    model.mkdir()
+    keys = set()
+    for weights in (b"one", b"other", b"one"):
+        (model / "model.bin").write_bytes(weights)
+        recipe = FeatureRecipe(speech_model=str(model))
+        keys.add(
+            clip_module._Extraction(tmp_path / "clip.mp4", recipe, None, None, None, None).key("transcript")
+        )
+    assert len(keys) == 2

@@ -1,5 +1,6 @@
 """Any frozen Hugging Face encoder, tried on tiny random ones saved to local folders."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 from clips_made import make_clip, voice
 
-from deepmlf_kit.features import FeatureRecipe, extract_clip, hf_encoders
+from deepmlf_kit.features import FeatureCache, FeatureRecipe, extract_clip, hf_encoders
+from deepmlf_kit.features.clip import is_kept
 from deepmlf_kit.features.hf_encoders import (
     EncoderError,
     cut_face,
@@ -214,6 +216,65 @@ def test_a_clip_with_encoders_for_voice_and_face(encoders, tmp_path):
     assert made.vision.shape == (10, 16)
     assert made.found.voiced_share > 0.8
     assert made.found.face_share is None  # nobody looked for one
+
+
+# What is kept of an encoder -------------------------------------------------------------------------------------
+
+
+def _save(kind: str, folder: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    model, processor = _audio_model(kind)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def test_features_of_a_folder_whose_weights_changed_are_made_again(tmp_path):
+    clip, cache = make_clip(tmp_path / "clip.mp4", 1.0), FeatureCache(tmp_path / "cache")
+    recipe = FeatureRecipe(audio=f"hf:{tmp_path / 'encoder'}", vision="none", transcribe=False)
+    _save("wavlm", tmp_path / "encoder", seed=0)
+    first = extract_clip(clip, recipe, cache=cache).audio
+    _save("wavlm", tmp_path / "encoder", seed=1)
+    assert not is_kept(clip, recipe, cache=cache)
+    second = extract_clip(clip, recipe, cache=cache).audio
+    np.testing.assert_array_equal(second, extract_clip(clip, recipe).audio)
+    assert np.abs(first - second).max() > 0.1
+    _save("wavlm", tmp_path / "encoder", seed=0)
+    assert is_kept(clip, recipe, cache=cache), "what was made of the first weights is still theirs"
+    (tmp_path / "encoder" / "README.md").write_text("A model card says nothing of the features.")
+    assert is_kept(clip, recipe, cache=cache)
+
+
+def test_features_of_another_commit_on_the_hub_are_made_again(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--someone--encoder"
+    (repository / "refs").mkdir(parents=True)
+    clip, cache = make_clip(tmp_path / "clip.mp4", 1.0), FeatureCache(tmp_path / "cache")
+    recipe = FeatureRecipe(audio="hf:someone/encoder", vision="none", transcribe=False)
+    made = []
+    for seed, commit in enumerate(("a" * 40, "b" * 40)):
+        _save("hubert", repository / "snapshots" / commit, seed)
+        (repository / "refs" / "main").write_text(commit)
+        hf_encoders._commit.cache_clear()  # as in a later process
+        assert not is_kept(clip, recipe, cache=cache)
+        made.append(extract_clip(clip, recipe, cache=cache).audio)
+        assert is_kept(clip, recipe, cache=cache)
+        same = replace(recipe, audio=f"hf:{repository / 'snapshots' / commit}")
+        np.testing.assert_array_equal(made[-1], extract_clip(clip, same).audio)
+    (repository / "refs" / "main").write_text("a" * 40)
+    assert is_kept(clip, recipe, cache=cache)
+    np.testing.assert_array_equal(made[1], extract_clip(clip, recipe, cache=cache).audio)
+    hf_encoders._commit.cache_clear()
+    np.testing.assert_array_equal(made[0], extract_clip(clip, recipe, cache=cache).audio)
+
+
+def test_features_of_another_precision_are_made_again(encoders, tmp_path):
+    clip, cache = make_clip(tmp_path / "clip.mp4", 1.0), FeatureCache(tmp_path / "cache")
+    recipe = FeatureRecipe(audio=f"hf:{encoders / 'wav2vec2'}", vision="none", transcribe=False, device="cpu")
+    extract_clip(clip, recipe, cache=cache)
+    assert is_kept(clip, replace(recipe, half=False), cache=cache), "single precision is what a CPU takes"
+    assert not is_kept(clip, replace(recipe, half=True), cache=cache)
 
 
 def test_face_crops_of_a_real_clip(encoders, clips, face_model):

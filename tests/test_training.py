@@ -22,8 +22,7 @@ from training_fixtures import TINY, tiny_lm, tiny_sample
 
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.model.baselines import late_fusion, train_text_only
-from deepmlf_kit.training import Run, pretrain_av, train
-from deepmlf_kit.training import driver as engine
+from deepmlf_kit.training import Run, pretrain_av, scoring, train
 from deepmlf_kit.training.callbacks import ClipByValue, StopWhenDiverged, epochs_of
 from deepmlf_kit.training.presets import load_preset
 from deepmlf_kit.training.trainer import StepOrder, decayed_parameters, last_checkpoint
@@ -424,7 +423,7 @@ def test_a_run_stopped_after_its_last_epoch_is_only_finished(
     if ended_by == "early stop":
         assert len(whole.history()) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "predict_split", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(scoring, "predict_split", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             start(tmp_path / "run", dataset, language, overrides=setting)
     assert_equal_runs(whole, start(tmp_path / "run", dataset, language, overrides=setting))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.strangers import strangers
+
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import DatasetDict
@@ -78,7 +80,8 @@ def robustness(
     from .evaluate import scorer
 
     scored = scorer(run, dataset, split, lm=lm, tokenizer=tokenizer)
-    rows = list(for_batches(scored.rows))
+    ids = scored.rows["id"]
+    rows = [{**row, "id": id} for row, id in zip(for_batches(scored.rows), ids, strict=True)]
     table = []
     for name, disturb in disturbances(noise, shift).items():
         metrics, _ = scored.predict(disturb(rows, np.random.default_rng(seed)))
@@ -103,9 +106,9 @@ def _shuffled(text: str, random: np.random.Generator) -> str:
 
 
 def _of_another(rows: Sequence[Row], random: np.random.Generator) -> list[Row]:
-    """Every row with the audio and vision of the next in a random order, so that nobody keeps their own."""
-    order = random.permutation(len(rows))
-    changed: list[Row] = [dict(row) for row in rows]
-    for here, there in zip(order, np.roll(order, 1), strict=True):
-        changed[here].update({name: rows[there][name] for name in _STREAMS if name in rows[there]})
-    return changed
+    """Every row with the audio and vision, and their times, of an utterance of another video, where there is one."""
+    others, _ = strangers([str(row.get("id", i)) for i, row in enumerate(rows)], random)
+    return [
+        {**row, **{name: rows[other][name] for name in _STREAMS if name in rows[other]}}
+        for row, other in zip(rows, others.tolist(), strict=True)
+    ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..data.collate import Collator
     from ..training import Run
 
 
@@ -48,13 +49,16 @@ class Scorer:
     run: Run
     rows: Dataset
     split: str
-    _trainer: Any
+    _model: PreTrainedModel
+    _collator: Collator
 
     def predict(self, rows: Sequence[Any]) -> tuple[dict[str, float], pd.DataFrame]:
         """Metrics and table of predictions of rows as `data.schema.for_batches` gives them."""
-        from ..training.driver import predict_split
+        from ..training.scoring import predict_split
 
-        return predict_split(self._trainer, rows, self.rows["id"])
+        preset = self.run.preset
+        recipe = preset.pretraining if self.run.kind == "av" else preset.training
+        return predict_split(self._model, rows, self.rows["id"], self._collator, recipe, preset.data.scale)
 
 
 def evaluate(
@@ -65,7 +69,7 @@ def evaluate(
     lm: PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Evaluation:
-    """Predict every utterance of a split with a run's best checkpoint, and score it.
+    """Predict every utterance of a split with a run's best checkpoint, and score it; nothing is written.
 
     Args:
         run: a `Run` or its folder; of a fused model, the AV encoder or a baseline.
@@ -93,11 +97,12 @@ def scorer(
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Scorer:
     """A run's best checkpoint, ready to score a split as it is or changed; arguments and errors as in `evaluate`."""
+    import torch
+
     from ..data.schema import dims_of
     from ..model.lm_loading import load_tokenizer
     from ..training import Run
     from ..training.driver import open_dataset
-    from ..training.trainer import SentimentTrainer
 
     run = run if isinstance(run, Run) else Run.open(run)
     known = run.info["dataset"]
@@ -115,17 +120,10 @@ def scorer(
             f"{run.path} was trained on {known['audio_dim']} and {known['vision_dim']}: prepare it with the run's "
             "recipe."
         )
-    preset = run.preset
-    model = run.load_model(lm=lm, tokenizer=tokenizer)
+    with torch.random.fork_rng(devices=[]):  # new modules draw their first weights before they are loaded
+        model = run.load_model(lm=lm, tokenizer=tokenizer)
     if tokenizer is None:
         tokenizer = getattr(model, "tokenizer", None) or load_tokenizer(model.config)
-    trainer = SentimentTrainer(
-        model,
-        preset.pretraining if run.kind == "av" else preset.training,
-        run.path,
-        run.collator(tokenizer),
-        None,
-        None,
-        scale=preset.data.scale,
-    )
-    return Scorer(run, data[split], split, trainer)
+    if torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
+    return Scorer(run, data[split], split, model, run.collator(tokenizer))

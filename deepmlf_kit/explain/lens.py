@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.strangers import video_of
 from ..errors import DeepMLFError
 from ..model.deepmlf import DeepMLFModel
 from . import causes, gradients
@@ -118,12 +119,13 @@ class Lens:
         return self.collator([self.row(which)])
 
     def donors(self, which: Row, count: int = 16, seed: int = 0) -> dict[str, Any]:
-        """A batch of other utterances of the split, to resample from."""
-        mine = self.row(which).get("id") if len(self) else None
-        order = np.random.default_rng(seed).permutation(len(self))
-        others = [int(i) for i in order[: count + 1]]
-        rows = [row for row in map(self.row, others) if row.get("id") != mine][:count]
-        return self.collator(rows)
+        """A batch of utterances to resample from: of other videos of the split, or else others of the same."""
+        mine = str(self.row(which).get("id")) if len(self) else ""
+        ids = list(self.rows.with_format(None)["id"])
+        order = np.random.default_rng(seed).permutation(len(self)).tolist()
+        others = [i for i in order if video_of(ids[i]) != video_of(mine)]
+        others = others or [i for i in order if ids[i] != mine]
+        return self.collator([self.row(i) for i in others[:count]])
 
     # Measures ------------------------------------------------------------------------------------------------
 
@@ -179,6 +181,7 @@ class Lens:
             self.collator,
             scale=scale_of(chosen),
             specialise=specialise,
+            ids=list(chosen.with_format(None)["id"]) if "id" in columns else None,
             progress=progress,
         )
         if limit is None:

@@ -1,7 +1,7 @@
 """Survey: every utterance of a split at once; which fusion token lives on which modality.
 
 Where it stands: `Lens.survey` and the plots of a whole split. One forward pass a batch for what the heads say,
-and one more for each modality, with that modality exchanged between the utterances of the batch.
+and one more for each modality, with that modality taken from an utterance of another video.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.strangers import strangers
 from ..errors import DeepMLFError
 from ..model.deepmlf import DeepMLFModel
 from .capturing import score_of, to_device
@@ -34,8 +35,12 @@ class Survey:
             heads say (`prediction`, `text_head`, `fusion_head`, `av_head`), `error` (prediction minus label)
             and `disagreement` (the largest difference between text, fusion and AV head).
         specialisation: mean absolute change of each fusion token's own sentiment when words, voice or face
-            are exchanged for another utterance's [F, 3], in the label's units. A token with a large value for
+            are replaced by another utterance's [F, 3], in the label's units. A token with a large value for
             voice depends on the voice; equal rows mean that tokens do not specialise. None where it was left out.
+        replaced_by: row in the split whose words, voice and face stood in for an utterance's own [N] int64. None
+            where specialisation was left out.
+        replacement: whose they were, in words: utterances of other videos (and so mostly of other speakers), or,
+            in a split of one video, others of the same.
         modalities: names of the columns.
         scale: largest absolute label.
     """
@@ -44,6 +49,8 @@ class Survey:
     specialisation: np.ndarray | None
     modalities: tuple[str, ...]
     scale: float
+    replaced_by: np.ndarray | None = None
+    replacement: str = ""
 
     def worst(self, count: int = 10) -> Any:
         """The utterances with the largest errors."""
@@ -58,6 +65,8 @@ def survey(
     scale: float = 3.0,
     batch_size: int = 32,
     specialise: bool = True,
+    ids: Sequence[str] | None = None,
+    seed: int = 0,
     progress: bool = False,
 ) -> Survey:
     """Survey a split.
@@ -67,30 +76,39 @@ def survey(
         rows: mappings of the dataset's schema.
         collate: rows -> batch (`Collator`).
         scale: largest absolute label.
-        batch_size: at least 2: modalities are exchanged inside a batch.
+        batch_size: utterances a pass.
         specialise: False leaves the specialisation out, which takes three of the four passes.
+        ids: of the rows, by which videos are told apart; by default read from the rows.
+        seed: of the utterances that stand in for others.
         progress: show a bar.
+
+    Raises:
+        DeepMLFError: the model is in training mode, or there is no other utterance to take a modality from.
     """
     import pandas as pd
     from tqdm.auto import tqdm
 
-    if batch_size < 2 or len(rows) < 2:
+    if specialise and len(rows) < 2:
         raise DeepMLFError(
-            "A survey exchanges modalities between utterances: it needs at least two in a batch."
+            f"The split has {len(rows)} utterances; a survey replaces one's words, voice and face by another's and "
+            "needs at least two: survey a larger split, or leave that out with specialise=False."
         )
     if model.training:
         raise DeepMLFError(
             "The model is in training mode, where dropout changes every pass: call model.eval()."
         )
-    starts = list(range(0, len(rows), batch_size))
-    if len(rows) - starts[-1] < 2:
-        starts.pop()  # the last utterance joins the batch before it
     classes = model.config.num_classes
     said: dict[str, list[np.ndarray]] = {name: [] for name in ("prediction", "text", "fusion", "av")}
     changes: list[np.ndarray] = []
     facts: list[tuple[int, str, str, float]] = []
-    for start, end in tqdm(list(zip(starts, [*starts[1:], len(rows)], strict=True)), disable=not progress):
-        some = [rows[i] for i in range(start, end)]
+    replaced_by, replacement = None, ""
+    if specialise:
+        ids = ids if ids is not None else [str(row.get("id", i)) for i, row in enumerate(rows)]
+        replaced_by, of_other_videos = strangers(ids, np.random.default_rng(seed))
+        same = "other utterances of the same video, the only one there is"
+        replacement = "utterances of other videos" if of_other_videos else same
+    for start in tqdm(range(0, len(rows), batch_size), disable=not progress):
+        some = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
         facts += [
             (start + i, str(row.get("id", start + i)), str(row["text"]), float(row.get("label", np.nan)))
             for i, row in enumerate(some)
@@ -100,11 +118,11 @@ def survey(
             output = model(**batch)
             tokens = score_of(output.fusion_prediction, classes)  # [B, F]
             moved = []
+            if replaced_by is not None:
+                donors = [rows[int(i)] for i in replaced_by[start : start + len(some)]]
+                given = to_device(collate(donors), model)
             for modality in MODALITIES if specialise else ():
-                other = {
-                    **batch,
-                    **{key: batch[key].roll(1, dims=0) for key in _KEYS[modality] if key in batch},
-                }
+                other = {**batch, **{key: given[key] for key in _KEYS[modality] if key in given}}
                 moved.append((score_of(model(**other).fusion_prediction, classes) - tokens).abs())
         if moved:
             changes.append(torch.stack(moved, dim=-1).float().cpu().numpy())  # [B, F, 3]
@@ -125,4 +143,6 @@ def survey(
         specialisation=np.concatenate(changes).mean(axis=0) if changes else None,
         modalities=MODALITIES,
         scale=scale,
+        replaced_by=replaced_by,
+        replacement=replacement,
     )

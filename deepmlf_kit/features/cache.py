@@ -148,6 +148,17 @@ def clip_hash(path: str | Path) -> str:
     return _clip_hash(str(path), stat.st_size, stat.st_mtime_ns)
 
 
+def folder_hash(path: str | Path) -> str:
+    """32 hex digits of what a model's folder holds: the names and contents of its files, without its model card."""
+    files = [file for file in sorted(Path(path).iterdir()) if file.is_file()]
+    listed = [
+        f"{file.name} {clip_hash(file)}"
+        for file in files
+        if not file.name.startswith(".") and file.suffix != ".md"
+    ]
+    return hashlib.blake2b("\n".join(listed).encode(), digest_size=16).hexdigest()
+
+
 @lru_cache(maxsize=4096)
 def _clip_hash(path: str, size: int, changed: int) -> str:
     with open(path, "rb") as file:

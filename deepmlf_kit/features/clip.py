@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from .cache import FeatureCache, clip_hash
+from .cache import FeatureCache, clip_hash, folder_hash
 from .extractors import extract_face, extract_voice, load_extractors
 from .face_model import checksum, find_face_model
+from .hf_encoders import encoder_identity
 from .media import (
     ClipError,
     Damage,
@@ -332,9 +333,16 @@ class _Extraction:
     def key(self, part: Part) -> str:
         more = {}
         if part == "transcript":
-            more["speech_model"] = speech_model_name(self.recipe.speech_model)
-        elif part == "vision" and self.face_model is not None:
-            more["face_model"] = checksum(self.face_model)
+            more["speech_model"] = model = speech_model_name(self.recipe.speech_model)
+            if Path(model).is_dir():
+                more["speech_model_content"] = folder_hash(model)
+        else:
+            choice = self.recipe.audio if part == "audio" else self.recipe.vision
+            if choice.startswith("hf:"):
+                name = choice.removeprefix("hf:").strip()
+                more["encoder"] = encoder_identity(name, self.recipe.device, self.recipe.half)
+            if part == "vision" and self.face_model is not None:
+                more["face_model"] = checksum(self.face_model)
         return f"{part}-{self.recipe.key(part, **more)}"
 
     def kept(self, part: Part) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:

@@ -32,6 +32,7 @@ import numpy as np
 
 from deepmlf_kit.errors import DeepMLFError
 
+from .cache import folder_hash
 from .media import Frame
 
 if TYPE_CHECKING:
@@ -205,27 +206,80 @@ class _Encoder:
             ) from error
 
 
-@lru_cache(maxsize=4)
 def load_encoder(kind: str, name: str, device: str, half: bool | str) -> _Encoder:
-    """The loaded encoder, one per process; `kind` is `audio` or `vision`.
+    """The loaded encoder, one per process and content; `kind` is `audio` or `vision`.
 
     Raises
     ------
     EncoderError
         The model cannot be had, or is no encoder of that kind.
     """
+    return _load(kind, name, _content(name), _device(device), _half(device, half))
+
+
+def encoder_identity(name: str, device: str, half: bool | str) -> str:
+    """What decides an encoder's features beside its name: its commit on the hub or its folder's content, and the
+    precision it runs in.
+
+    Raises
+    ------
+    EncoderError
+        The model cannot be had.
+    """
+    return f"{_content(name)} {'float16' if _half(device, half) else 'float32'}"
+
+
+def _content(name: str) -> str:
+    """Commit of a model on the hub, the same as long as this process lives, or `folder_hash` of a local folder."""
+    return folder_hash(name) if Path(name).is_dir() else _commit(name)
+
+
+@lru_cache(maxsize=16)
+def _commit(name: str) -> str:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, "config.json")).parent.name
+    # The hub client and the network raise a dozen kinds here; the cure is the same.
+    except Exception as error:
+        raise _not_loaded(name, "an encoder", error) from error
+
+
+def _revision(name: str) -> str:
+    return "main" if Path(name).is_dir() else _commit(name)  # of a folder it is not read
+
+
+def _device(device: str) -> str:
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def _half(device: str, half: bool | str) -> bool:
+    return _device(device).startswith("cuda") if half == "auto" else bool(half)
+
+
+def _not_loaded(name: str, expected: str, error: Exception) -> EncoderError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return EncoderError(
+        f"encoder {name!r}: could not be loaded ({reason[:200]}); expected the name or the local folder of "
+        f"{expected}, with its preprocessor_config.json. Without a network, download it elsewhere and give "
+        f"the folder: hf:/path/to/folder."
+    )
+
+
+@lru_cache(maxsize=4)
+def _load(kind: str, name: str, content: str, device: str, half: bool) -> _Encoder:
     import torch
     from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoModel
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    use_half = device.startswith("cuda") if half == "auto" else bool(half)
+    revision = _revision(name)
     expected = {
         "audio": "an audio encoder with a convolutional front (wav2vec2, HuBERT, WavLM, data2vec, ...)",
         "vision": "a vision encoder (ViT, DINOv2, CLIP, SigLIP, ...)",
     }[kind]
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, revision=revision)
         found = getattr(config, "vision_config", None) or config
         fits = (
             hasattr(config, "conv_stride")
@@ -236,22 +290,18 @@ def load_encoder(kind: str, name: str, device: str, half: bool | str) -> _Encode
             raise EncoderError(
                 f"encoder {name!r}: found a model of type {config.model_type!r}, expected {expected}."
             )
-        model = AutoModel.from_pretrained(name, dtype=torch.float16 if use_half else torch.float32)
+        dtype = torch.float16 if half else torch.float32
+        model = AutoModel.from_pretrained(name, revision=revision, dtype=dtype)
         if kind == "audio":
-            processor = AutoFeatureExtractor.from_pretrained(name)
+            processor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
         else:
             model = getattr(model, "vision_model", model)
-            processor = AutoImageProcessor.from_pretrained(name, backend="pil")
+            processor = AutoImageProcessor.from_pretrained(name, revision=revision, backend="pil")
     except EncoderError:
         raise
     # The hub client, the file system and transformers raise a dozen kinds here; the cure is the same.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EncoderError(
-            f"encoder {name!r}: could not be loaded ({reason[:200]}); expected the name or the local folder of "
-            f"{expected}, with its preprocessor_config.json. Without a network, download it elsewhere and give "
-            f"the folder: hf:/path/to/folder."
-        ) from error
+        raise _not_loaded(name, expected, error) from error
     try:
         model = model.to(device)
     except (
@@ -271,7 +321,7 @@ def encoder_width(kind: str, model: str) -> int:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, revision=_revision(model))
     except Exception as error:
         raise EncoderError(
             f"encoder {model!r}: its config could not be loaded ({str(error)[:200]})."

@@ -27,7 +27,7 @@ from .frozen_lm import LanguageStream
 from .heads import TaskNorm
 from .lm_loading import load_lm, load_tokenizer
 from .losses import sentiment_loss
-from .text_cache import TextStore
+from .text_cache import TextStoreFile, arithmetic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +122,8 @@ class TextSentimentModel(PreTrainedModel):
         kept = self._kept
         if kept is None:
             return self._read(input_ids, attention_mask)
-        keys = TextStore.key(input_ids, attention_mask)
+        how = arithmetic(input_ids.device, self.language.compiled).encode()
+        keys = [how + key for key in TextStoreFile.key(input_ids, attention_mask)]
         new = [i for i, key in enumerate(keys) if key not in kept]
         found = dict(zip(new, self._read(input_ids[new], attention_mask[new]), strict=True)) if new else {}
         for i, state in found.items():

@@ -10,7 +10,6 @@ only the text's last token is read at the end, the last layer makes keys and val
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
 import torch
@@ -22,9 +21,7 @@ from ..errors import DeepMLFError
 from .config import DeepMLFConfig
 from .frozen_lm import LanguageStream, LayerCalls
 from .mm_block import MMBlock
-from .text_cache import TextStates, TextStore
-
-_saving = threading.Lock()  # a store serves all models of a process that have the same LM
+from .text_cache import TextStates, TextStoreFile
 
 
 class Walk:
@@ -53,7 +50,7 @@ class Walk:
         av_mask: Tensor,
         *,
         input_ids: Tensor,
-        store: TextStore | None = None,
+        store: TextStoreFile | None = None,
         only_text: Tensor | None = None,
         keep_states: bool = False,
         keep_attentions: bool = False,
@@ -130,18 +127,17 @@ class Walk:
         """
         if self.store is not None and not self.keep_states:
             keys = self.store.key(self.input_ids, self.text_mask)
-            for row in self.store.lacking(keys):
-                # One text at a time: what is kept does not depend on the batch it was first met in, so that runs
-                # that share a store stay equal to the bit.
-                length = int(self.text_mask[row].sum()) or 1
-                alone, cache = self._text_layers(
-                    text[row : row + 1, :length], self.text_mask[row : row + 1, :length], apart
-                )
-                with _saving:
-                    if self.store.lacking([keys[row]]):  # no other thread was first
-                        self.store.save(keys[row], TextStates(alone[-1], cache))
-            if (kept := self.store.load(keys, self.length, text.device)) is not None:
-                return [kept.hidden], kept.cache
+            for _ in range(2):  # a second time where reading finds that a kept text is damaged
+                for row in self.store.lacking(keys):
+                    # One text at a time: what is kept does not depend on the batch it was first met in, so that
+                    # runs that share a store stay equal to the bit.
+                    length = int(self.text_mask[row].sum()) or 1
+                    alone, cache = self._text_layers(
+                        text[row : row + 1, :length], self.text_mask[row : row + 1, :length], apart
+                    )
+                    self.store.save(keys[row], TextStates(alone[-1], cache))
+                if (kept := self.store.load(keys, self.length, text.device)) is not None:
+                    return [kept.hidden], kept.cache
         return self._text_layers(text, self.text_mask, apart)
 
     def _text_layers(self, text: Tensor, mask: Tensor, apart: int) -> tuple[list[Tensor], DynamicCache]:

@@ -29,7 +29,7 @@ from .losses import next_token_loss, next_token_targets, sentiment_loss
 from .mm_block import MMBlock
 from .seqaug import seqaug
 from .special_tokens import empty_text_ids, pad_token_id
-from .text_cache import DEFAULT_GIGABYTES, TextStore, open_text_store
+from .text_cache import DEFAULT_GIGABYTES, TextStore, TextStoreFile, open_text_store
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -268,26 +268,25 @@ class DeepMLFModel(PreTrainedModel):
     def keep_text_states(self, folder: str | Path, gigabytes: float = DEFAULT_GIGABYTES) -> TextStore:
         """Compute what the frozen LM makes of a text once, and keep it for all epochs (needs `text_first`).
 
-        Used wherever it is exact: not for a training batch under SeqAug on text, nor for `text_embeddings`.
+        Used wherever it is exact: not for a training batch under SeqAug on text, nor for `text_embeddings`. After a
+        change of the LM's weights it must be called again.
 
         Args:
             folder: where the states are kept; a later run with the same LM finds them there.
-            gigabytes: the most disk they may take; texts beyond it are computed each time.
+            gigabytes: the most disk that all kept states of the folder may take; texts beyond it are computed each
+                time.
         """
-        name = f"{self.config.lm}@{self.config.lm_revision}"
-        if self.config.lm_bits != 16:
-            name += f" in {self.config.lm_bits} bits"
-        self._text_store = open_text_store(
-            folder, self.language.lm, name, self.layers_before_training, gigabytes
-        )
+        self._text_store = open_text_store(folder, self.language.lm, self.layers_before_training, gigabytes)
         return self._text_store
 
-    def usable_text_store(self) -> TextStore | None:
-        """The store of text states, where using it now is exact: the text is not augmented, the LM is frozen."""
+    def usable_text_store(self) -> TextStoreFile | None:
+        """The kept text states, where using them now is exact: the text is not augmented, the LM is frozen."""
         augmented = self.config.seqaug_text_p_feat > 0 and self.config.seqaug_text_p_apply > 0
         if self._text_store is not None and self.language.is_trained:
             self._text_store = None  # for good: what it holds is no longer what this LM gives
-        return None if self.training and augmented else self._text_store
+        if self._text_store is None or (self.training and augmented):
+            return None
+        return self._text_store.file(self.fusion_tokens.device, self.language.compiled)
 
     @property
     def layers_before_training(self) -> int:

@@ -93,6 +93,11 @@ class LanguageStream(nn.Module):
         """Whether some of the LM's weights want a gradient, such as adapters that PEFT added to it."""
         return any(p.requires_grad for p in self.lm.parameters())
 
+    @property
+    def compiled(self) -> bool:
+        """Whether its layers are compiled (`torch.compile`)."""
+        return self.layers[0]._compiled_call_impl is not None
+
     def feed_forward(self, index: int) -> nn.Module:
         """The feed-forward of layer `index`: [.., D] -> [.., D].
 

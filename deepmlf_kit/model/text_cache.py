@@ -1,36 +1,66 @@
-"""Kept text states: what the frozen LM makes of a text, computed once and used in every epoch.
+"""Text store: hidden states and keys/values of the frozen LM, computed once per text and read in every epoch.
 
 Below the first MM Block (and everywhere, where the feed-forward leaves text alone) the states of a text depend on
-nothing that is trained. Of each text the store keeps, in one memory-mapped file of bounded size,
+nothing that is trained. Of each text the store keeps
 
     the hidden states that enter the first trained part   [L, D]
     keys and values of the layers before it               layers x 2 x [heads, L, D/h]
 
-keyed by the text's token ids. The file's name is made of all that decides its content: the LM, its revision, its
-precision and the number of layers. Only one process uses a file at a time, for as long as it lives; another that
-wants the same states at the same time (a second training, the other processes of one training) takes the next
-file of the row `NAME-0.states`, `NAME-1.states`, ...
+in a file whose name is a digest of all that decides these numbers: every weight and buffer of the LM, its config
+and modules, the number of layers, and the arithmetic (device, autocast, threads, versions; see `arithmetic`). A
+file is a header and then records that are only ever appended:
+
+    header   magic | length | JSON: dtype and shape of each part | checksum
+    record   digest of the token ids | tokens | checksum of the states | checksum of these three | states
+
+Every read compares the checksum, so that a damaged record is computed again instead of trained on. Nothing is
+mapped into memory and nothing is written beyond what the disk has taken, so that a full disk only ends the keeping.
+
+All files of a folder share one budget. Where it is used up, the files that were not opened for longest go, but
+never one that a live process holds. One process holds a file for as long as its store lives; another that wants
+the same states at the same time (a second training, the other processes of one training) takes the next file of the
+row `NAME-0.states`, `NAME-1.states`, ...
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
+import os
 import shutil
+import struct
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import torch
+import transformers
+import xxhash
 from filelock import FileLock, Timeout
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from .. import __version__
 from ..errors import DeepMLFError
 
 DEFAULT_GIGABYTES = 20.0
-#: Stores of this process by file name without its number: one LM has one store, however often it is asked for.
-_OPEN: WeakValueDictionary[Path, TextStore] = WeakValueDictionary()
+_MAGIC = b"DMLFTXT1"
+_LENGTH = struct.Struct("<I")  # of the header's JSON
+_CHECKSUM = struct.Struct("<Q")
+_RECORD = struct.Struct("<16sIQ")  # digest of the token ids, tokens, checksum of the states
+#: A part of a token's states starts at a multiple of this many bytes, so that it can be viewed in its dtype.
+_ALIGNMENT = 8
+#: What an LM's config says about files and versions, not about the function.
+_NOT_THE_FUNCTION = ("_name_or_path", "transformers_version")
+#: Stores of this process by folder and identity: one LM has one store, however often it is asked for.
+_OPEN: WeakValueDictionary[tuple[Path, str], TextStore] = WeakValueDictionary()
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -47,187 +77,391 @@ class TextStates:
 
 
 def open_text_store(
-    folder: str | Path, lm: PreTrainedModel, name: str, layers: int, gigabytes: float = DEFAULT_GIGABYTES
+    folder: str | Path, lm: PreTrainedModel, layers: int, gigabytes: float = DEFAULT_GIGABYTES
 ) -> TextStore:
     """The store of a language model's text states in a folder.
 
     Args:
-        folder: where its file lies; made if absent.
-        lm: the language model.
-        name: its name and revision.
+        folder: where the files lie; made if absent.
+        lm: the language model; to be opened anew where its weights are changed afterwards.
         layers: how many layers' keys and values are kept.
-        gigabytes: the most that the file may take.
+        gigabytes: the most that all files of the folder may take together (10^9 bytes).
 
     Raises:
         DeepMLFError: the folder cannot be written.
     """
-    dtype = next(p.dtype for p in lm.parameters() if p.is_floating_point())
-    identity = json.dumps([name, _fingerprint(lm), str(dtype), layers])
-    family = Path(folder).absolute() / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    if family not in _OPEN:
-        try:
-            family.parent.mkdir(parents=True, exist_ok=True)
-            path, lock = _free_file(family)
-        except OSError as error:
+    folder = Path(folder).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        make_room(folder, gigabytes * 1e9, 0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise DeepMLFError(
                 f"Text states cannot be kept in {folder} ({error}): name another folder."
             ) from error
-        store = TextStore(path, dtype, layers, gigabytes, lock)
-        _OPEN[family] = store
-    return _OPEN[family]
+    identity = f"{fingerprint(lm)} {layers}"
+    store = _OPEN.get((folder, identity))
+    if store is None:
+        store = _OPEN[folder, identity] = TextStore(folder, identity, layers, gigabytes)
+    store.bytes = gigabytes * 1e9
+    return store
 
 
 class TextStore:
-    """A bounded file of text states. Texts beyond the bound are computed anew each time.
+    """The kept states of one LM's texts: one file for each arithmetic they were computed with.
+
+    A copied or unpickled model has no store: whoever wants one asks for it (`keep_text_states`).
+
+    Args:
+        folder: where the files lie.
+        identity: of the LM and the layers.
+        layers: how many layers' keys and values are kept.
+        gigabytes: the most that all files of the folder may take together.
+    """
+
+    def __init__(self, folder: Path, identity: str, layers: int, gigabytes: float) -> None:
+        self.folder, self.identity, self.layers = folder, identity, layers
+        self.bytes = gigabytes * 1e9
+        self._files: dict[str, TextStoreFile | None] = {}
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def file(self, device: torch.device, compiled: bool = False) -> TextStoreFile | None:
+        """The file for what this process would compute now, or None: closed, or it cannot be opened.
+
+        Args:
+            device: where the LM is.
+            compiled: whether its layers are compiled (`torch.compile`).
+        """
+        how = arithmetic(device, compiled)
+        with self._lock:
+            if self._closed:
+                return None
+            if how not in self._files:
+                name = hashlib.sha256(f"{self.identity} {how}".encode()).hexdigest()[:16]
+                try:
+                    self._files[how] = TextStoreFile(*_free_file(self.folder / name), self)
+                except OSError as error:
+                    _log.warning("text states are not kept: %s cannot be opened (%s)", self.folder, error)
+                    self._files[how] = None
+            file = self._files[how]
+            if file is not None:
+                file.limit = self.bytes
+            return file
+
+    def close(self) -> None:
+        """Leave the files to others; from now on nothing is kept or read."""
+        with self._lock:
+            self._closed = True
+            for file in self._files.values():
+                if file is not None:
+                    file.close()
+            self._files.clear()
+        if _OPEN.get((self.folder, self.identity)) is self:
+            del _OPEN[self.folder, self.identity]
+
+    def __deepcopy__(self, memo: dict[int, object]) -> None:
+        return None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(None), ()
+
+
+class TextStoreFile:
+    """One file of text states. Texts for which there is no room are computed anew each time.
 
     Args:
         path: of the file; made if absent, read if there.
-        dtype: of the states.
-        layers: how many layers' keys and values are kept.
-        gigabytes: the most that the file may take.
-        lock: held while the store lives, so that no other process writes to the file.
+        lock: held while the file is open, so that no other process writes to it or removes it.
+        store: that it belongs to.
+
+    Raises:
+        OSError: the file cannot be read or written.
     """
 
-    def __init__(
-        self, path: Path, dtype: torch.dtype, layers: int, gigabytes: float, lock: FileLock | None = None
-    ) -> None:
-        self.path, self.dtype, self.layers, self._lock = path, dtype, layers, lock
-        self._places: dict[bytes, tuple[int, int]] = {}  # token ids -> first token and number of tokens
-        self._used = 0  # tokens
-        self._indexed = 0  # texts in the index on disk
-        self._shapes: list[torch.Size] = []  # per token: hidden, then key and value of each layer
-        self._pool: Tensor | None = None  # [tokens, numbers a token]
-        # Writing to a mapped file on a full disk kills the process: leave half of what is free.
-        taken = path.stat().st_blocks * 512 if path.exists() else 0
-        self._bytes = min(int(gigabytes * 1e9), taken + shutil.disk_usage(path.parent).free // 2)
+    def __init__(self, path: Path, lock: FileLock, store: TextStore) -> None:
+        self.path = path
+        self._file_lock, self._layers = lock, store.layers
+        self._folder, self.limit = store.folder, store.bytes
+        self._lock = threading.Lock()
+        self._places: dict[bytes, tuple[int, int, int]] = {}  # text -> offset, tokens, checksum
+        self._parts: list[tuple[torch.dtype, list[int]]] = []  # per token: hidden, each layer's key and value
+        self._slices: list[slice] = []  # bytes of each part
+        self._row = 0  # bytes a token takes
+        self._end = 0  # bytes that are written
+        self._full = self._said_damaged = False
+        path.touch()  # the time by which files are removed
+        self._file = FileIO(path, "r+")
         self._read_index()
 
     def __len__(self) -> int:
         """Texts that are kept."""
         return len(self._places)
 
+    @staticmethod
+    def key(input_ids: Tensor, attention_mask: Tensor) -> list[bytes]:
+        """The name of each text of a batch [B, L]: a digest of its token ids, without padding."""
+        lengths = attention_mask.sum(dim=1).tolist()
+        return [
+            xxhash.xxh3_128_digest(ids[:n].tobytes())
+            for ids, n in zip(input_ids.cpu().numpy(), lengths, strict=True)
+        ]
+
+    def lacking(self, keys: list[bytes]) -> list[int]:
+        """Rows of a batch whose texts are not kept yet and for which there may be room; each text once."""
+        if self._full:
+            return []
+        return [row for row, key in enumerate(keys) if key not in self._places and key not in keys[:row]]
+
     def load(self, keys: list[bytes], length: int, device: torch.device) -> TextStates | None:
-        """States of a batch of texts, or None unless all of them are kept.
+        """States of a batch of texts, or None unless all of them are kept and whole.
+
+        A damaged text is forgotten, so that `lacking` names it.
 
         Args:
             keys: as `key` gives.
             length: L, tokens to pad to.
+            device: where the states are needed.
         """
-        places = [self._places.get(key) for key in keys]
-        if self._pool is None or any(place is None for place in places):
+        with self._lock:
+            places = [self._places.get(key) for key in keys]
+        if any(place is None for place in places):
             return None
-        rows = torch.zeros(len(keys), length, self._pool.shape[1], dtype=self.dtype)
-        for row, place in zip(rows, places, strict=True):
-            first, tokens = place  # type: ignore[misc]
-            row[:tokens] = self._pool[first : first + tokens]
-        rows = rows.to(device, non_blocking=True)  # [B, L, numbers]
-        parts = rows.split([shape.numel() for shape in self._shapes], dim=-1)
+        rows = torch.zeros(len(keys), length, self._row, dtype=torch.uint8)
+        whole = True
+        for key, row, place in zip(keys, rows.numpy(), places, strict=True):
+            offset, tokens, checksum = place  # type: ignore[misc]
+            states = row[:tokens]
+            with self._lock:
+                whole_row = self._read(offset, states) == states.nbytes
+            if not whole_row or xxhash.xxh3_64_intdigest(states) != checksum:
+                whole = False
+                with self._lock:
+                    self._places.pop(key, None)
+        if not whole:
+            self._say_damaged()
+            return None
+        rows = rows.to(device, non_blocking=True)  # [B, L, bytes]
+        parts = [
+            rows[..., place].view(dtype).unflatten(-1, shape)
+            for place, (dtype, shape) in zip(self._slices, self._parts, strict=True)
+        ]
         cache = DynamicCache()
-        for layer in range(self.layers):
-            key, value = (
-                parts[1 + 2 * layer + i].unflatten(-1, self._shapes[1 + 2 * layer + i]).transpose(1, 2)
-                for i in (0, 1)
-            )  # [B, h, L, D/h]
-            cache.update(key, value, layer)
-        return TextStates(parts[0].unflatten(-1, self._shapes[0]), cache)
-
-    def lacking(self, keys: list[bytes]) -> list[int]:
-        """Rows of a batch whose texts are not kept yet and for which there may be room; each text once."""
-        if self._bytes == 0 or (self._pool is not None and self._used >= len(self._pool)):
-            return []
-        return [row for row, key in enumerate(keys) if key not in self._places and key not in keys[:row]]
+        for layer in range(self._layers):
+            key_states, value_states = parts[1 + 2 * layer : 3 + 2 * layer]  # [B, L, h, D/h]
+            cache.update(key_states.transpose(1, 2), value_states.transpose(1, 2), layer)
+        return TextStates(parts[0], cache)
 
     def save(self, key: bytes, states: TextStates) -> None:
-        """Keep the states of one text [1, L, ...], without padding, if the bound allows."""
+        """Keep the states of one text [1, L, ...], without padding, if there is room."""
         parts = [states.hidden]
-        for layer in range(self.layers):
+        for layer in range(self._layers):
             kept = states.cache.layers[layer]
             parts += [kept.keys.transpose(1, 2), kept.values.transpose(1, 2)]  # [1, L, h, D/h]
-        if self._pool is None:
-            self._make_pool([part.shape[2:] for part in parts])
-        assert self._pool is not None
-        tokens = states.hidden.shape[1]
-        if self._used + tokens > len(self._pool):
-            return
-        place = slice(self._used, self._used + tokens)
-        self._pool[place] = torch.cat([part[0].flatten(1) for part in parts], dim=-1).cpu()
-        self._places[key] = (self._used, tokens)
-        self._used += tokens
-        if len(self._places) >= 1.2 * self._indexed:  # not at every text: the index is written whole
-            self.flush()
+        with self._lock:
+            if self._full or key in self._places:
+                return
+            header = b""
+            if not self._parts:
+                self._lay_out([(part.dtype, list(part.shape[2:])) for part in parts])
+                header = self._header()
+            tokens = states.hidden.shape[1]
+            rows = torch.zeros(tokens, self._row, dtype=torch.uint8)
+            for part, place in zip(parts, self._slices, strict=True):
+                rows[:, place] = part[0].flatten(1).contiguous().cpu().view(torch.uint8)
+            checksum = xxhash.xxh3_64_intdigest(rows.numpy())
+            record = _RECORD.pack(key, tokens, checksum)
+            head = header + record + _checksum(record)
+            offset = self._end + len(head)
+            if self._append(head + rows.numpy().tobytes()):
+                self._places[key] = offset, tokens, checksum
+            elif header:
+                self._parts = []
 
-    @staticmethod
-    def key(input_ids: Tensor, attention_mask: Tensor) -> list[bytes]:
-        """The name of each text of a batch: its token ids, without padding."""
-        lengths = attention_mask.sum(dim=1).tolist()
-        return [ids[:n].tobytes() for ids, n in zip(input_ids.cpu().numpy(), lengths, strict=True)]
+    def close(self) -> None:
+        """Leave the file to others."""
+        with self._lock:
+            self._full = True
+            self._places = {}
+            with suppress(OSError):
+                os.utime(self.path)
+            self._file.close()
+            self._file_lock.release()
 
     # The file ------------------------------------------------------------------------------------------------
 
-    @property
-    def _index_path(self) -> Path:
-        return self.path.with_suffix(".json")
+    def _append(self, data: bytes) -> bool:
+        """Write at the end, whole or not at all."""
+        problem = None
+        try:
+            if make_room(self._folder, self.limit, len(data)):
+                self._file.seek(self._end)
+                if self._file.write(data) == len(data):
+                    self._end += len(data)
+                    return True
+                problem = os.strerror(errno.ENOSPC)
+        except OSError as error:
+            problem = error.strerror or str(error)
+        self._full = True
+        if problem is not None:
+            with suppress(OSError):
+                self._file.truncate(self._end)
+            _log.warning(
+                "%s: no more text states are kept (%s); those of further texts are computed in every epoch",
+                self.path,
+                problem,
+            )
+        return False
 
-    def _make_pool(self, shapes: list[torch.Size]) -> None:
-        self._shapes = [torch.Size(shape) for shape in shapes]
-        numbers = sum(shape.numel() for shape in self._shapes)
-        size = torch.empty((), dtype=self.dtype).element_size()
-        tokens = max(1, self._bytes // (numbers * size))
-        # The file is sparse: it takes disk only where states were written.
-        self._pool = torch.from_file(
-            str(self.path), shared=True, size=tokens * numbers, dtype=self.dtype
-        ).view(tokens, numbers)
+    def _read(self, offset: int, into: object) -> int:
+        """Fill an array or a bytearray from the file; how many bytes there were."""
+        try:
+            self._file.seek(offset)
+            return self._file.readinto(into) or 0  # type: ignore[arg-type]
+        except OSError:
+            return 0
 
-    def flush(self) -> None:
-        """Write the index, so that a later run finds what is kept."""
-        if self._indexed == len(self._places):
-            return
-        index = {
-            "shapes": [list(shape) for shape in self._shapes],
-            "texts": {key.hex(): place for key, place in self._places.items()},
-        }
-        temporary = self._index_path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(index))
-        temporary.replace(self._index_path)
-        self._indexed = len(self._places)
-
-    def close(self) -> None:
-        """Write the index and leave the file to others."""
-        self.flush()
-        self._pool = None
-        self._places, self._bytes = {}, 0
-        for family in [family for family, store in _OPEN.items() if store is self]:
-            del _OPEN[family]
-        if self._lock is not None:
-            self._lock.release()
+    def _read_bytes(self, offset: int, count: int) -> bytes:
+        data = bytearray(count)
+        return bytes(data[: self._read(offset, data)])
 
     def _read_index(self) -> None:
-        try:
-            index = json.loads(self._index_path.read_text())
-        except (OSError, ValueError):
-            self.path.unlink(missing_ok=True)
-            return
-        self._make_pool([torch.Size(shape) for shape in index["shapes"]])
-        places = {bytes.fromhex(key): (first, tokens) for key, (first, tokens) in index["texts"].items()}
-        assert self._pool is not None
-        self._places = {k: p for k, p in places.items() if sum(p) <= len(self._pool)}
-        self._indexed = len(self._places)
-        self._used = max((sum(place) for place in self._places.values()), default=0)
+        """Find the records; a file that is damaged is cut where the damage begins."""
+        size = self._file.seek(0, os.SEEK_END)
+        whole = self._read_header(size)
+        while whole and self._end < size:
+            record = self._read_bytes(self._end, _RECORD.size + _CHECKSUM.size)
+            whole = record[_RECORD.size :] == _checksum(record[: _RECORD.size])
+            if whole:
+                key, tokens, checksum = _RECORD.unpack(record[: _RECORD.size])
+                offset = self._end + len(record)
+                whole = offset + tokens * self._row <= size
+            if whole:
+                self._places[key] = offset, tokens, checksum
+                self._end = offset + tokens * self._row
+        if self._end < size:
+            self._say_damaged()
+            self._file.truncate(self._end)
+
+    def _read_header(self, size: int) -> bool:
+        """Whether the file has a whole header; it is read then."""
+        start = self._read_bytes(0, len(_MAGIC) + _LENGTH.size)
+        if len(start) < len(_MAGIC) + _LENGTH.size or not start.startswith(_MAGIC):
+            return False
+        (length,) = _LENGTH.unpack(start[len(_MAGIC) :])
+        rest = self._read_bytes(len(start), min(length + _CHECKSUM.size, size))
+        if rest[length:] != _checksum(rest[:length]):
+            return False
+        self._lay_out([(getattr(torch, dtype), shape) for dtype, shape in json.loads(rest[:length])])
+        self._end = len(start) + len(rest)
+        return True
+
+    def _header(self) -> bytes:
+        parts = json.dumps([(str(dtype).removeprefix("torch."), shape) for dtype, shape in self._parts])
+        return _MAGIC + _LENGTH.pack(len(parts)) + parts.encode() + _checksum(parts.encode())
+
+    def _lay_out(self, parts: list[tuple[torch.dtype, list[int]]]) -> None:
+        self._parts, self._slices, self._row = parts, [], 0
+        for dtype, shape in parts:
+            size = dtype.itemsize * torch.Size(shape).numel()
+            self._slices.append(slice(self._row, self._row + size))
+            self._row += -(-size // _ALIGNMENT) * _ALIGNMENT
+
+    def _say_damaged(self) -> None:
+        if not self._said_damaged:
+            _log.warning("%s is damaged: the text states that it lost are computed again", self.path)
+        self._said_damaged = True
 
 
-def _free_file(family: Path, number: int = 0) -> tuple[Path, FileLock]:
+def make_room(folder: Path, limit: float, needed: int) -> bool:
+    """Whether `needed` more bytes fit into the budget of a folder, files that nobody uses removed for it.
+
+    The budget is the same for all processes: at most `limit` bytes for all files together, and at most half of
+    the disk that would be free without them. Files that were not opened for longest go first.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    with FileLock(folder / "budget.lock", timeout=60, thread_local=False):
+        files = []
+        for path in folder.glob("*.states"):
+            with suppress(FileNotFoundError):
+                files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+        taken = sum(size for _, size, _ in files)
+        limit = min(limit, (taken + shutil.disk_usage(folder).free) / 2)
+        for _, size, path in sorted(files):
+            if taken + needed <= limit:
+                break
+            if _remove_unused(path):
+                taken -= size
+        return taken + needed <= limit
+
+
+def _remove_unused(path: Path) -> bool:
+    """Remove a file unless a live process holds it."""
+    lock = FileLock(path.with_suffix(".lock"), thread_local=False)
+    try:
+        with lock.acquire(timeout=0):
+            path.unlink(missing_ok=True)
+    except OSError:  # held (`Timeout`), or not ours to remove
+        return False
+    return True
+
+
+def _free_file(path: Path, number: int = 0) -> tuple[Path, FileLock]:
     """The first file of a row that no other process uses, with its lock held."""
-    path = family.with_name(f"{family.name}-{number}.states")
-    lock = FileLock(path.with_suffix(".lock"))
+    free = path.with_name(f"{path.name}-{number}.states")
+    lock = FileLock(free.with_suffix(".lock"), thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        return _free_file(family, number + 1)
-    return path, lock
+        return _free_file(path, number + 1)
+    return free, lock
 
 
-def _fingerprint(lm: PreTrainedModel) -> list[float]:
-    """Numbers that tell two LMs of one name apart: sums of a few of its weights."""
-    weights = [p.detach() for p in lm.parameters() if p.is_floating_point()]
-    some = [weights[0], weights[len(weights) // 2], weights[-1]]
-    return [round(float(w.flatten()[:4096].double().sum()), 6) for w in some]
+def _checksum(data: bytes) -> bytes:
+    return _CHECKSUM.pack(xxhash.xxh3_64_intdigest(data))
+
+
+# What decides the states --------------------------------------------------------------------------------------
+
+
+def fingerprint(lm: PreTrainedModel) -> str:
+    """Digest of all that makes an LM the function it is: every weight and buffer, its config and its modules.
+
+    Reads each weight once (0.1 s for 135 million on one core, from a GPU as fast as they can be copied).
+    """
+    config = {name: value for name, value in lm.config.to_dict().items() if name not in _NOT_THE_FUNCTION}
+    described = {
+        "config": config,
+        "attention": lm.config.get_text_config()._attn_implementation,
+        "modules": [(name, f"{type(m).__module__}.{type(m).__qualname__}") for name, m in lm.named_modules()],
+    }
+    digest = xxhash.xxh3_128(json.dumps(described, sort_keys=True, default=str).encode())
+    tensors = {**dict(lm.named_buffers()), **lm.state_dict()}
+    known: dict[tuple[object, ...], bytes] = {}  # tied weights are read once
+    for name, tensor in sorted(tensors.items()):
+        if not isinstance(tensor, Tensor):  # extra state of a quantized layer
+            digest.update(f"{name} {tensor}".encode())
+            continue
+        where = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
+        if where not in known or tensor.numel() == 0:
+            content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            known[where] = xxhash.xxh3_128_digest(content)
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(known[where])
+    return digest.hexdigest()
+
+
+def arithmetic(device: torch.device, compiled: bool = False) -> str:
+    """What decides, beside weights and text, how states are rounded: device, autocast, threads, versions."""
+    kind = device.type
+    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    machine: list[object] = []
+    if kind == "cpu":
+        machine = [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+    elif kind == "cuda":
+        machine = [torch.cuda.get_device_name(device)]
+    versions = [torch.__version__, transformers.__version__, __version__]
+    exactness = [torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()]
+    return json.dumps([kind, *machine, str(autocast), compiled, *exactness, *versions])

@@ -31,7 +31,7 @@ def specialisation(survey: Survey) -> go.Figure:
         "What each fusion token lives on",
         "fusion token",
         "mean change (label's units)",
-        subtitle=f"one modality exchanged for another utterance's; mean of {len(survey.table)} utterances",
+        subtitle=f"one modality replaced by that of {survey.replacement}; mean of {len(survey.table)} utterances",
     )
     for name, colour, values in zip(
         survey.modalities,

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.labels import probability_columns
 from ..errors import DeepMLFError
 from ..features.cache import cache_folder
 from .dataset_fit import misfits
@@ -66,6 +65,7 @@ def run_training(
     from transformers import set_seed
 
     from .compiling import compile_layers
+    from .scoring import predict_split
     from .trainer import SentimentTrainer
 
     main = processes().is_main_process
@@ -80,9 +80,8 @@ def run_training(
     set_seed(seed)
     with quiet_bars():
         model, tokenizer = build()
-    texts = None
     if recipe.keep_text and hasattr(model, "keep_text_states"):
-        texts = model.keep_text_states(cache_folder() / "text-states", recipe.keep_text)
+        model.keep_text_states(cache_folder() / "text-states", recipe.keep_text)
     if recipe.compile:
         compile_layers(model)
     run.info["preprocessing"] = run.info.get("preprocessing") or _preprocessing(preset, data)
@@ -113,14 +112,14 @@ def run_training(
     try:
         trainer.train_or_resume()
     finally:
-        if texts is not None:
-            texts.flush()
         if main:
             run.info["seconds"] = round(run.info.get("seconds", 0.0) + time.perf_counter() - started, 1)
             run.save()
     trainer.save_model(str(run.best))
     split = "test" if "test" in rows else "valid"
-    metrics, table = predict_split(trainer, rows[split], data[split]["id"])
+    metrics, table = predict_split(
+        trainer.model, rows[split], data[split]["id"], run.collator(tokenizer), recipe, preset.data.scale
+    )
     if main:
         (run.best / "training_args.bin").unlink(missing_ok=True)
         table.to_csv(out / "predictions.csv", index=False)
@@ -155,25 +154,6 @@ def rows_of(split: Dataset) -> Sequence[dict[str, Any]]:
 
     rows = for_batches(split)
     return list(rows) if split.data.nbytes < IN_MEMORY_BYTES else rows
-
-
-def predict_split(trainer: Any, rows: Sequence[Any], ids: Sequence[str]) -> tuple[dict[str, float], Any]:
-    """Metrics of a split, and a DataFrame of what every head predicts for each utterance."""
-    import pandas as pd
-
-    output = trainer.predict(rows, metric_key_prefix="test")
-    heads, _ = output.predictions
-    columns = ["prediction", "text", "fusion", "av"]
-    columns += probability_columns(heads.shape[1] - len(columns))
-    table = pd.DataFrame(
-        {"id": list(ids), "label": output.label_ids, **dict(zip(columns, heads.T, strict=True))}
-    )
-    skip = {
-        f"test_{name}"
-        for name in ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-    }
-    metrics = {k.removeprefix("test_"): v for k, v in output.metrics.items() if k not in skip}
-    return metrics, table.dropna(axis="columns", how="all")
 
 
 def markdown_table(metrics: dict[str, float], title: str) -> str:

@@ -31,7 +31,7 @@ class Recipe:
     eval_batch_size: int = 64
     group_by_length: bool = True  # within an optimiser step, texts of like length share a batch: less padding
     keep_text: float = (
-        20.0  # gigabytes of disk for what the frozen LM makes of the texts, kept for all epochs; 0: off
+        20.0  # gigabytes of disk for all kept text states of the frozen LMs, read in every epoch; 0: off
     )
     bf16: bool = False  # mixed precision; the weights that are trained stay fp32
     gradient_checkpointing: bool = False  # less memory for more time

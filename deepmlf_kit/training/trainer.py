@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
@@ -21,14 +20,11 @@ from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from ..errors import DeepMLFError
 from .callbacks import ClipByValue, EpochLog, LogAtEpochEnd, ProgressBar, StopWhenDiverged
-from .metrics import score
 from .processes import on_cpu
 from .quiet import quiet_bars
 from .recipe import Recipe
+from .scoring import LOSS_TERMS, head_values, loss_terms, metrics_of
 
-#: Predictions in the order of the columns that `prediction_step` gives; NaN where a model has no such head.
-HEADS = ("prediction", "text_prediction", "fusion_prediction", "av_prediction")
-LOSS_TERMS = ("loss_task", "loss_fusion", "loss_av", "loss_text", "loss_lm")
 METRIC_NAMES = {"mae": "MAE", "loss": "loss"}
 
 
@@ -193,37 +189,13 @@ class SentimentTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**inputs)
-        prediction = outputs["prediction"]
-        batch, classes = prediction.shape[0], self.classes
-        heads = []
-        for name in HEADS:
-            value = outputs.get(name)
-            if value is None:
-                heads.append(prediction.new_full((batch,), float("nan"), dtype=torch.float32))
-            else:
-                tokens = value.float().reshape(batch, -1, max(1, classes)).mean(dim=1)  # [B, 1 or C]
-                heads.append(tokens.argmax(dim=1).float() if classes else tokens[:, 0])
-        if classes:
-            heads += prediction.float().softmax(dim=1).unbind(dim=1)
-        nothing = prediction.new_full((), float("nan"), dtype=torch.float32)
-        terms = [
-            nothing if outputs.get(name) is None else outputs[name].detach().float() for name in LOSS_TERMS
-        ]
-        said = torch.stack(heads, dim=1), torch.stack(terms).expand(batch, -1).contiguous()
-        return outputs["loss"].detach(), said, inputs["labels"]
+        heads = head_values(outputs, self.classes)
+        terms = loss_terms(outputs).expand(len(heads), -1).contiguous()
+        return outputs["loss"].detach(), (heads, terms), inputs["labels"]
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         heads, terms = prediction.predictions  # type: ignore[misc]  # a tuple, as prediction_step gives
-        metrics = score(heads[:, 0], prediction.label_ids, self.scale, classes=self.classes)
-        main = f"Acc_{self.classes}" if self.classes else "MAE"
-        for i, name in enumerate(HEADS[1:], start=1):
-            if not np.isnan(heads[:, i]).all():
-                said = score(heads[:, i], prediction.label_ids, self.scale, classes=self.classes)
-                metrics[f"{name.removesuffix('_prediction')}_{main}"] = said[main]
-        for name, value in zip(LOSS_TERMS, terms.mean(axis=0), strict=True):
-            if not math.isnan(value):
-                metrics[name] = float(value)
-        return metrics
+        return metrics_of(heads, terms.mean(axis=0), prediction.label_ids, self.scale, self.classes)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the averages of the loss terms since the last log (of this process)."""

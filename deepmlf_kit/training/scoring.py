@@ -1,0 +1,140 @@
+"""Scoring: what every head predicts for a split, and the field's metrics of it.
+
+Where it stands: between a model and a table. The trainer takes heads and metrics from here for its validation, and
+whoever predicts a whole split (the final table of a training, `evaluate`, robustness) calls `predict_split`, which
+writes nothing and leaves the random state alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+
+from ..data.labels import probability_columns
+from .metrics import score
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Predictions in the order of the columns that `head_values` gives; NaN where a model has no such head.
+HEADS = ("prediction", "text_prediction", "fusion_prediction", "av_prediction")
+LOSS_TERMS = ("loss_task", "loss_fusion", "loss_av", "loss_text", "loss_lm")
+
+
+def predict_split(
+    model: PreTrainedModel,
+    rows: Sequence[Any],
+    ids: Sequence[str],
+    collate: Callable[[list[Any]], dict[str, Tensor]],
+    recipe: Recipe,
+    scale: str,
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Predict every utterance of a split, in eval mode, where the model is.
+
+    Args:
+        model: gives an output with `loss` and `prediction`, as `SentimentTrainer` takes it.
+        rows: as the collator takes them.
+        ids: of the rows, in their order.
+        collate: rows -> batch.
+        recipe: its `eval_batch_size`, `bf16` and `workers` are read.
+        scale: rules of the metrics (`mosi`, `mosei`, `sims`).
+
+    Returns:
+        The metrics, the mean loss and its terms; a table of `id`, `label` and what each head predicts.
+
+    Raises:
+        DeepMLFError: no utterance has a label.
+    """
+    import pandas as pd
+
+    classes = getattr(model.config, "num_classes", 0)
+    device = model.device
+    loader: DataLoader[Any] = DataLoader(
+        rows,  # type: ignore[arg-type]  # any sequence will do
+        batch_size=recipe.eval_batch_size,
+        collate_fn=collate,
+        num_workers=recipe.workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # without one of its own it draws from the global random state
+    )
+    heads, losses, labels = [], [], []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
+            for batch in loader:
+                batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+                outputs = model(**batch)
+                values = head_values(outputs, classes)  # [B, heads]
+                means = torch.cat([outputs["loss"].float().reshape(1), loss_terms(outputs)])  # [1 + terms]
+                heads.append(values.cpu())
+                losses.append(means.expand(len(values), -1).cpu())
+                labels.append(batch["labels"].cpu())
+    finally:
+        model.train(was_training)
+    said, true = torch.cat(heads).numpy(), torch.cat(labels).numpy()
+    loss, *terms = torch.cat(losses).double().mean(dim=0).tolist()  # of utterances, not of batches
+    metrics = {**metrics_of(said, terms, true, scale, classes), "loss": loss}
+    names = ["prediction", "text", "fusion", "av", *probability_columns(classes)]
+    table = pd.DataFrame({"id": list(ids), "label": true, **dict(zip(names, said.T, strict=True))})
+    return metrics, table.dropna(axis="columns", how="all")
+
+
+def head_values(outputs: Mapping[str, Any], classes: int) -> Tensor:
+    """What each head says of each utterance [B, heads] float32: a sentiment, or the index of the likeliest class.
+
+    For models of classes, the task head's probability of each class follows [B, heads + classes].
+    """
+    prediction = outputs["prediction"]
+    batch = prediction.shape[0]
+    values = []
+    for name in HEADS:
+        value = outputs.get(name)
+        if value is None:
+            values.append(prediction.new_full((batch,), float("nan"), dtype=torch.float32))
+        else:
+            tokens = value.float().reshape(batch, -1, max(1, classes)).mean(dim=1)  # [B, 1 or C]
+            values.append(tokens.argmax(dim=1).float() if classes else tokens[:, 0])
+    if classes:
+        values += prediction.float().softmax(dim=1).unbind(dim=1)
+    return torch.stack(values, dim=1)
+
+
+def loss_terms(outputs: Mapping[str, Any]) -> Tensor:
+    """The loss's terms before weighting [terms] float32; NaN where a model has no such term."""
+    nothing = outputs["prediction"].new_full((), float("nan"), dtype=torch.float32)
+    return torch.stack(
+        [nothing if outputs.get(name) is None else outputs[name].detach().float() for name in LOSS_TERMS]
+    )
+
+
+def metrics_of(
+    heads: np.ndarray, terms: Sequence[float], labels: np.ndarray, scale: str, classes: int
+) -> dict[str, float]:
+    """The field's metrics of the prediction, each other head's error, and the loss's terms.
+
+    Args:
+        heads: as `head_values` gives, of all utterances [N, heads].
+        terms: the mean of each loss term, NaN where there is none.
+        labels: [N], NaN where unknown.
+        scale: `mosi`, `mosei` or `sims`.
+        classes: of a model of classes, how many; else 0.
+    """
+    metrics = score(heads[:, 0], labels, scale, classes=classes)
+    main = f"Acc_{classes}" if classes else "MAE"
+    for i, name in enumerate(HEADS[1:], start=1):
+        if not np.isnan(heads[:, i]).all():
+            said = score(heads[:, i], labels, scale, classes=classes)
+            metrics[f"{name.removesuffix('_prediction')}_{main}"] = said[main]
+    metrics |= {
+        name: float(value) for name, value in zip(LOSS_TERMS, terms, strict=True) if not math.isnan(value)
+    }
+    return metrics
