@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DeepMLFError
 from ..features import extract_clip
 from ..features.clip import ClipFeatures
+from ..features.recipe import FeatureRecipe
+from ..predict.predictor import Prediction
+from .models import Models
 from .reasons import Reasons, find_reasons
+from .sessions import Session
+from .settings import Settings
 from .uploads import check_upload
-
-if TYPE_CHECKING:
-    from ..features.recipe import FeatureRecipe
-    from ..predict.predictor import Prediction
-    from .models import Models
-    from .sessions import Session
-    from .settings import Settings
 
 # What `extract_clip` times, by the step that it belongs to.
 _STEP_OF = {"open": "open", "decode_audio": "open", "decode_video": "open", "voice": "voice"}
@@ -109,8 +107,6 @@ def answer(
     vision: bool = True,
 ) -> Answer:
     """Ask the model about features, and why it says so."""
-    import time
-
     began = time.perf_counter()
     predictor = models.predictor
     prediction = predictor.features(features, text, audio=audio, vision=vision)

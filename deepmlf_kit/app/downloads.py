@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..features import feature_names
-
-if TYPE_CHECKING:
-    from ..features.clip import ClipFeatures
-    from ..features.recipe import FeatureRecipe
-    from ..predict.predictor import Prediction
-    from .reasons import Reasons
+from ..features.clip import ClipFeatures
+from ..features.recipe import FeatureRecipe
+from ..predict.predictor import Prediction
+from .reasons import Reasons
 
 
 def write_files(

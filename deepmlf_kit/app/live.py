@@ -17,20 +17,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..features.audio_egemaps import RATE
 from ..features.clip import ClipFeatures, ClipFound
 from ..features.extractors import extract_voice
 from ..features.media import Frame, Sound
+from ..features.recipe import FeatureRecipe
 from ..features.transcript import transcribe
-
-if TYPE_CHECKING:
-    from ..features.recipe import FeatureRecipe
-    from ..predict.predictor import Prediction, Predictor
-    from .settings import Settings
+from ..features.vision_blendshapes import FaceTracker
+from ..predict.predictor import Prediction, Predictor
+from .settings import Settings
 
 _log = logging.getLogger(__name__)
 _SILENT_TAB = 10.0  # seconds without a packet after which the tab is taken to be gone
@@ -163,8 +163,6 @@ class LiveSession:
             if self._face_model is None:
                 self._work(None)
             else:
-                from ..features.vision_blendshapes import FaceTracker
-
                 with FaceTracker(self._face_model) as tracker:
                     self._work(tracker)
         except Exception as error:
@@ -200,8 +198,6 @@ class LiveSession:
     def _look(self, tracker: Any, at: float, data: bytes) -> None:
         if tracker is None:
             return
-        from PIL import Image
-
         try:
             with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
                 if max(picture.size) > 1920:

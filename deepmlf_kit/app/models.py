@@ -15,8 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DeepMLFError
+from ..features import extract_clip
+from ..features.face_model import find_face_model
 from ..features.recipe import FeatureRecipe
+from ..features.transcript import load_speech_model, transcribe
+from ..features.vision_blendshapes import FaceTracker
 from ..predict.predictor import Predictor
+from .examples import examples
 
 _log = logging.getLogger(__name__)
 
@@ -118,24 +123,16 @@ class Models:
         self._warm_up()
 
     def _load_speech(self, recipe: FeatureRecipe) -> None:
-        from ..features.transcript import load_speech_model, transcribe
-
         load_speech_model(recipe.speech_model)
         tone = 0.1 * np.sin(np.arange(16000, dtype=np.float32) * 0.1)
         transcribe(tone, recipe.speech_model, recipe.language)
 
     def _load_face(self) -> None:
-        from ..features.face_model import find_face_model
-        from ..features.vision_blendshapes import FaceTracker
-
         self._face_path = find_face_model(self._wanted_face)
         FaceTracker(self._face_path).close()
 
     def _warm_up(self) -> None:
         """One bundled clip through the whole path, so that the first user does not pay for what is lazy."""
-        from ..features import extract_clip
-        from .examples import examples
-
         try:
             for example in examples()[:1]:
                 recipe = replace(self.recipe(0), transcribe=False)

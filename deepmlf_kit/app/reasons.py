@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..explain import Reading
-    from ..features.clip import ClipFeatures
-    from ..features.recipe import FeatureRecipe
-    from ..predict.predictor import Predictor
+from ..explain import capture, effects
+from ..explain.reading import Reading, av_step_times
+from ..explain.words import words_of
+from ..features.clip import ClipFeatures
+from ..features.recipe import FeatureRecipe
+from ..predict.predictor import Predictor
 
 MOMENT = 0.6  # seconds that are taken out at a time
 
@@ -63,10 +64,6 @@ def _find_reasons(
     audio: bool,
     vision: bool,
 ) -> Reasons:
-    from ..explain import capture, effects
-    from ..explain.reading import Reading, av_step_times
-    from ..explain.words import words_of
-
     model = predictor.model
     row = predictor.row(features, text, audio=audio, vision=vision) | {"recipe": recipe.to_json()}
     batch = predictor.collator([row])

@@ -11,13 +11,11 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ..features.clip import ClipFeatures
-    from ..predict.predictor import Prediction
-    from .live import LiveSession
-    from .reasons import Reasons
+from ..features.clip import ClipFeatures
+from ..predict.predictor import Prediction
+from .live import LiveSession
+from .reasons import Reasons
 
 
 @dataclass

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .reasons import strongest
-
-if TYPE_CHECKING:
-    from ..predict.predictor import Prediction
-    from .models import Status
-    from .reasons import Reasons
+from ..predict.predictor import Prediction
+from .models import Status
+from .reasons import Reasons, strongest
 
 STEPS = {"open": "Decode", "voice": "Voice", "transcript": "Words", "face": "Face", "model": "Model"}
 _HEADS = (("text", "Words alone"), ("av", "Voice and face alone"), ("fusion", "Fusion tokens"))

@@ -18,17 +18,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import DatasetDict, concatenate_datasets
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features.cache import FeatureCache, cache_limit
+from deepmlf_kit.features.clip import extract_clip, is_kept
+from deepmlf_kit.features.hf_encoders import encoder_width
 from deepmlf_kit.features.recipe import FeatureRecipe, feature_names
 
 from .extraction_pool import Job, extract_all
 from .label_csv import LabelFileError, LabelledClip, read_labels
-
-if TYPE_CHECKING:
-    from datasets import DatasetDict
+from .schema import SPLITS, build_split, load, save, utterance
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done (`look`, `extract`, `write`), how many clips of how many."""
@@ -224,10 +229,6 @@ def merge_shards(out: str | Path) -> PreparedFolder:
     DeepMLFError
         There are no parts, some are missing, or they were made with different recipes.
     """
-    from datasets import DatasetDict, concatenate_datasets
-
-    from .schema import SPLITS, load, save
-
     began = time.perf_counter()
     out = Path(out)
     parts = sorted(path.parent for path in out.parent.glob(f"{out.name}{_SHARD}*-of-*/{_SUMMARY}"))
@@ -287,8 +288,6 @@ def _pending(
     clips: list[LabelledClip], recipe: FeatureRecipe, face_model: Any, cache: FeatureCache, tell: Progress
 ) -> list[LabelledClip]:
     """The clips that the cache does not hold yet."""
-    from deepmlf_kit.features.clip import is_kept
-
     pending = []
     for number, clip in enumerate(clips):
         if not is_kept(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache):
@@ -340,10 +339,6 @@ def _write(
     tell: Progress,
 ) -> DatasetDict | None:
     """Rows from the cache to the saved dataset, one at a time; None where there are none."""
-    from datasets import DatasetDict
-
-    from .schema import SPLITS, build_split, load, save
-
     audio_dim, vision_dim = _dims(recipe)
     written = 0
 
@@ -385,10 +380,6 @@ def _row(
     audio_dim: int,
     vision_dim: int,
 ) -> dict[str, Any]:
-    from deepmlf_kit.features.clip import extract_clip
-
-    from .schema import utterance
-
     got = extract_clip(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache)
     return utterance(
         clip.id,
@@ -416,8 +407,6 @@ def _dims(recipe: FeatureRecipe) -> tuple[int, int]:
         ("audio", "vision"), (recipe.audio, recipe.vision), feature_names(recipe), strict=True
     ):
         if names is None:
-            from deepmlf_kit.features.hf_encoders import encoder_width
-
             dims.append(encoder_width(kind, choice.removeprefix("hf:").strip()))
         else:
             dims.append(max(1, len(names)))
@@ -516,16 +505,6 @@ def _shown(progress: Progress | None, show: bool) -> Iterator[Progress]:
     if not show:
         yield progress or (lambda stage, done, of: None)
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bars
-
     titles = {"look": "Looking for clips", "extract": "Extracting features", "write": "Writing the dataset"}
     columns = (
         TextColumn("{task.description}"),

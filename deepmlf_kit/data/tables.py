@@ -7,11 +7,12 @@ matter least are left out, and a line below says which.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.console import RenderableType
+import pandas as pd
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
 
 _BETWEEN = 3  # a border and a space on either side of a cell
 
@@ -25,10 +26,6 @@ def fitted_table(
         width: of the terminal, in characters.
         expendable: columns to leave out where the table is wider, in this order.
     """
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-
     table = table.reset_index()
     cells = {str(name): [shown(value, str(name)) for value in table[name]] for name in table.columns}
     # The narrowest a column can be: its longest word above, its longest cell below.
@@ -59,9 +56,6 @@ def fitted_table(
 
 def histogram_table(labels: pd.DataFrame, width: int) -> RenderableType:
     """One row a bin and one column a split: how many utterances, and a bar."""
-    from rich import box
-    from rich.table import Table
-
     out = Table(title="Labels", title_justify="left", header_style="bold", box=box.ROUNDED)
     out.add_column("label")
     digits = max((len(str(labels[split].max())) for split in labels.columns), default=1)

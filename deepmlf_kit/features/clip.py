@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from .cache import FeatureCache, clip_hash
@@ -468,6 +469,4 @@ def _said_of(stream: str, damage: Damage) -> tuple[str, ...]:
 
 def _refused() -> str:
     """Name under which it is kept that a file is no clip; a newer decoder may think otherwise."""
-    import av
-
     return f"refused-{av.__version__}"

@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import av
 import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
 
 from deepmlf_kit.errors import DeepMLFError
-
-if TYPE_CHECKING:
-    from av.container import InputContainer
 
 MAX_SECONDS = 600.0
 """Longest clip that is read by default, in seconds."""
@@ -177,8 +176,6 @@ def read_audio(path: str | Path, rate: int = 16000, max_seconds: float | None = 
     ClipError
         The file is no clip, has no audio stream, none of it could be decoded, or it is longer than `max_seconds`.
     """
-    import av
-
     damage = Damage()
     pieces: list[np.ndarray] = []
     count = 0
@@ -252,8 +249,6 @@ def read_frames(
     ClipError
         The file is no clip, has no video stream, none of it could be decoded, or it is longer than `max_seconds`.
     """
-    import av
-
     damage = damage if damage is not None else Damage()
     shown = 0
     with _opened(path) as container:
@@ -297,8 +292,6 @@ def allowed_threads() -> int:
 @contextmanager
 def _opened(path: str | Path) -> Iterator[InputContainer]:
     """Open a local file with libav, and turn every way of not being a clip into a `ClipError`."""
-    import av
-
     av.logging.set_level(av.logging.PANIC)
     path = Path(path)
     if not path.exists():
@@ -348,8 +341,6 @@ def _audio_stream(container: InputContainer):
 
 def _video_stream(container: InputContainer):
     """The first stream of moving pictures; cover art in music files is none."""
-    from av.stream import Disposition
-
     for stream in container.streams.video:
         if stream.codec_context is None or stream.disposition & Disposition.attached_pic:
             continue
@@ -368,8 +359,6 @@ def _header_seconds(container: InputContainer) -> float:
 
 def _packet_seconds(container: InputContainer, max_seconds: float | None) -> float:
     """Length by reading packets to the end (or past the limit), for files without one in the header."""
-    import av
-
     first, last = math.inf, 0.0
     try:
         for packet in container.demux():
@@ -387,8 +376,6 @@ def _packet_seconds(container: InputContainer, max_seconds: float | None) -> flo
 
 def _decoded(container: InputContainer, stream, damage: Damage) -> Iterator:
     """Frames of a stream; packets that cannot be decoded are counted and skipped."""
-    import av
-
     packets = container.demux(stream)
     while True:
         try:

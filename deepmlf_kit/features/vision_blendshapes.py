@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from deepmlf_kit.errors import DeepMLFError
 
@@ -123,6 +124,4 @@ def blendshapes(frames: Iterable[Frame], model: str | Path) -> tuple[np.ndarray,
 
 def euler_angles(rotation: np.ndarray) -> np.ndarray:
     """Pitch, yaw and roll (about x, y and z, applied in this order) in radians of a rotation matrix [3, 3]."""
-    from scipy.spatial.transform import Rotation
-
     return Rotation.from_matrix(rotation).as_euler("xyz")

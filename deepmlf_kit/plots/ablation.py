@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from pandas.api.types import is_numeric_dtype
 
 from .style import COLOURS, figure
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 
 def ablation_curve(
@@ -28,9 +25,6 @@ def ablation_curve(
 
     Where bands overlap, the seeds say that the settings do not differ.
     """
-    import plotly.graph_objects as go
-    from pandas.api.types import is_numeric_dtype
-
     groups = table.groupby(setting, sort=False)[metric]
     names = [str(name) for name in groups.groups]
     mean = groups.mean().reindex(groups.groups.keys()).to_numpy()

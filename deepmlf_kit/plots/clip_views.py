@@ -6,17 +6,16 @@ Where it stands: draws what `Lens.read` and `Lens.gradients` measured.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
+from ..errors import DeepMLFError
+from ..explain import Attributions, Reading
 from .style import COLOURS, GREY, SEQUENTIAL, figure
 from .tracks import TRACK_COLOURS, tracks_of
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from ..explain import Attributions, Reading
 
 
 def clip_timeline(reading: Reading, layer: int | None = None, head: int | None = None) -> go.Figure:
@@ -29,8 +28,6 @@ def clip_timeline(reading: Reading, layer: int | None = None, head: int | None =
 
     Bright means that the token looked there, not that it mattered: see `effect_bars` and `attention_effect`.
     """
-    import plotly.graph_objects as go
-
     weights, where = pick(reading, layer, head)  # [F, K]
     made = _stacked(
         reading,
@@ -68,8 +65,6 @@ def gradient_timeline(reading: Reading, shares: Attributions) -> go.Figure:
         reading: of the same utterance.
         shares: `Lens.gradients(...)`. Blue pushes the sentiment up, red down; `shares.how` names the baselines.
     """
-    import plotly.graph_objects as go
-
     parts = shares.by_modality
     made = _stacked(
         reading,
@@ -114,8 +109,6 @@ def pick(reading: Reading, layer: int | None, head: int | None) -> tuple[np.ndar
     Raises:
         DeepMLFError: no MM Block stands after that layer, or there is no such head.
     """
-    from ..errors import DeepMLFError
-
     weights = reading.get("cross_attention")  # [M, heads, F, K]
     where = []
     if layer is None:
@@ -135,9 +128,6 @@ def pick(reading: Reading, layer: int | None, head: int | None) -> tuple[np.ndar
 
 def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
     """Four rows with one time axis; the first is left empty for the caller."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
     made = make_subplots(
         rows=4,
         cols=1,
@@ -214,8 +204,6 @@ def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
 
 
 def _draw_words(made: go.Figure, reading: Reading) -> None:
-    import plotly.graph_objects as go
-
     words = reading.words
     known = np.isfinite(words.start)
     if known.any():

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from deepmlf_kit.data.inspect import DatasetReport
 
 from .style import COLOURS, GREY, figure
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
-
-    from deepmlf_kit.data.inspect import DatasetReport
 
 _ODD = "#d64577"
 
@@ -24,8 +20,6 @@ def plot_ranges(report: DatasetReport, modality: str, most: int = 80) -> go.Figu
         modality: `audio` or `vision`.
         most: at most so many dimensions are drawn: those with a remark, then those that reach furthest.
     """
-    import plotly.graph_objects as go
-
     table = report.features.loc[modality]
     scale = table["std"].replace(0, np.nan) if "std" in table else None
     made = figure(
@@ -86,8 +80,6 @@ def plot_ranges(report: DatasetReport, modality: str, most: int = 80) -> go.Figu
 
 def plot_normalization(table: pd.DataFrame, modality: str, normalize: str) -> go.Figure:
     """Deviation of each dimension before and after `normalize=` (a `normalization_report`), largest first."""
-    import plotly.graph_objects as go
-
     part = table.loc[modality]
     part = part[part["std"] > 0].sort_values("std", ascending=False)
     made = figure(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import plotly.graph_objects as go
+
+from deepmlf_kit.data.inspect import DatasetReport
 
 from .style import SERIES, figure
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from deepmlf_kit.data.inspect import DatasetReport
 
 
 def plot_labels(report: DatasetReport) -> go.Figure:
@@ -19,8 +15,6 @@ def plot_labels(report: DatasetReport) -> go.Figure:
 
     Shares rather than counts, so that splits of different size compare; the count is on hover.
     """
-    import plotly.graph_objects as go
-
     made = figure(
         "Labels",
         "sentiment (the dataset's scale)",

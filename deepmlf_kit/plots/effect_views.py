@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import plotly.graph_objects as go
 
+from ..explain import AttentionVsEffect, Effects
 from .style import COLOURS, GREY, LINE, figure
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from ..explain import AttentionVsEffect, Effects
 
 _THINGS = {
     "modalities": "modality",
@@ -30,8 +25,6 @@ def effect_bars(effects: Effects) -> go.Figure:
         effects: `Lens.effects(...)`. Blue pushed the sentiment up, red pushed it down; whiskers are the spread
             over draws where something was resampled.
     """
-    import plotly.graph_objects as go
-
     value = effects.effect
     made = figure(
         f"What each {_THINGS[effects.of]} does to the prediction ({effects.prediction:+.2f})",
@@ -64,8 +57,6 @@ def attention_effect(found: AttentionVsEffect) -> go.Figure:
         found: `Lens.compare(...)`. Dots on a rising line: attention tells what matters. A cloud: do not take
             the map for an explanation.
     """
-    import plotly.graph_objects as go
-
     if np.isnan(found.rank_correlation):
         verdict = "one of them does not vary"
     else:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
-from .style import COLOURS, SEQUENTIAL, figure
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+from .style import COLOURS, SEQUENTIAL, figure, template
 
 
 def fusion_attention(
@@ -28,11 +27,6 @@ def fusion_attention(
         words: mappings with `word`, `start`, `end` in seconds, written under the maps.
         tracks: name -> (seconds [n], values [n]), e.g. loudness and smile; each is drawn scaled to its own range.
     """
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    from .style import template
-
     layers = sorted(attention)
     rows = len(layers) + 1
     known = ~np.isnan(times)

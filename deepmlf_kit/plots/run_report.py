@@ -9,19 +9,25 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.schema import recipe_of
 from ..errors import DeepMLFError
+from ..features.recipe import FeatureRecipe, feature_names
+from ..model.av_encoder import step_times
 from ..rendering.html_page import figure_html, page
+from ..training import Run
+from ..training.driver import open_dataset
 from ..training.metrics import HEADINGS
-
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ..training import Run
+from .fusion_attention import fusion_attention
+from .modalities import modality_errors
+from .predictions import predicted_vs_true
+from .training_curves import training_losses, validation_errors
 
 #: Tracks drawn under the attention maps where the dataset's features have these names.
 _TRACKS = {
@@ -61,8 +67,6 @@ def write_report(
     Raises:
         DeepMLFError: the run is not finished, or its dataset or the utterance cannot be found.
     """
-    from ..training.driver import open_dataset
-
     if not run.finished:
         raise DeepMLFError(f"The run {run.path} is not finished: run the same training again, it goes on.")
     where = dataset if dataset is not None else run.info["dataset"]["path"]
@@ -73,8 +77,6 @@ def write_report(
     rows = rows or {run.path.name: run.metrics}
     parts = [_metrics_table(rows, split)]
     if len(rows) > 1:
-        from .modalities import modality_errors
-
         parts.append(
             figure_html(modality_errors({name: (m["MAE"], None) for name, m in rows.items()}, split))
         )
@@ -100,8 +102,6 @@ def choose_utterance(run: Run) -> str:
 
 
 def _training_part(run: Run) -> list[str]:
-    from .training_curves import training_losses, validation_errors
-
     seconds = run.info.get("seconds", 0)
     parameters = run.info["parameters"]
     text = (
@@ -119,8 +119,6 @@ def _training_part(run: Run) -> list[str]:
 
 
 def _predictions_part(run: Run, split: Dataset) -> list[str]:
-    from .predictions import predicted_vs_true
-
     table = run.predictions()
     texts = dict(zip(split["id"], split["text"], strict=True))
     kinds = [str(i).rsplit("_", 1)[-1] for i in table["id"]]
@@ -145,11 +143,6 @@ def _attention_part(
     lm: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> list[str]:
-    import torch
-
-    from ..model.av_encoder import step_times
-    from .fusion_attention import fusion_attention
-
     wanted = utterance or choose_utterance(run)
     ids = list(split["id"])
     if wanted not in ids:
@@ -185,11 +178,7 @@ def _attention_part(
 
 def _tracks(row: Mapping[str, Any], split: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Loudness, smile and brows of an utterance, where the dataset's recipe names its features."""
-    from ..data.schema import recipe_of
-
     try:
-        from ..features.recipe import FeatureRecipe, feature_names
-
         recipe = recipe_of(split)
         known = {k: v for k, v in recipe.items() if k in FeatureRecipe.__dataclass_fields__}
         names = dict(zip(("audio", "vision"), feature_names(FeatureRecipe(**known)), strict=True))

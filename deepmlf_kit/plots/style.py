@@ -7,10 +7,9 @@ axes are a mid grey, so that a figure takes on the page's background; a modality
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+import plotly.graph_objects as go
 
 #: One colour a stream, in every figure (those of the model's drawing, readable on white and on black).
 COLOURS = {
@@ -41,8 +40,6 @@ DIVERGING = [
 
 def template() -> Any:
     """The plotly template of all figures: transparent paper, mid-grey text and axes."""
-    import plotly.graph_objects as go
-
     axis = {
         "gridcolor": GRID,
         "zerolinecolor": LINE,
@@ -77,8 +74,6 @@ def figure(title: str, x: str = "", y: str = "", *, subtitle: str = "", height: 
         subtitle: how to read it, in a sentence; broken into lines where it is long.
         height: pixels.
     """
-    import plotly.graph_objects as go
-
     made = go.Figure(layout={"template": template(), "height": height})
     head: dict[str, Any] = {"text": title}
     if subtitle:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..features.recipe import FeatureRecipe, feature_names
 from .style import COLOURS, SERIES
 
 NAMED: dict[str, dict[str, Any]] = {
@@ -88,8 +89,6 @@ def tracks_of(row: Mapping[str, Any], modality: str, seconds: bool = True) -> li
 
 def _names(row: Mapping[str, Any], modality: str) -> list[str]:
     """Names of a modality's dimensions, from the row's recipe; empty where it does not say."""
-    from ..features.recipe import FeatureRecipe, feature_names
-
     try:
         values = json.loads(row.get("recipe") or "{}")
         if modality not in values:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from .style import COLOURS, GREY, LINE, SERIES, figure
 from .tracks import NAMED, TRACK_COLOURS
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 
 def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None = None) -> go.Figure:
@@ -27,9 +26,6 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
         Three tracks with a shared axis: words at their times; voice (loudness, and pitch in semitones on the
         right where it is voiced); face (smile, brows, ...), with gaps where no face was found.
     """
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
     names = names or {}
     audio, vision = (np.asarray(row[m], float) for m in ("audio", "vision"))
     audio, audio_times, timed_audio = _with_times(audio, row["audio_times"])

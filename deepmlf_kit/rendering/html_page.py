@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
 
 
 def page(title: str, lead: str, parts: Sequence[str]) -> str:
@@ -18,8 +18,6 @@ def page(title: str, lead: str, parts: Sequence[str]) -> str:
         lead: HTML of the line under the title.
         parts: HTML, in order.
     """
-    from plotly.offline import get_plotlyjs
-
     return f"""<!doctype html>
 <html lang="en">
 <head>

@@ -20,6 +20,7 @@ from typing import Any
 import anywidget
 import numpy as np
 import traitlets
+from plotly.offline import get_plotlyjs
 
 from ..errors import DeepMLFError
 from ..explain.causes import HOWS
@@ -33,8 +34,6 @@ MODALITIES = ("words", "voice", "face")
 @lru_cache(maxsize=1)
 def _plotly_js() -> str:
     """plotly.js as an expression that gives it, whatever module system the page has."""
-    from plotly.offline import get_plotlyjs
-
     return (
         "const Plotly = (() => { const module = { exports: {} }; const exports = module.exports; "
         "const define = undefined;\n" + get_plotlyjs() + "\nreturn module.exports; })();\n"
