@@ -23,7 +23,7 @@ from ..model.av_encoder import step_times
 from ..rendering.html_page import figure_html, page
 from ..training import Run
 from ..training.driver import open_dataset
-from ..training.metrics import HEADINGS
+from ..training.metric_table import metric_table
 from .fusion_attention import fusion_attention
 from .modalities import modality_errors
 from .predictions import predicted_vs_true
@@ -75,7 +75,7 @@ def write_report(
     data, _ = open_dataset(where)
     split = "test" if "test" in data else "valid"
     rows = rows or {run.path.name: run.metrics}
-    parts = [_metrics_table(rows, split)]
+    parts = _metrics_part(rows, split)
     if len(rows) > 1:
         parts.append(
             figure_html(modality_errors({name: (m["MAE"], None) for name, m in rows.items()}, split))
@@ -196,26 +196,12 @@ def _tracks(row: Mapping[str, Any], split: Dataset) -> dict[str, tuple[np.ndarra
     return tracks
 
 
-def _metrics_table(rows: Mapping[str, Mapping[str, float]], split: str) -> str:
-    first = next(iter(rows.values()))
-    names = [name for name in HEADINGS if name in first]
-    best = {
-        name: (max if HEADINGS[name][1] else min)(metrics[name] for metrics in rows.values())
-        for name in names
-    }
-    head = "".join(f"<th>{html.escape(HEADINGS[name][0])}</th>" for name in names)
-    body = ""
-    for title, metrics in rows.items():
-        cells = "".join(
-            f"<td>{'<b>' if metrics[n] == best[n] and len(rows) > 1 else ''}{metrics[n]:.3f}</td>"
-            for n in names
-        )
-        body += f"<tr><th scope='row'>{html.escape(title)}</th>{cells}</tr>"
-    return (
-        f"<h2>Results on the {split} split</h2>"
-        "<p>MAE: mean absolute error, lower is better; all others are shares or correlations, higher is better.</p>"
-        f"<div class='scroll'><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+def _metrics_part(rows: Mapping[str, Mapping[str, float]], split: str) -> list[str]:
+    return [
+        f"<h2>Results on the {split} split</h2>",
+        "<p>MAE: mean absolute error, lower is better; all others are shares or correlations, higher is better.</p>",
+        metric_table(rows).html(),
+    ]
 
 
 def _about(run: Run) -> str:
