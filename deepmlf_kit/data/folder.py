@@ -113,42 +113,31 @@ def prepare_folder(
 ) -> PreparedFolder:
     """Extract the features of a folder of clips and save them as a dataset.
 
-    Parameters
-    ----------
-    root
-        Folder of the clips, with `label.csv` in it.
-    out
-        Folder to write the dataset to; `failures.csv` lies in it where there were any.
-    recipe
-        What to extract; the defaults of `FeatureRecipe` where not given.
-    labels
-        The label file, where it is not `root/label.csv`. See `label_csv.read_labels` for its two layouts.
-    transcribe
-        Transcribe the clips whose text is not given (`text_source` then says so). Otherwise they are failures.
-    workers
-        Processes that extract at the same time; the number of cores where not given.
-    shard
-        (i, n) with 1 <= i <= n: take the i-th of n equal parts, and write it beside `out`; `merge_shards` joins
-        them. For the job array of a cluster.
-    face_model
-        Path of the face model file, see `features.face_model.find_face_model`.
-    cache
-        Where features are kept; the user's cache folder where not given. At the end it is trimmed to
-        DEEPMLF_CACHE_GB (`features.cache.cache_limit`).
-    timeout
-        Seconds without progress after which a clip is given up.
-    label_scale
-        Largest absolute label there can be, kept with the dataset: 3 for MOSI and MOSEI, 1 for SIMS. Where not
-        given: 1 if no label is beyond it, else 3.
-    progress, show_progress
-        A function that is told how far it is; whether a progress bar is drawn on stderr.
+    Args:
+        root: folder of the clips, with `label.csv` in it.
+        out: folder to write the dataset to; `failures.csv` lies in it where there were any.
+        recipe: what to extract; the defaults of `FeatureRecipe` where not given.
+        labels: the label file, where it is not `root/label.csv`. See `label_csv.read_labels` for its two
+            layouts.
+        transcribe: transcribe the clips whose text is not given (`text_source` then says so). Otherwise they
+            are failures.
+        workers: processes that extract at the same time; the number of cores where not given.
+        shard: (i, n) with 1 <= i <= n: take the i-th of n equal parts, and write it beside `out`;
+            `merge_shards` joins
+            them. For the job array of a cluster.
+        face_model: path of the face model file, see `features.face_model.find_face_model`.
+        cache: where features are kept; the user's cache folder where not given. At the end it is trimmed to
+            DEEPMLF_CACHE_GB (`features.cache.cache_limit`).
+        timeout: seconds without progress after which a clip is given up.
+        label_scale: largest absolute label there can be, kept with the dataset: 3 for MOSI and MOSEI, 1 for
+            SIMS. Where not
+            given: 1 if no label is beyond it, else 3.
+        progress, show_progress: a function that is told how far it is; whether a progress bar is drawn on
+            stderr.
 
-    Raises
-    ------
-    LabelFileError
-        The label file cannot be used.
-    DeepMLFError
-        A model is missing, no clip at all can be used, or `out` holds something else.
+    Raises:
+        LabelFileError: the label file cannot be used.
+        DeepMLFError: a model is missing, no clip at all can be used, or `out` holds something else.
     """
     began = time.perf_counter()
     root, out = Path(root), Path(out)
@@ -224,10 +213,8 @@ def prepare_folder(
 def merge_shards(out: str | Path) -> PreparedFolder:
     """Join the parts that `prepare_folder(..., shard=(i, n))` wrote beside `out`; they stay where they are.
 
-    Raises
-    ------
-    DeepMLFError
-        There are no parts, some are missing, or they were made with different recipes.
+    Raises:
+        DeepMLFError: there are no parts, some are missing, or they were made with different recipes.
     """
     began = time.perf_counter()
     out = Path(out)

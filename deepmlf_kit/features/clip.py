@@ -100,27 +100,18 @@ def extract_clip(
 ) -> ClipFeatures:
     """Extract voice, face and words of one clip.
 
-    Parameters
-    ----------
-    path
-        A video or audio file.
-    recipe
-        What to extract; the defaults of `FeatureRecipe` where not given.
-    text
-        The words, where they are known; speech is then not transcribed. An empty text counts as given.
-    face_model
-        Path of the face model file, see `face_model.find_face_model`.
-    progress
-        See `Progress`.
-    cache
-        Where features are kept and looked up; nothing is kept where not given.
+    Args:
+        path: a video or audio file.
+        recipe: what to extract; the defaults of `FeatureRecipe` where not given.
+        text: the words, where they are known; speech is then not transcribed. An empty text counts as given.
+        face_model: path of the face model file, see `face_model.find_face_model`.
+        progress: see `Progress`.
+        cache: where features are kept and looked up; nothing is kept where not given.
 
-    Raises
-    ------
-    ClipError
-        The file is no clip, too long, or nothing in it could be decoded.
-    FaceModelMissing, SpeechModelMissing
-        A model that this clip needs is not at hand. Raised before anything is computed.
+    Raises:
+        ClipError: the file is no clip, too long, or nothing in it could be decoded.
+        FaceModelMissing, SpeechModelMissing: a model that this clip needs is not at hand. Raised before
+            anything is computed.
     """
     return _Extraction(Path(path), recipe or FeatureRecipe(), text, face_model, progress, cache).run()
 
@@ -142,15 +133,11 @@ def load_models(
 ) -> None:
     """Load or download what `extract_clip` will need, so that it neither waits nor fails for it later.
 
-    Parameters
-    ----------
-    speech
-        Whether the speech model is needed; `recipe.transcribe` where not given.
+    Args:
+        speech: whether the speech model is needed; `recipe.transcribe` where not given.
 
-    Raises
-    ------
-    FaceModelMissing, SpeechModelMissing, EncoderError
-        A model cannot be had.
+    Raises:
+        FaceModelMissing, SpeechModelMissing, EncoderError: a model cannot be had.
     """
     if recipe.vision == "blendshapes" or recipe.face_crop:
         find_face_model(face_model)

@@ -130,10 +130,8 @@ def probe(path: str | Path, max_seconds: float | None = MAX_SECONDS) -> MediaInf
 
     A file recorded by a browser has no length in its header; its packets are then read (not decoded) to the end.
 
-    Raises
-    ------
-    ClipError
-        The file is missing, empty, no audio or video file, or longer than `max_seconds`.
+    Raises:
+        ClipError: the file is missing, empty, no audio or video file, or longer than `max_seconds`.
     """
     with _opened(path) as container:
         video, audio = _video_stream(container), _audio_stream(container)
@@ -171,10 +169,9 @@ def read_audio(path: str | Path, rate: int = 16000, max_seconds: float | None = 
     Damaged packets are skipped and counted in `Sound.damage`; stretches without sound in the middle (a paused
     recording, a skipped packet) become silence, so that times stay right.
 
-    Raises
-    ------
-    ClipError
-        The file is no clip, has no audio stream, none of it could be decoded, or it is longer than `max_seconds`.
+    Raises:
+        ClipError: the file is no clip, has no audio stream, none of it could be decoded, or it is longer than
+            `max_seconds`.
     """
     damage = Damage()
     pieces: list[np.ndarray] = []
@@ -244,10 +241,9 @@ def read_frames(
     Pictures are turned upright, scaled down to `max_side` pixels where larger, and carry their own times: a
     video with fewer pictures than `fps` yields each once. `threads` 0 lets the decoder choose.
 
-    Raises
-    ------
-    ClipError
-        The file is no clip, has no video stream, none of it could be decoded, or it is longer than `max_seconds`.
+    Raises:
+        ClipError: the file is no clip, has no video stream, none of it could be decoded, or it is longer than
+            `max_seconds`.
     """
     damage = damage if damage is not None else Damage()
     shown = 0

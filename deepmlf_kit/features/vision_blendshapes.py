@@ -44,10 +44,8 @@ VISION_NAMES = (*BLENDSHAPE_NAMES, *POSE_NAMES)
 class FaceTracker:
     """Follows one face through the pictures of one clip. Use as a context manager.
 
-    Parameters
-    ----------
-    model
-        Path of the face model file (`face_model.find_face_model`).
+    Args:
+        model: path of the face model file (`face_model.find_face_model`).
     """
 
     def __init__(self, model: str | Path) -> None:
@@ -108,10 +106,9 @@ class FaceTracker:
 def blendshapes(frames: Iterable[Frame], model: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Face features of a clip's pictures.
 
-    Returns
-    -------
-    (features, times)
-        [L, 58] float32 (`VISION_NAMES`; all-zero rows where there is no face) and [L] float32 seconds.
+    Returns:
+        (features, times): [L, 58] float32 (`VISION_NAMES`; all-zero rows where there is no face) and [L]
+            float32 seconds.
     """
     rows, times = [], []
     with FaceTracker(model) as tracker:
