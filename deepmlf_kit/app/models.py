@@ -1,7 +1,7 @@
 """The models of one app: loaded once, in the background, while the page is already open.
 
 Three of them: the sentiment model (a run of the kit), the face model and the speech model. Only the first must be
-there; without the others the app leaves out the face, or asks for the words, and says so.
+available; without the others the app leaves out the face, or asks for the words, and says so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Status:
-    """What is loaded. `face` and `speech` are None while it is not known yet; `problem` ends the waiting."""
+    """Loading status. `face` and `speech` are None while it is not known yet; `problem` ends the waiting."""
 
     ready: bool
     face: bool | None
@@ -63,6 +63,7 @@ class Models:
 
     @property
     def status(self) -> Status:
+        """The current loading status."""
         return self._status
 
     @property
@@ -79,7 +80,7 @@ class Models:
         return self._predictor
 
     def recipe(self, patience: float = 20.0) -> FeatureRecipe:
-        """How a clip is to be extracted with the models at hand; waits `patience` seconds for those still loading."""
+        """The feature recipe for the available models; waits `patience` seconds for those still loading."""
         predictor = self.predictor
         with self._changed:
             self._changed.wait_for(
@@ -132,7 +133,7 @@ class Models:
         FaceTracker(self._face_path).close()
 
     def _warm_up(self) -> None:
-        """One bundled clip through the whole path, so that the first user does not pay for what is lazy."""
+        """Run one bundled clip through the whole pipeline, so that the first user does not wait for lazy loading."""
         try:
             for example in examples()[:1]:
                 recipe = replace(self.recipe(0), transcribe=False)

@@ -12,7 +12,7 @@ from .reasons import Reasons
 
 
 def timeline(reasons: Reasons) -> go.Figure:
-    """Attention of fusion tokens above words, voice and face, narrow enough for a telephone."""
+    """Attention of fusion tokens above words, voice and face, narrow enough for a phone."""
     made = clip_timeline(reasons.reading)
     head = figure(
         "The clip over time", subtitle="Bright: a fusion token looks there; not that it matters"

@@ -123,8 +123,8 @@ def prepare_folder(
             are failures.
         workers: processes that extract at the same time; the number of cores where not given.
         shard: (i, n) with 1 <= i <= n: take the i-th of n equal parts, and write it beside `out`;
-            `merge_shards` joins
-            them. For the job array of a cluster.
+            `merge_shards` joins them.
+            For the job array of a cluster.
         face_model: path of the face model file, see `features.face_model.find_face_model`.
         cache: where features are kept; the user's cache folder where not given. At the end it is trimmed to
             DEEPMLF_CACHE_GB (`features.cache.cache_limit`).

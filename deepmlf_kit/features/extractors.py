@@ -1,4 +1,4 @@
-"""From a recipe's choices to the extractors: sound -> voice features, pictures -> face features."""
+"""From a recipe's choices to the extractors: sound -> voice features, frames -> face features."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def extract_voice(
 
 
 def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Path | None) -> Features:
-    """Features of a clip's pictures by `recipe.vision`, and the share of pictures with a face."""
+    """Features of a clip's frames by `recipe.vision`, and the fraction of frames with a face."""
     if recipe.vision == "blendshapes":
         assert face_model is not None
         features, times = blendshapes(frames, face_model)

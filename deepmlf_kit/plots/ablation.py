@@ -1,4 +1,4 @@
-"""An ablation: a score against one setting, every seed a dot, mean and deviation as a line with a band."""
+"""An ablation: a score against one setting, one dot per seed, mean and standard deviation as a line with a band."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ablation_curve(
     """Draw one sweep.
 
     Args:
-        table: one run a row, with the columns `setting` and `metric`; runs of one setting are its seeds.
+        table: one row per run, with the columns `setting` and `metric`; runs of one setting are its seeds.
         setting: the column that was varied; numbers or names, drawn in the table's order.
         metric: the column on the other axis.
         title, axis: of the figure and of the setting's axis; by default the column's name.
@@ -36,7 +36,7 @@ def ablation_curve(
         setting if axis is None else axis,
         f"{metric} (lower is better)" if metric == "MAE" else metric,
         subtitle=f"dots: single runs; {'line and band' if joined else 'large dot and whiskers'}: mean and standard "
-        f"deviation of {seeds} seeds",
+        f"standard deviation of {seeds} seeds",
     )
     if joined:
         made.add_trace(

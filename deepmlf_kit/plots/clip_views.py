@@ -1,6 +1,6 @@
 """An utterance over time: what the fusion tokens attend to, above the words, the voice and the face.
 
-Where it stands: draws what `Lens.read` and `Lens.gradients` measured.
+Draws what `Lens.read` and `Lens.gradients` measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def clip_timeline(reading: Reading, layer: int | None = None, head: int | None =
 
     Bright means that the token looked there, not that it mattered: see `effect_bars` and `attention_effect`.
     """
-    weights, where = pick(reading, layer, head)  # [F, K]
+    weights, where = select_attention(reading, layer, head)  # [F, K]
     made = _stacked(
         reading,
         f"“{_short(reading.text)}”",
@@ -59,7 +59,7 @@ def clip_timeline(reading: Reading, layer: int | None = None, head: int | None =
 
 
 def gradient_timeline(reading: Reading, shares: Attributions) -> go.Figure:
-    """Integrated gradients over the clip: what each moment of voice and face, and each word, adds.
+    """Integrated gradients over the clip: the contribution of each word and each moment of voice and face.
 
     Args:
         reading: of the same utterance.
@@ -99,12 +99,12 @@ def gradient_timeline(reading: Reading, shares: Attributions) -> go.Figure:
     for shape, value in zip(_words_drawn(made), by_word[np.isfinite(reading.words.start)], strict=False):
         shape.fillcolor = _signed(value / (limit or 1))
         shape.opacity = 1
-    made.update_yaxes(title_text="share (label's units)", row=1, col=1)
+    made.update_yaxes(title_text="attribution (label's units)", row=1, col=1)
     return made
 
 
-def pick(reading: Reading, layer: int | None, head: int | None) -> tuple[np.ndarray, str]:
-    """Cross-attention of one MM Block and head, or their means [F, K], and what it is in words.
+def select_attention(reading: Reading, layer: int | None, head: int | None) -> tuple[np.ndarray, str]:
+    """Cross-attention [F, K] of one MM Block and head, or its mean over them, and a caption that says which.
 
     Raises:
         DeepMLFError: no MM Block stands after that layer, or there is no such head.

@@ -1,4 +1,4 @@
-"""How the labels of a dataset are spread, split by split."""
+"""Distribution of a dataset's labels, split by split."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .style import SERIES, figure
 
 
 def plot_labels(report: DatasetReport) -> go.Figure:
-    """Share of each split's utterances in each bin of the label.
+    """Fraction of each split's utterances in each bin of the label.
 
-    Shares rather than counts, so that splits of different size compare; the count is on hover.
+    Fractions rather than counts, so that splits of different size compare; the count is on hover.
     """
     made = figure(
         "Labels",

@@ -1,4 +1,4 @@
-"""How long the utterances of a dataset are: words, seconds (or frames) of voice and of face."""
+"""Lengths of a dataset's utterances: words, seconds (or frames) of voice and of face."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By depth: gates, what each branch adds, how alike the fusion tokens are, and how the sentiment forms."""
+"""Views by depth: gates, contribution of each branch, similarity of fusion tokens, sentiment at each layer."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def gates_by_depth(reading: Reading) -> go.Figure:
 
 
 def sentiment_by_depth(reading: Reading) -> go.Figure:
-    """How the sentiment forms: every head read at every depth.
+    """Sentiment by depth: every head applied to the states after every layer.
 
     Args:
         reading: with `depth`.
@@ -136,7 +136,7 @@ def sentiment_by_depth(reading: Reading) -> go.Figure:
 
 
 def token_similarity(reading: Reading) -> go.Figure:
-    """How alike the fusion tokens' states are (cosine), at the depth that the slider chooses.
+    """Cosine similarity of the fusion tokens' states, at the depth that the slider chooses.
 
     Args:
         reading: with `depth`. Close to 1 everywhere: the tokens do the same thing, fewer would do.

@@ -1,4 +1,4 @@
-"""Effects: what moved the prediction when it was taken out, alone and beside attention."""
+"""Effects of ablations on the prediction, alone and beside attention."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UP, DOWN = "#2f80ed", "#d64550"
 
 
 def effect_bars(effects: Effects) -> go.Figure:
-    """How far the prediction moves when each thing is taken out, in the order of the utterance or the model.
+    """Change of the prediction when each part is ablated, in the order of the utterance or the model.
 
     Args:
         effects: `Lens.effects(...)`. Blue pushed the sentiment up, red pushed it down; whiskers are the spread
@@ -51,11 +51,11 @@ def effect_bars(effects: Effects) -> go.Figure:
 
 
 def attention_effect(found: AttentionVsEffect) -> go.Figure:
-    """Attention beside effect, one dot a word or stretch of time, with their rank correlation.
+    """Attention against effect, one dot per word or stretch of time, with their rank correlation.
 
     Args:
-        found: `Lens.compare(...)`. Dots on a rising line: attention tells what matters. A cloud: do not take
-            the map for an explanation.
+        found: `Lens.compare(...)`. Dots on a rising line: attention shows what matters. A cloud: do not
+            take the map for an explanation.
     """
     if np.isnan(found.rank_correlation):
         verdict = "one of them does not vary"

@@ -1,4 +1,4 @@
-"""Where in an utterance the fusion tokens listen and look: attention over time, one map a fusion layer."""
+"""Where in an utterance the fusion tokens listen and look: attention over time, one map per fusion layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fusion_attention(
     tracks: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     title: str = "What the fusion tokens attend to",
 ) -> go.Figure:
-    """Maps fusion token x time, one a fusion layer, above the clip's own tracks on the same time axis.
+    """Maps fusion token x time, one per fusion layer, above the clip's own tracks on the same time axis.
 
     Args:
         attention: fusion layer -> weights [F, K] (mean over heads); each row sums to 1.

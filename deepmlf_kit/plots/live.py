@@ -1,6 +1,6 @@
 """Curves that grow while a training runs, in the output of one notebook cell.
 
-Where it stands: around a call of `train` or `pretrain_av`, which knows nothing of it: a thread reads the run's
+It wraps a call of `train` or `pretrain_av`, which is not aware of it: a thread reads the run's
 `metrics.jsonl`, which is replaced whole after each epoch, and redraws `validation_errors`.
 """
 
@@ -32,7 +32,7 @@ def live_curves(folder: str | Path, every: float = 1.0) -> Iterator[None]:
 
     Args:
         folder: the run's folder, the same as `out` of the training; it need not exist yet.
-        every: seconds between two looks at it.
+        every: seconds between two reads.
     """
     folder = Path(folder)
     handle = display(_bundle(_waiting()), raw=True, display_id=True)

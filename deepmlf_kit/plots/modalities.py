@@ -14,8 +14,8 @@ def modality_errors(errors: Mapping[str, tuple[float, float | None]], split: str
     """Bars of mean absolute error.
 
     Args:
-        errors: for each model its error and, over several seeds, the deviation of it (else None).
-        split: on which split.
+        errors: for each model its error and, over several seeds, its standard deviation (else None).
+        split: name of the split.
     """
     fig = figure(
         "Error by modality",

@@ -1,4 +1,4 @@
-"""Predicted against true sentiment: one dot an utterance."""
+"""Predicted against true sentiment: one dot per utterance."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The report of a run: one HTML file that works offline, with everything worth a first look.
 
-Stands after training: `write_report` reads run folders and a dataset, draws with `plots` and writes a page that
+`write_report` reads run folders and a dataset, draws with `plots` and writes a page that
 carries its own scripts.
 """
 

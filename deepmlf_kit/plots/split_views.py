@@ -1,4 +1,4 @@
-"""A whole split: which tokens specialise, whether predictions are calibrated, what is confused, where it fails."""
+"""Views of a whole split: specialisation of tokens, calibration, confusion, worst errors."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def worst_errors(survey: Survey, count: int = 12) -> go.Figure:
 def _labelled(survey: Survey):
     table = survey.table.dropna(subset=["label"])
     if not len(table):
-        raise DeepMLFError("No utterance of this split has a label: this picture needs them.")
+        raise DeepMLFError("No utterance of this split has a label: this figure needs them.")
     return table
 
 

@@ -1,6 +1,6 @@
-"""One look for every figure of the kit: readable on a light and on a dark page.
+"""The shared style of every figure: readable on a light and on a dark page.
 
-Where it stands: every module of `plots` makes its figures through `figure`. Paper is transparent and text and
+Every module of `plots` makes its figures through `figure`. The paper is transparent and text and
 axes are a mid grey, so that a figure takes on the page's background; a modality has the same colour everywhere.
 """
 
@@ -66,7 +66,7 @@ def template() -> Any:
 
 
 def figure(title: str, x: str = "", y: str = "", *, subtitle: str = "", height: int = 420) -> go.Figure:
-    """An empty figure in the kit's look.
+    """An empty figure in the shared style.
 
     Args:
         title: what the figure shows.

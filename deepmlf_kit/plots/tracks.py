@@ -1,6 +1,6 @@
 """Tracks: the few curves of a voice and a face that a person can read, out of all dimensions of a frame.
 
-Where it stands: under the timelines of `clip_views` and of the explorer.
+Drawn under the timelines of `clip_views` and of the explorer.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def tracks_of(row: Mapping[str, Any], modality: str, seconds: bool = True) -> li
 
     Args:
         row: of the dataset's schema.
-        seconds: False counts frames instead, as share of the utterance.
+        seconds: False: the time axis is the position in the utterance, 0 to 1.
     """
     frames = np.asarray(row[modality], np.float32)
     if frames.size == 0 or not frames.any():

@@ -1,4 +1,4 @@
-"""How a training went: losses and validation errors by epoch, with the epoch that was kept."""
+"""Training curves: losses and validation errors by epoch, with the best epoch marked."""
 
 from __future__ import annotations
 

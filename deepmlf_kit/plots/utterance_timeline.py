@@ -17,8 +17,8 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
     """Timeline of one row of a dataset.
 
     Args:
-        row: a row of the schema (any format). Without frame times, the axis counts frames as share of the
-            utterance.
+        row: a row of the schema (any format). Without frame times, the axis is the position in the
+            utterance, 0 to 1.
         names: names of the dimensions, `data.inspect.dimension_names(dataset)`. Features without names are drawn by
             their largest principal components.
 
@@ -49,7 +49,7 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
         specs=[[{}], [{"secondary_y": True}], [{}]],
     )
     made.update_layout(base.layout)
-    _draw_words(made, [dict(word) for word in row["words"]], timed, go)
+    _draw_words(made, [dict(word) for word in row["words"]], timed)
     voice = _curves(audio, names.get("audio"), NAMED["audio"], "voice")
     for number, (name, values) in enumerate(voice.items()):
         right = name == "pitch"
@@ -141,7 +141,7 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
     return made
 
 
-def _draw_words(made: go.Figure, words: list[dict[str, Any]], timed: bool, go: Any) -> None:
+def _draw_words(made: go.Figure, words: list[dict[str, Any]], timed: bool) -> None:
     """Each word as a block from its start to its end; every second one lower, so that short ones keep their room."""
     if not words or not timed:
         made.add_trace(go.Scatter(x=[None], y=[None], showlegend=False), row=1, col=1)
