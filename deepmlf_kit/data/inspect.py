@@ -2,7 +2,7 @@
 
 Where it stands: after a dataset is made, before it is used; behind `deepmlf inspect`. `inspect_dataset` measures
 in one pass over the rows (memory does not grow with the dataset), `print_report` draws the tables in a
-terminal, and the modules `plots.data_*` draw the pictures.
+terminal, and the modules `plots.data_*` draw the figures.
 """
 
 from __future__ import annotations

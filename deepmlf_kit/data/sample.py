@@ -48,7 +48,7 @@ def make_sample(
     Args:
         seed: of all that is random.
         train, valid, test: utterances per split.
-        fps: pictures of the face per second.
+        fps: video frames per second.
 
     Returns:
         `DatasetDict` of the schema in `docs/layout.md`: audio [La, 25] at 100 Hz, vision [Lv, 58] at `fps`,

@@ -2,7 +2,7 @@
 
     read sound --> voice features (audio)      [La, da]
            `-----> transcript (text, words)
-    read pictures --> face features (vision)   [Lv, dv]
+    read frames   --> face features (vision)   [Lv, dv]
 
 What a clip does not have is left out and said in `found.notes`; a clip of which nothing can be used is refused.
 """
@@ -51,7 +51,7 @@ Progress = Callable[[str, float], None]
 class ClipFound:
     """What was found in a clip.
 
-    `face_share`: share of the sampled pictures with a face, None where none was looked for. `voiced_share`:
+    `face_share`: share of the sampled frames with a face, None where none was looked for. `voiced_share`:
     share of the audio frames with a pitch, None without audio. `notes`: sentences about what was left out.
     """
 
@@ -403,7 +403,7 @@ class _Extraction:
         return _Part(features, times, seen, _said_of("video", damage))
 
     def frames(self, damage: Damage) -> Iterator[Frame]:
-        """Sampled pictures; the time it takes to decode them is counted apart from that of looking at them."""
+        """Sampled frames; the time to decode them is counted apart from the time to extract features."""
         recipe = self.recipe
         frames = read_frames(
             self.path, recipe.fps, recipe.max_side, recipe.max_seconds, damage, allowed_threads()

@@ -1,4 +1,4 @@
-"""Clips read with PyAV: what is in a file, its sound as one array, its pictures as a stream.
+"""Clips read with PyAV: what is in a file, its sound as one array, its video frames as a stream.
 
 The first step of feature extraction. Nothing here needs a system ffmpeg. Video is decoded frame by frame and
 never kept, so that memory does not grow with the length of a clip or (beyond a few frames) its resolution.
@@ -82,7 +82,7 @@ class MediaInfo:
     """What a file holds.
 
     `seconds` is the length; `fps`, `width` and `height` are 0 without video, `sample_rate` is 0 without audio.
-    Width and height are as stored; `read_frames` turns the pictures of phones upright.
+    Width and height are as stored; `read_frames` turns the frames of phones upright.
     """
 
     seconds: float
@@ -105,7 +105,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture: `image` [H, W, 3] uint8 RGB and its `time` in seconds from the start of the clip."""
+    """One video frame: `image` [H, W, 3] uint8 RGB and its `time` in seconds from the start of the clip."""
 
     image: np.ndarray
     time: float
@@ -236,10 +236,10 @@ def read_frames(
     damage: Damage | None = None,
     threads: int = 0,
 ) -> Iterator[Frame]:
-    """Decode the first video stream, one picture at a time, sampled at `fps` a second.
+    """Decode the first video stream, one frame at a time, sampled at `fps` frames per second.
 
-    Pictures are turned upright, scaled down to `max_side` pixels where larger, and carry their own times: a
-    video with fewer pictures than `fps` yields each once. `threads` 0 lets the decoder choose.
+    Frames are turned upright, scaled down to `max_side` pixels where larger, and carry their own times: a
+    video with fewer frames per second than `fps` yields each once. `threads` 0 lets the decoder choose.
 
     Raises:
         ClipError: the file is no clip, has no video stream, none of it could be decoded, or it is longer than
@@ -256,7 +256,7 @@ def read_frames(
         origin = _origin(container)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         half_frame = 0.5 / max(rate, 1.0)
-        due = 0.0  # time of the next picture that is wanted
+        due = 0.0  # time of the next frame to yield
         last = -math.inf
         for index, frame in enumerate(_decoded(container, stream, damage)):
             time = index / rate if frame.time is None else frame.time - origin
