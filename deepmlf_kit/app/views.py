@@ -122,10 +122,10 @@ def found(prediction: Prediction) -> str:
 def reasons(found: Reasons, scale: float) -> str:
     """The strongest words, moments and tokens, with what they did to the answer."""
     parts = [
-        _effects("Streams", found.modalities, scale, found.meaning.get("modalities")),
-        _effects("Words", strongest(found.words), scale, found.meaning.get("words")),
-        _effects("Moments", strongest(found.moments), scale, found.meaning.get("time")),
-        _effects("Fusion tokens", strongest(found.tokens), scale, found.meaning.get("tokens")),
+        _effects("Streams", found.modalities, scale, found.replacement.get("modalities")),
+        _effects("Words", strongest(found.words), scale, found.replacement.get("words")),
+        _effects("Moments", strongest(found.moments), scale, found.replacement.get("time")),
+        _effects("Fusion tokens", strongest(found.tokens), scale, found.replacement.get("tokens")),
     ]
     return (
         '<section class="mlf-reasons"><h3>What the answer rests on</h3>'
