@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -100,16 +101,19 @@ def eight_seconds(path: Path) -> Path:
     """The bundled examples in a row, until 8 seconds are full."""
     import numpy as np
 
-    from deepmlf_kit.app.examples import PICTURE_HZ, examples, write_mp4
+    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+    from example_clips.make import FPS, write_mp4
+
+    from deepmlf_kit.app.examples import examples
     from deepmlf_kit.features.media import read_audio, read_frames
 
-    pictures, sounds = [], []
-    while len(pictures) < 8 * PICTURE_HZ:
+    frames, sounds = [], []
+    while len(frames) < 8 * FPS:
         for example in examples():
-            pictures += [frame.image for frame in read_frames(example.path, PICTURE_HZ)]
+            frames += [frame.image for frame in read_frames(example.path, FPS)]
             sounds.append(read_audio(example.path).samples)
     sound = np.concatenate(sounds)[: 8 * 16000]
-    write_mp4(path, pictures[: 8 * PICTURE_HZ], PICTURE_HZ, sound)
+    write_mp4(path, frames[: 8 * FPS], FPS, sound)
     return path
 
 

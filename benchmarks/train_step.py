@@ -41,9 +41,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
-from deepmlf_kit.embedded_lm import EMBEDDED_LM
 from deepmlf_kit.model.known_lms import lm_shape
-from deepmlf_kit.model.lm_loading import fuse_gelu
+from deepmlf_kit.model.lm_loading import EMBEDDED_LM, fuse_gelu
 from deepmlf_kit.model.losses import next_token_targets
 from deepmlf_kit.model.mm_block import CrossAttention
 from deepmlf_kit.training.compiling import compile_layers

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from deepmlf_kit.embedded_lm import EMBEDDED_LM
 from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.model.lm_loading import EMBEDDED_LM
 from deepmlf_kit.predict.predictor import BUNDLED
 
 LIMIT = 10_000_000  # bytes, with the language model

@@ -1,6 +1,6 @@
-"""Make the app's three example clips anew (`deepmlf_kit/assets/examples`): drawn faces, hummed voices."""
+"""Make the app's three example clips anew (`deepmlf_kit/assets/examples`): drawn faces, synthetic voices."""
 
-from deepmlf_kit.app.examples import make_examples
+from example_clips.make import make_examples
 
 if __name__ == "__main__":
     for path in make_examples():

@@ -60,8 +60,8 @@ def main(
     note: Annotated[str, typer.Option(help="A remark for the model card.")] = "",
 ) -> None:
     """Pretrain on TEXTS, measure, and write model, tokenizer and model card to --out."""
-    from deepmlf_kit.embedded_lm.make import make
-    from deepmlf_kit.embedded_lm.pretrain import Schedule, Shape
+    from embedded_lm.make import make
+    from embedded_lm.pretrain import Schedule, Shape
 
     try:
         make(

@@ -33,7 +33,7 @@ def extract_clip(path, *arguments, **named):
     return _real(path, *arguments, **named)
 
 
-clip.extract_clip = extract_clip
+extraction_worker.extract_clip = extract_clip
 
 if __name__ == "__main__":
     extraction_worker.main()

@@ -20,7 +20,7 @@ def test_a_broad_smile_scores_above_lowered_brows(clips, face_model):
 
 @pytest.mark.skipif(not (BUNDLED / "run.json").is_file(), reason="this checkout has no demo checkpoint")
 def test_the_demo_checkpoint_is_small_and_names_no_path_of_a_machine():
-    from deepmlf_kit.embedded_lm import EMBEDDED_LM
+    from deepmlf_kit.model.lm_loading import EMBEDDED_LM
 
     files = [path for folder in (BUNDLED, EMBEDDED_LM) for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 10_000_000

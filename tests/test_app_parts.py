@@ -167,7 +167,7 @@ def test_the_strongest_come_first():
 
 def test_without_voice_and_face_only_words_are_reasons(predictor):
     found = find_reasons(predictor, features(), predictor.recipe, "a lovely day", audio=False, vision=False)
-    assert not found.looked and not found.moments and not found.tokens
+    assert not found.has_av and not found.moments and not found.tokens
     assert [entry["name"] for entry in found.modalities] == ["words"]
 
 
@@ -328,7 +328,7 @@ def test_live_stops_at_once_and_takes_nothing_more(live):
 
 
 def test_live_ends_by_itself_when_nothing_comes(live, monkeypatch):
-    monkeypatch.setattr("deepmlf_kit.app.live._SILENT_TAB", 0.2)
+    monkeypatch.setattr("deepmlf_kit.app.live._PACKET_TIMEOUT", 0.2)
     state = wait_for(live, lambda state: state.ended)
     assert "nothing came" in state.ended
 

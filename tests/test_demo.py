@@ -15,7 +15,7 @@ from training_fixtures import TINY, tiny_lm, tiny_sample
 
 from deepmlf_kit.evaluation.evaluate import evaluate
 from deepmlf_kit.experiments import demo
-from deepmlf_kit.experiments.demo import modality_table, run_demo
+from deepmlf_kit.experiments.demo import run_demo
 from deepmlf_kit.experiments.modality_table import modality_table as experiment
 
 
@@ -71,14 +71,6 @@ def demo_error() -> type[Exception]:
 def test_the_verdict_says_what_came_out(fused: float, words: str) -> None:
     rows = {"Text only": {"MAE": 1.5}, "Voice and face only": {"MAE": 1.0}, "DeepMLF, 5": {"MAE": fused}}
     assert words in demo._verdict(rows)
-
-
-def test_the_best_of_a_column_is_bold_whichever_way_it_counts() -> None:
-    said = io.StringIO()
-    rows = {"a": {"MAE": 1.0, "Corr": 0.1}, "b": {"MAE": 2.0, "Corr": 0.9}}
-    Console(file=said, force_terminal=True, width=80).print(modality_table(rows, "t", ("MAE", "Corr")))
-    assert "\x1b[1m1.000" in said.getvalue() and "\x1b[1m0.900" in said.getvalue()
-    assert "\x1b[1m2.000" not in said.getvalue()
 
 
 def test_the_table_over_seeds_has_mean_and_deviation(small: dict[str, Any], tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from embedded_lm.card import read_figures
 
-from deepmlf_kit.embedded_lm import EMBEDDED_LM
-from deepmlf_kit.embedded_lm.card import read_figures
+from deepmlf_kit.model.lm_loading import EMBEDDED_LM
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -121,10 +121,10 @@ def test_the_card_says_that_it_beats_ngrams_and_random_weights():
     not (SHARED / "corpora").is_dir(), reason="the corpora that the card's figures come from are not here"
 )
 def test_the_probe_and_the_perplexity_of_the_card_are_measured_again(model, tokenizer):
-    from deepmlf_kit.embedded_lm import packing, perplexity
-    from deepmlf_kit.embedded_lm.make import split_texts
-    from deepmlf_kit.embedded_lm.probe import probe
-    from deepmlf_kit.embedded_lm.split import read_probe
+    from embedded_lm import packing, perplexity
+    from embedded_lm.make import split_texts
+    from embedded_lm.probe import probe
+    from embedded_lm.split import read_probe
 
     figures = read_figures(EMBEDDED_LM)
     corpora = SHARED / "corpora"

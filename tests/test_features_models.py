@@ -12,7 +12,7 @@ from clips_made import make_clip, voice
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features import FaceModelMissing, FeatureRecipe, SpeechModelMissing, extract_clip, face_model
 from deepmlf_kit.features.face_model import find_face_model
-from deepmlf_kit.features.quiet import without_greetings
+from deepmlf_kit.features.quiet import without_startup_logs
 from deepmlf_kit.features.transcript import transcribe
 from deepmlf_kit.features.vision_blendshapes import FaceTracker
 
@@ -107,18 +107,18 @@ def test_an_unknown_size_of_speech_model_names_the_sizes(tmp_path):
         transcribe(voice(1.0), model="gigantic")
 
 
-def test_greetings_are_held_back_and_everything_else_is_passed_on(capfd):
-    with without_greetings():
+def test_startup_logs_are_held_back_and_everything_else_is_passed_on(capfd):
+    with without_startup_logs():
         os.write(2, b"W0000 00:00:1.0 1 graph.cc:1] Sets something\n")
         os.write(2, b"a real warning\n")
-        with without_greetings():
+        with without_startup_logs():
             print("from Python", file=sys.__stderr__, flush=True)
     os.write(2, b"afterwards\n")
     assert capfd.readouterr().err == "a real warning\nfrom Python\nafterwards\n"
 
 
 def test_the_quiet_stderr_is_given_back_after_an_error(capfd):
-    with pytest.raises(ZeroDivisionError), without_greetings():
+    with pytest.raises(ZeroDivisionError), without_startup_logs():
         raise ZeroDivisionError
     os.write(2, b"still here\n")
     assert capfd.readouterr().err == "still here\n"

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from embedded_lm import corpora, packing, split
+from embedded_lm.corpora import Document
+from embedded_lm.ngrams import NGrams
 from typer.testing import CliRunner, Result
 
-from deepmlf_kit.embedded_lm import corpora, packing, split
-from deepmlf_kit.embedded_lm.corpora import Document
-from deepmlf_kit.embedded_lm.ngrams import NGrams
 from deepmlf_kit.errors import DeepMLFError
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "pretrain_lm.py"
@@ -206,9 +206,8 @@ def test_the_trigram_beats_the_unigram_where_order_tells():
 
 def test_every_token_after_half_a_window_is_measured_once_with_its_context():
     import torch
+    from embedded_lm.perplexity import lm_log_probs
     from transformers import LlamaConfig, LlamaForCausalLM
-
-    from deepmlf_kit.embedded_lm.perplexity import lm_log_probs
 
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -251,10 +250,9 @@ def run_here(*arguments: object) -> Result:
 
 
 def test_the_script_pretrains_measures_and_resumes(tmp_path):
+    from embedded_lm.card import read_figures
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from deepmlf_kit.embedded_lm.card import read_figures
 
     texts, probe = tiny_texts(tmp_path), probe_archive(tmp_path)
     common = [texts, "--probe", probe, *TINY, *SHORT, "--save-every", 10]

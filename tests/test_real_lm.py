@@ -49,7 +49,7 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def sentences(shared: Path) -> Sentences:
     """3,000 sentences to train on, 300 to validate, the rest to test: (texts, 1 positive or 0 negative)."""
-    from deepmlf_kit.embedded_lm.split import read_probe
+    from embedded_lm.split import read_probe
 
     archive = shared / "corpora" / "sentence_polarity.zip"
     if not archive.is_file():

@@ -5,19 +5,16 @@ launch()                             # the bundled checkpoint, at http://127.0.0
 launch("runs/demo/fused", inline=True, block=False)   # in a notebook
 """
 
+from importlib import import_module
 from typing import Any
+
+_PUBLIC = {"RunningApp": "server", "Settings": "settings", "launch": "server"}
 
 __all__ = ["RunningApp", "Settings", "launch"]
 
 
 def __getattr__(name: str) -> Any:
     # On first use: gradio takes seconds to import.
-    if name in ("launch", "RunningApp"):
-        from . import server
-
-        return getattr(server, name)
-    if name == "Settings":
-        from .settings import Settings
-
-        return Settings
+    if name in _PUBLIC:
+        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,28 +1,26 @@
-"""From a clip to everything the page shows of it, in steps that are told as they happen."""
+"""From a clip to everything the page shows of it, reporting progress step by step."""
 
 from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DeepMLFError
 from ..features import extract_clip
 from ..features.clip import ClipFeatures
+from ..features.recipe import FeatureRecipe
+from ..predict.predictor import Prediction
+from .models import Models
 from .reasons import Reasons, find_reasons
+from .sessions import Session
+from .settings import Settings
 from .uploads import check_upload
-
-if TYPE_CHECKING:
-    from ..features.recipe import FeatureRecipe
-    from ..predict.predictor import Prediction
-    from .models import Models
-    from .sessions import Session
-    from .settings import Settings
 
 # What `extract_clip` times, by the step that it belongs to.
 _STEP_OF = {"open": "open", "decode_audio": "open", "decode_video": "open", "voice": "voice"}
@@ -31,15 +29,15 @@ _STEP_OF |= {"transcript": "transcript", "load_speech_model": "transcript", "fac
 
 @dataclass(frozen=True)
 class Step:
-    """A stage (`views.STEPS`) is under way: the share of it that is done, and the seconds of those before."""
+    """Progress: a stage (`views.STEPS`) and the fraction of it that is done, 0 to 1."""
 
     stage: str
-    share: float
+    fraction: float
 
 
 @dataclass(frozen=True)
 class Answer:
-    """All that is known of one clip with these words and streams. `seconds`: what each step took."""
+    """The prediction for one clip, its reasons and features; `seconds` holds the duration of each step."""
 
     prediction: Prediction
     reasons: Reasons
@@ -51,14 +49,14 @@ class Answer:
 def read_clip(
     models: Models, settings: Settings, path: Path, text: str, words: list[dict] | None = None
 ) -> Iterator[Step | Answer]:
-    """Extract a clip and ask the model, telling the steps; the last thing is the `Answer`.
+    """Extract a clip and predict; yields the progress and, last, the `Answer`.
 
     Args:
-        text: the words; empty: transcribe where a speech model is at hand.
-        words: their times, where they are known.
+        text: the transcript; empty: transcribe where a speech model is available.
+        words: the word times, where they are known.
 
     Raises:
-        DeepMLFError: the file is not taken, or nothing can be made of it.
+        DeepMLFError: the file is refused, or nothing in it can be decoded.
     """
     check_upload(path, settings)
     recipe = models.recipe()
@@ -72,7 +70,7 @@ def read_clip(
                 recipe,
                 text=given,
                 face_model=models.face_model,
-                progress=lambda stage, share: news.put(Step(stage, share)),
+                progress=lambda stage, fraction: news.put(Step(stage, fraction)),
             )
             if words and not features.words:
                 features = replace(features, words=words)
@@ -94,7 +92,7 @@ def read_clip(
 
 
 def ask_again(models: Models, session: Session, text: str, *, audio: bool, vision: bool) -> Answer:
-    """Answer for the session's clip with other words or streams; nothing is extracted again."""
+    """Predict again for the session's clip with another text or without a stream; features are reused."""
     assert session.features is not None
     return answer(models, session.features, models.recipe(), text, audio=audio, vision=vision)
 
@@ -108,9 +106,7 @@ def answer(
     audio: bool = True,
     vision: bool = True,
 ) -> Answer:
-    """Ask the model about features, and why it says so."""
-    import time
-
+    """Predict from features, and measure what the prediction rests on."""
     began = time.perf_counter()
     predictor = models.predictor
     prediction = predictor.features(features, text, audio=audio, vision=vision)
@@ -124,7 +120,7 @@ def answer(
 
 
 def with_all_dims(features: ClipFeatures, models: Models) -> ClipFeatures:
-    """Features whose missing streams have the model's dims too: a stream without an extractor has 0 columns."""
+    """Give missing streams the dimensions that the model expects: without an extractor a stream has 0 columns."""
     dims = models.predictor.collator.dims
     changes = {
         stream: np.zeros((0, dims[stream]), np.float32)

@@ -1,21 +1,19 @@
-"""The tables behind one answer, as files: everything as JSON, frames and effects as CSV."""
+"""Downloads of one answer: everything as JSON, frames and effects as CSV."""
 
 from __future__ import annotations
 
 import csv
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..features import feature_names
-
-if TYPE_CHECKING:
-    from ..features.clip import ClipFeatures
-    from ..features.recipe import FeatureRecipe
-    from ..predict.predictor import Prediction
-    from .reasons import Reasons
+from ..features.clip import ClipFeatures
+from ..features.recipe import FeatureRecipe
+from ..predict.predictor import Prediction
+from .reasons import Reasons
 
 
 def write_files(
@@ -23,8 +21,8 @@ def write_files(
 ) -> list[Path]:
     """Write answer.json, effects.csv and frames.csv.
 
-    `frames.csv` has one row a frame: stream, seconds, feature, value in long form would be large, so each stream's
-    frames stand in columns of their own names, empty where the row is the other stream's.
+    `frames.csv` has one row per frame: stream, seconds, and one column per feature of either stream, empty where the
+    row belongs to the other stream.
     """
     answer, effects, frames = (folder / name for name in ("answer.json", "effects.csv", "frames.csv"))
     answer.write_text(json.dumps(as_dict(prediction, reasons), indent=1, ensure_ascii=False) + "\n")
@@ -40,9 +38,9 @@ def write_files(
 
 
 def as_dict(prediction: Prediction, reasons: Reasons) -> dict[str, Any]:
-    """The answer and its reasons as JSON knows them; attention is the mean of MM Blocks and heads [F, K]."""
+    """The answer and its reasons as JSON values; attention is the mean over MM Blocks and heads [F, K]."""
     attention, reading = None, reasons.reading
-    if reasons.looked:
+    if reasons.has_av:
         weights = reading.get("cross_attention").mean(axis=(0, 1))  # [F, K]
         attention = {
             "times": np.round(reading.steps, 3).tolist() if reading.timed else None,
@@ -51,7 +49,7 @@ def as_dict(prediction: Prediction, reasons: Reasons) -> dict[str, Any]:
     return {
         **prediction.to_dict(),
         "effects": {kind: getattr(reasons, kind) for kind in ("words", "moments", "tokens", "modalities")},
-        "taken_out": reasons.meaning,
+        "replacement": reasons.replacement,
         "attention": attention,
     }
 

@@ -1,20 +1,18 @@
-"""Three clips that the app brings along, so that it shows something without a camera.
+"""The three example clips that the app brings along, so that it shows something without a camera.
 
-A face drawn (`drawn_face.py`) and a voice hummed (`synthetic_voice.py`) after the sample set's own tracks, in
-real video files that go the same way as a clip of a person: decoded, looked at, listened to. The voice says no
-words, so each example comes with its text and word times. `scripts/make_examples.py` makes them anew.
+They are real video files and go the same way as a clip of a person: decoded, searched for a face, listened to. The
+face is drawn and the voice synthetic; it says no words, so each example comes with its text and word times.
+`scripts/make_examples.py` makes them anew.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parents[1] / "assets" / "examples"
-PICTURE_HZ = 15
-SIDE = 256  # pixels
 
 
 @dataclass(frozen=True)
@@ -32,114 +30,9 @@ class Example:
         return FOLDER / f"{self.name}.mp4"
 
 
-@dataclass(frozen=True)
-class _Script:
-    name: str
-    title: str
-    about: str
-    words: tuple[str, ...]
-    strong: int
-    face: float
-    voice: float
-    smirk: float = 0.0
-    drawl: float = 0.0
-    seed: int = 0
-
-
-SCRIPTS = (
-    _Script(
-        "praise",
-        "Praise, and meant so",
-        "Kind words, a smile, a bright voice",
-        ("I", "really", "loved", "this", "film"),
-        2,
-        face=0.9,
-        voice=0.8,
-        seed=11,
-    ),
-    _Script(
-        "complaint",
-        "A complaint",
-        "Harsh words, lowered brows, a rough voice",
-        ("the", "ending", "was", "terrible"),
-        3,
-        face=-0.9,
-        voice=-0.8,
-        seed=12,
-    ),
-    _Script(
-        "irony",
-        "Irony",
-        "Kind words, but a smile on a flat, rough voice, and the eyes roll",
-        ("oh", "what", "a", "wonderful", "idea"),
-        3,
-        face=0.8,
-        voice=-0.9,
-        smirk=0.9,
-        drawl=0.9,
-        seed=13,
-    ),
-)
-
-
 def examples() -> list[Example]:
     """The bundled clips; none where the installation left them out."""
     listed = FOLDER / "examples.json"
     if not listed.is_file():
         return []
     return [Example(**values) for values in json.loads(listed.read_text())]
-
-
-def make_examples(folder: Path = FOLDER) -> list[Path]:
-    """Draw, hum and encode the three clips into `folder`, with `examples.json` beside them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = [_make(script, folder) for script in SCRIPTS]
-    listed = json.dumps([asdict(example) for example in made], indent=1) + "\n"
-    (folder / "examples.json").write_text(listed)
-    return [folder / f"{example.name}.mp4" for example in made]
-
-
-def _make(script: _Script, folder: Path) -> Example:
-    import numpy as np
-
-    from ..data import sample_signals as signals
-    from .drawn_face import draw_face
-    from .synthetic_voice import synthesize
-
-    rng = np.random.default_rng(script.seed)
-    speaker = signals.make_speaker(rng)
-    expression = signals.Expression(script.face, script.voice, script.smirk, script.drawl)
-    words, seconds = signals.time_words(rng, script.words, script.strong, script.drawl, 2.5, 4.0)
-    audio, _ = signals.make_voice(rng, speaker, words, seconds, script.strong, expression)
-    vision, _ = signals.make_face(rng, speaker, words, seconds, script.strong, expression, PICTURE_HZ)
-    seen = vision.any(axis=1)  # a tracker loses a face for a moment, a drawing does not
-    vision = vision[np.maximum.accumulate(np.where(seen, np.arange(len(vision)), 0))]
-    sound = synthesize(audio, script.seed)
-    write_mp4(folder / f"{script.name}.mp4", (draw_face(row, SIDE) for row in vision), PICTURE_HZ, sound)
-    text = " ".join(script.words)
-    text = text[0].upper() + text[1:] + "."
-    return Example(script.name, script.title, script.about, text, words)
-
-
-def write_mp4(path: Path, pictures: Any, picture_hz: int, sound: Any, rate: int = 16000) -> None:
-    """Encode pictures [H, W, 3] uint8 and mono sound [N] float32 in [-1, 1] as H.264 and AAC."""
-    from fractions import Fraction
-
-    import av
-    import numpy as np
-
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        video = container.add_stream("libx264", rate=picture_hz, options={"crf": "27", "preset": "slow"})
-        video.pix_fmt = "yuv420p"
-        voice = container.add_stream("aac", rate=rate, layout="mono", bit_rate=48000)
-        for number, picture in enumerate(pictures):
-            if number == 0:
-                video.height, video.width = picture.shape[:2]
-            container.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture))))
-        container.mux(video.encode(None))
-        for start in range(0, len(sound), 1024):
-            part = np.ascontiguousarray(sound[None, start : start + 1024], np.float32)
-            frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-            container.mux(voice.encode(frame))
-        container.mux(voice.encode(None))

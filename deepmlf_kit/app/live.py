@@ -1,8 +1,8 @@
-"""Live mode: pictures and sound come in while they are recorded, and every two seconds an answer goes out.
+"""Live mode: frames and sound stream in while they are recorded; every two seconds a prediction goes out.
 
-Where it stands: the browser (`live.js`) sends packets to `push`; a thread of the session's own looks at each
-picture as it comes, and at every tick asks the model about the last six seconds. It never falls behind: what it
-cannot look at in time it drops, and counts.
+The browser (`live.js`) sends packets to `push`. The session's own thread extracts each frame as it arrives and, at
+every tick, predicts from the last six seconds. It never falls behind: frames that come too fast are dropped and
+counted.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..features.audio_egemaps import RATE
 from ..features.clip import ClipFeatures, ClipFound
 from ..features.extractors import extract_voice
 from ..features.media import Frame, Sound
+from ..features.recipe import FeatureRecipe
 from ..features.transcript import transcribe
-
-if TYPE_CHECKING:
-    from ..features.recipe import FeatureRecipe
-    from ..predict.predictor import Prediction, Predictor
-    from .settings import Settings
+from ..features.vision_blendshapes import FaceTracker
+from ..predict.predictor import Prediction, Predictor
+from .settings import Settings
 
 _log = logging.getLogger(__name__)
-_SILENT_TAB = 10.0  # seconds without a packet after which the tab is taken to be gone
+_PACKET_TIMEOUT = 10.0  # seconds without a packet after which the tab is taken to be gone
 _LARGEST_PACKET = 3_000_000  # characters
 _EDGE = 1.0  # seconds at a window's beginning whose words are left to the window before
 
@@ -42,8 +42,16 @@ _EDGE = 1.0  # seconds at a window's beginning whose words are left to the windo
 class LiveState:
     """What a live session has to show.
 
-    `seconds` since its start; `points`: (seconds, sentiment) of all answers; `words` {word, start, end} as they
-    came; `pictures` looked at and `dropped`; `took`: seconds that the last answer took; `ended`: why it ended.
+    Attributes:
+        seconds: since its start.
+        prediction: the latest.
+        points: (seconds, sentiment) of all predictions.
+        words: {word, start, end} in the order they came.
+        answers: number of predictions.
+        frames: number of frames extracted.
+        dropped: number of frames dropped.
+        took: seconds that the last prediction took.
+        ended: why the session ended; empty while it runs.
     """
 
     seconds: float = 0.0
@@ -51,14 +59,14 @@ class LiveState:
     points: list[tuple[float, float]] = field(default_factory=list)
     words: list[dict[str, Any]] = field(default_factory=list)
     answers: int = 0
-    pictures: int = 0
+    frames: int = 0
     dropped: int = 0
     took: float = 0.0
     ended: str = ""
 
 
 class LiveSession:
-    """One user's live session: takes packets, gives states. Ends by `stop`, or when packets stay out.
+    """One user's live session: receives packets, yields states. Ends by `stop`, or when no more packets come.
 
     Args:
         predictor: the sentiment model.
@@ -93,11 +101,11 @@ class LiveSession:
     # From the browser ----------------------------------------------------------------------------------------
 
     def push(self, packet: dict[str, Any]) -> dict[str, Any]:
-        """Take pictures and sound.
+        """Receive frames and sound.
 
         Args:
             packet: `frames`: [[seconds, JPEG as base64], ...]; `sound`: mono int16 at 16 kHz as base64;
-                `sound_end`: seconds of its end; `dropped`: pictures that the browser left out.
+                `sound_end`: seconds of its end; `dropped`: frames that the browser dropped.
 
         Returns:
             `go`: whether to send more.
@@ -145,7 +153,7 @@ class LiveSession:
         while True:
             with self._changed:
                 self._changed.wait_for(partial(self._is_news, seen), timeout=1.0)
-                if time.monotonic() - self._last_packet > _SILENT_TAB and not self._stopped:
+                if time.monotonic() - self._last_packet > _PACKET_TIMEOUT and not self._stopped:
                     self._stopped, self._state.ended = True, "Stopped: nothing came from the camera."
                 if self._version == seen and not self._stopped:
                     continue
@@ -163,8 +171,6 @@ class LiveSession:
             if self._face_model is None:
                 self._work(None)
             else:
-                from ..features.vision_blendshapes import FaceTracker
-
                 with FaceTracker(self._face_model) as tracker:
                     self._work(tracker)
         except Exception as error:
@@ -182,7 +188,7 @@ class LiveSession:
         while True:
             with self._changed:
                 self._changed.wait_for(partial(self._is_work, due), timeout=1.0)
-                if time.monotonic() - self._last_packet > _SILENT_TAB:
+                if time.monotonic() - self._last_packet > _PACKET_TIMEOUT:
                     self._stopped = True
                     self._state.ended = self._state.ended or "Stopped: nothing came from the camera."
                     self._version += 1
@@ -200,8 +206,6 @@ class LiveSession:
     def _look(self, tracker: Any, at: float, data: bytes) -> None:
         if tracker is None:
             return
-        from PIL import Image
-
         try:
             with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
                 if max(picture.size) > 1920:
@@ -213,7 +217,7 @@ class LiveSession:
             return
         self._rows.append((at, tracker.row(Frame(image, at))))
         with self._changed:
-            self._state.pictures += 1
+            self._state.frames += 1
 
     def _answer(self, now: float) -> None:
         began = time.perf_counter()

@@ -1,7 +1,7 @@
 """The models of one app: loaded once, in the background, while the page is already open.
 
 Three of them: the sentiment model (a run of the kit), the face model and the speech model. Only the first must be
-there; without the others the app leaves out the face, or asks for the words, and says so.
+available; without the others the app leaves out the face, or asks for the words, and says so.
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DeepMLFError
+from ..features import extract_clip
+from ..features.face_model import find_face_model
 from ..features.recipe import FeatureRecipe
+from ..features.transcript import load_speech_model, transcribe
+from ..features.vision_blendshapes import FaceTracker
 from ..predict.predictor import Predictor
+from .examples import examples
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Status:
-    """What is loaded. `face` and `speech` are None while it is not known yet; `problem` ends the waiting."""
+    """Loading status. `face` and `speech` are None while it is not known yet; `problem` ends the waiting."""
 
     ready: bool
     face: bool | None
@@ -58,6 +63,7 @@ class Models:
 
     @property
     def status(self) -> Status:
+        """The current loading status."""
         return self._status
 
     @property
@@ -74,7 +80,7 @@ class Models:
         return self._predictor
 
     def recipe(self, patience: float = 20.0) -> FeatureRecipe:
-        """How a clip is to be extracted with the models at hand; waits `patience` seconds for those still loading."""
+        """The feature recipe for the available models; waits `patience` seconds for those still loading."""
         predictor = self.predictor
         with self._changed:
             self._changed.wait_for(
@@ -118,24 +124,16 @@ class Models:
         self._warm_up()
 
     def _load_speech(self, recipe: FeatureRecipe) -> None:
-        from ..features.transcript import load_speech_model, transcribe
-
         load_speech_model(recipe.speech_model)
         tone = 0.1 * np.sin(np.arange(16000, dtype=np.float32) * 0.1)
         transcribe(tone, recipe.speech_model, recipe.language)
 
     def _load_face(self) -> None:
-        from ..features.face_model import find_face_model
-        from ..features.vision_blendshapes import FaceTracker
-
         self._face_path = find_face_model(self._wanted_face)
         FaceTracker(self._face_path).close()
 
     def _warm_up(self) -> None:
-        """One bundled clip through the whole path, so that the first user does not pay for what is lazy."""
-        from ..features import extract_clip
-        from .examples import examples
-
+        """Run one bundled clip through the whole pipeline, so that the first user does not wait for lazy loading."""
         try:
             for example in examples()[:1]:
                 recipe = replace(self.recipe(0), transcribe=False)

@@ -1,31 +1,32 @@
-"""Why the answer is what it is: what it rests on, measured by taking things out (`explain.effects`)."""
+"""What a prediction rests on, measured by ablation (`explain.effects`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..explain import Reading
-    from ..features.clip import ClipFeatures
-    from ..features.recipe import FeatureRecipe
-    from ..predict.predictor import Predictor
+from ..explain import capture, effects
+from ..explain.reading import Reading, av_step_times
+from ..explain.words import words_of
+from ..features.clip import ClipFeatures
+from ..features.recipe import FeatureRecipe
+from ..predict.predictor import Predictor
 
-MOMENT = 0.6  # seconds that are taken out at a time
+MOMENT = 0.6  # seconds that are ablated at a time
 
 
 @dataclass
 class Reasons:
-    """What moved one answer.
+    """What moved one prediction.
 
     Attributes:
         words, moments, tokens, modalities: lists of {name, effect, ...}; effect is the prediction minus the
             prediction without it, on the dataset's scale. Words and moments carry `start` and `end` in seconds
-            (None where unknown), tokens what they say themselves (`says`).
-        reading: what was captured of the forward pass, as the plots take it.
-        meaning: what took the place of what was taken out, for each kind.
+            (None where unknown), tokens their own sentiment (`says`).
+        reading: the captured forward pass, as the plots take it.
+        replacement: what each kind was replaced by.
     """
 
     words: list[dict[str, Any]]
@@ -33,10 +34,10 @@ class Reasons:
     tokens: list[dict[str, Any]]
     modalities: list[dict[str, Any]]
     reading: Reading
-    meaning: dict[str, str]
+    replacement: dict[str, str]
 
     @property
-    def looked(self) -> bool:
+    def has_av(self) -> bool:
         """Whether there was a voice or a face to attend to."""
         return bool(self.reading.seen.av_mask.any())
 
@@ -50,7 +51,7 @@ def find_reasons(
     audio: bool = True,
     vision: bool = True,
 ) -> Reasons:
-    """Take words, moments, fusion tokens and modalities out of one clip, one at a time."""
+    """Ablate the words, moments, fusion tokens and modalities of one clip, one at a time."""
     with predictor.lock:
         return _find_reasons(predictor, features, recipe, text, audio, vision)
 
@@ -63,10 +64,6 @@ def _find_reasons(
     audio: bool,
     vision: bool,
 ) -> Reasons:
-    from ..explain import capture, effects
-    from ..explain.reading import Reading, av_step_times
-    from ..explain.words import words_of
-
     model = predictor.model
     row = predictor.row(features, text, audio=audio, vision=vision) | {"recipe": recipe.to_json()}
     batch = predictor.collator([row])
@@ -77,14 +74,14 @@ def _find_reasons(
     reading = Reading(row, words, seen, steps, timed)
     reasons = Reasons([], [], [], [], reading, {})
 
-    def taken_out(kind: str, **options: Any) -> Any:
+    def ablated(kind: str, **options: Any) -> Any:
         found = effects(model, batch, kind, **options)
-        reasons.meaning[kind] = found.meaning
+        reasons.replacement[kind] = found.meaning
         return found
 
-    if reasons.looked:
+    if reasons.has_av:
         width = max(1, round(MOMENT * len(steps) / max(features.found.seconds, MOMENT)))
-        found = taken_out("time", width=width)
+        found = ablated("time", width=width)
         half = float(np.median(np.diff(steps))) / 2
         for name, effect, first, end in zip(found.names, found.effect, found.start, found.end, strict=True):
             moment = {"name": name, "effect": float(effect), "start": None, "end": None}
@@ -94,20 +91,20 @@ def _find_reasons(
                 moment["name"] = f"{moment['start']:.1f} to {moment['end']:.1f} s"
             reasons.moments.append(moment)
         says = seen.output.fusion_prediction[0].float().cpu().numpy()
-        found = taken_out("tokens")
+        found = ablated("tokens")
         reasons.tokens = [
             {"name": name, "effect": float(effect), "says": float(value)}
             for name, effect, value in zip(found.names, found.effect, says, strict=True)
         ]
     if words.words:
-        found = taken_out("words", words=words)
+        found = ablated("words", words=words)
         reasons.words = [
             {"name": name, "effect": float(effect), "start": _number(start), "end": _number(end)}
             for name, effect, start, end in zip(
                 found.names, found.effect, words.start, words.end, strict=True
             )
         ]
-    found = taken_out("modalities")
+    found = ablated("modalities")
     voice, face = bool(batch["audio_mask"].any()), bool(batch["vision_mask"].any())
     present = {"words": bool(words.words), "voice": voice, "face": face, "voice and face": voice and face}
     reasons.modalities = [

@@ -11,16 +11,18 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
 
 from ..errors import DeepMLFError
+from ..training import Run
+from .examples import FOLDER
+from .models import Models
+from .sessions import Sessions
 from .settings import Settings
-
-if TYPE_CHECKING:
-    import gradio as gr
-
-    from .models import Models
-    from .sessions import Sessions
+from .ui import build, css, js, theme
 
 # What the page may load and whom it may talk to: this server alone.
 _POLICY = (
@@ -80,20 +82,11 @@ def launch(
         DeepMLFError: no such checkpoint, or the port is taken.
     """
     if checkpoint is not None and not (Path(checkpoint) / "run.json").is_file():
-        from ..training import Run
-
         Run.open(checkpoint)  # says what is wrong, before a browser opens
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     folder = _new_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-
-    from starlette.middleware import Middleware
-
-    from .examples import FOLDER
-    from .models import Models
-    from .sessions import Sessions
-    from .ui import build, css, js, theme
 
     settings = settings or Settings()
     models = Models(checkpoint, face_model=face_model, max_seconds=settings.max_seconds, speech=speech)

@@ -1,4 +1,4 @@
-"""What the app remembers of one user (one browser tab), and forgets when the tab closes.
+"""State of one user (one browser tab), deleted when the tab closes.
 
 Features, answers and files belong to a session and are reached by its id alone, which the browser tab draws at
 random: two users at once do not mix.
@@ -11,18 +11,16 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ..features.clip import ClipFeatures
-    from ..predict.predictor import Prediction
-    from .live import LiveSession
-    from .reasons import Reasons
+from ..features.clip import ClipFeatures
+from ..predict.predictor import Prediction
+from .live import LiveSession
+from .reasons import Reasons
 
 
 @dataclass
 class Session:
-    """One user's clip, what was made of it, and a folder for the files to download."""
+    """One user's clip, its features and prediction, and a folder for the files to download."""
 
     id: str
     folder: Path
@@ -35,7 +33,7 @@ class Session:
     used: float = field(default_factory=time.monotonic)
 
     def forget_clip(self) -> None:
-        """Drop what was made of the last clip; the clip's file stays until the session ends."""
+        """Drop the features and prediction of the last clip; its file stays until the session ends."""
         self.clip = self.features = self.prediction = self.reasons = None
         for file in self.folder.glob("*"):
             file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What bounds the app: how long and large a clip may be, how many people wait, how live mode paces itself."""
+"""Limits of the app: clip length and size, number of users, pace of live mode."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Settings:
     Attributes:
         max_seconds: longest clip.
         max_megabytes: largest upload.
-        workers: clips that are worked on at the same time.
-        queue: requests that may wait; more are turned away with a message.
+        workers: clips processed at the same time.
+        queue: requests that may wait; further ones are refused with a message.
         live_users: live sessions at the same time.
-        live_window: seconds that a live answer is about.
-        live_every: seconds from one live answer to the next.
-        live_fps: pictures a second that the browser sends.
+        live_window: length of the window that a live prediction reads, in seconds.
+        live_every: seconds between live predictions.
+        live_fps: frames per second that the browser sends.
         idle_hours: a session that is not used for this long is closed, its files with it.
     """
 

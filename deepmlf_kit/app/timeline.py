@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import plotly.graph_objects as go
 
 from ..plots import clip_timeline
 from ..plots.style import COLOURS, GREY, figure
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from .reasons import Reasons
+from .reasons import Reasons
 
 
 def timeline(reasons: Reasons) -> go.Figure:
-    """Attention of fusion tokens above words, voice and face, narrow enough for a telephone."""
+    """Attention of fusion tokens above words, voice and face, narrow enough for a phone."""
     made = clip_timeline(reasons.reading)
     head = figure(
         "The clip over time", subtitle="Bright: a fusion token looks there; not that it matters"
@@ -34,8 +32,6 @@ def live_curve(
     points: list[tuple[float, float]], words: list[dict[str, Any]], scale: float, span: float = 60.0
 ) -> go.Figure:
     """The sentiment of the last `span` seconds of a live session, with the words as they came."""
-    import plotly.graph_objects as go
-
     now = points[-1][0] if points else 0.0
     first = max(0.0, now - span)
     fig = figure(

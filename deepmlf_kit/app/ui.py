@@ -1,4 +1,4 @@
-"""The page: what stands where, and which handler answers to what."""
+"""The page: its layout and its event handlers."""
 
 from __future__ import annotations
 
@@ -35,26 +35,28 @@ _LIVE = """<div class="mlf-live"><video muted playsinline aria-label="Your camer
 
 
 def theme() -> gr.themes.Base:
-    """The look: fonts that every system has, so that nothing is fetched."""
+    """The theme: system fonts only, so that nothing is downloaded."""
     return gr.themes.Default(
         primary_hue=gr.themes.colors.blue, font=_FONTS, font_mono=["ui-monospace", "Consolas", "monospace"]
     )
 
 
 def css() -> str:
+    """The page's style sheet."""
     return (files(__package__) / "style.css").read_text()
 
 
 def js() -> str:
+    """The page's script."""
     return (files(__package__) / "cursor.js").read_text()
 
 
 def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
-    """The page's blocks, with all handlers.
+    """Build the page with all its handlers.
 
     Args:
-        models: may still be loading.
-        sessions: where users' clips and answers are kept.
+        models: the models, which may still be loading.
+        sessions: store of users' clips and answers.
         settings: limits.
     """
     app = _App(models, sessions, settings)
@@ -87,7 +89,7 @@ class _App:
         self.refused: dict[str, str] = {}
 
     def tick(self) -> tuple[str, Any]:
-        """What is loaded; stops asking once all is known."""
+        """Update the loading status; stops the timer once everything is loaded or known to be missing."""
         status = self.models.status
         known = bool(status.problem) or (
             status.ready and status.face is not None and status.speech is not None
@@ -220,7 +222,7 @@ class _App:
     def read(
         self, video: str | None, sound: str | None, words: str, voice: bool, face: bool, request: gr.Request
     ) -> Iterator[list[Any]]:
-        """Read the clip that was given; tells each step."""
+        """Read the clip that was given, reporting each step."""
         session = self.sessions.get(request.session_hash)
         given = video or sound
         if not given:
@@ -247,10 +249,10 @@ class _App:
         try:
             for news in read_clip(self.models, self.settings, path, words, times):
                 if isinstance(news, Step):
-                    now = (news.stage, int(news.share * 5))
+                    now = (news.stage, int(news.fraction * 5))
                     if now != last and news.stage in order:
                         last = now
-                        yield self._steps(views.steps(done, news.stage, news.share, set()))
+                        yield self._steps(views.steps(done, news.stage, news.fraction, set()))
                     continue
                 session.clip, session.features = path, news.features
                 if not (voice and face):
@@ -282,12 +284,12 @@ class _App:
             session.folder, answer.prediction, answer.reasons, answer.features, answer.recipe
         )
         left_out = {stage for stage in views.STEPS if stage not in answer.seconds}
-        looked = answer.reasons.looked
-        figure = timeline(answer.reasons) if looked else None
+        has_av = answer.reasons.has_av
+        figure = timeline(answer.reasons) if has_av else None
         return [
             views.steps(answer.seconds, None, 0, left_out),
             views.answer(answer.prediction, before),
-            gr.Plot(figure, visible=looked),
+            gr.Plot(figure, visible=has_av),
             views.reasons(answer.reasons, answer.prediction.scale),
             gr.Row(visible=True),
             *(str(path) for path in written),
@@ -382,7 +384,7 @@ class _App:
             session.live.text = text or ""
 
     def push_live(self, packet: dict[str, Any]) -> dict[str, Any]:
-        """Pictures and sound from the browser; ids are random, so that only the sender knows its own."""
+        """Receive frames and sound from the browser; session ids are random, known to their sender only."""
         id = str(packet.get("id"))
         if id in self.refused:
             return {"go": False, "why": self.refused.pop(id)}

@@ -1,4 +1,4 @@
-"""What may be uploaded: judged by the file's content, never by its name."""
+"""Upload checks: a file is judged by its content, never by its name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _TAKEN = "Give a video (mp4, webm, mov) or a sound file (wav, flac, mp3)."
 
 
 class UploadRefused(DeepMLFError):
-    """A file that the app does not take: what it is, and what it takes."""
+    """A file that the app refuses; the message says what it is and what is accepted."""
 
 
 def check_upload(path: str | Path, settings: Settings) -> MediaInfo:
-    """Look at a file before any work is done on it.
+    """Check a file before any work is done on it.
 
     Raises:
         UploadRefused: it is too large, too long, empty, damaged, or no clip.

@@ -1,16 +1,13 @@
-"""What a user reads, as HTML: steps, the answer, reasons. Every text from outside is escaped here."""
+"""HTML fragments of the page: steps, answer, reasons. All text from outside is escaped here."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .reasons import strongest
-
-if TYPE_CHECKING:
-    from ..predict.predictor import Prediction
-    from .models import Status
-    from .reasons import Reasons
+from ..predict.predictor import Prediction
+from .models import Status
+from .reasons import Reasons, strongest
 
 STEPS = {"open": "Decode", "voice": "Voice", "transcript": "Words", "face": "Face", "model": "Model"}
 _HEADS = (("text", "Words alone"), ("av", "Voice and face alone"), ("fusion", "Fusion tokens"))
@@ -36,13 +33,13 @@ def status_line(status: Status) -> str:
     return f'<p class="mlf-status" role="status">Ready. {escape(notes)}</p>'
 
 
-def steps(done: dict[str, float], current: str | None, share: float, left_out: set[str]) -> str:
+def steps(done: dict[str, float], current: str | None, fraction: float, left_out: set[str]) -> str:
     """The stages of one clip: which are done and how long they took, and which is under way.
 
     Args:
         done: stage -> seconds.
         current: the stage under way; None: none.
-        share: of the current stage, 0 to 1.
+        fraction: of the current stage that is done, 0 to 1.
         left_out: stages that this clip does not need.
     """
     items = []
@@ -50,7 +47,9 @@ def steps(done: dict[str, float], current: str | None, share: float, left_out: s
         if stage in done:
             items.append(f'<li class="done"><b>{title}</b> <span>{done[stage]:.1f} s</span></li>')
         elif stage == current:
-            items.append(f'<li class="now" aria-current="step"><b>{title}</b> <span>{share:.0%}</span></li>')
+            items.append(
+                f'<li class="now" aria-current="step"><b>{title}</b> <span>{fraction:.0%}</span></li>'
+            )
         elif stage in left_out:
             items.append(f'<li class="out"><b>{title}</b> <span>not needed</span></li>')
         else:
@@ -59,7 +58,7 @@ def steps(done: dict[str, float], current: str | None, share: float, left_out: s
 
 
 def problem(message: str) -> str:
-    """One clear line where the answer would stand."""
+    """An error message in place of the answer."""
     return f'<div class="mlf-problem" role="alert"><p>{escape(message)}</p></div>'
 
 
@@ -123,10 +122,10 @@ def found(prediction: Prediction) -> str:
 def reasons(found: Reasons, scale: float) -> str:
     """The strongest words, moments and tokens, with what they did to the answer."""
     parts = [
-        _effects("Streams", found.modalities, scale, found.meaning.get("modalities")),
-        _effects("Words", strongest(found.words), scale, found.meaning.get("words")),
-        _effects("Moments", strongest(found.moments), scale, found.meaning.get("time")),
-        _effects("Fusion tokens", strongest(found.tokens), scale, found.meaning.get("tokens")),
+        _effects("Streams", found.modalities, scale, found.replacement.get("modalities")),
+        _effects("Words", strongest(found.words), scale, found.replacement.get("words")),
+        _effects("Moments", strongest(found.moments), scale, found.replacement.get("time")),
+        _effects("Fusion tokens", strongest(found.tokens), scale, found.replacement.get("tokens")),
     ]
     return (
         '<section class="mlf-reasons"><h3>What the answer rests on</h3>'
@@ -174,7 +173,7 @@ def live_answer(now: Any) -> str:
     behind = f", {now.dropped} pictures dropped to keep up" if now.dropped else ", no picture dropped"
     parts.append(
         f'<p class="mlf-found" data-testid="live-pace">{now.seconds:.0f} s, {now.answers} answers, '
-        f"{now.pictures} pictures looked at{behind}, the last answer took {now.took:.1f} s</p>"
+        f"{now.frames} pictures looked at{behind}, the last answer took {now.took:.1f} s</p>"
     )
     if now.ended:
         parts.append(f'<p class="mlf-status" role="status">{escape(now.ended)}</p>')

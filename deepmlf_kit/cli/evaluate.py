@@ -137,7 +137,7 @@ def _texts(run: Any, dataset: Path | None, split: str) -> list[str]:
 
 
 def _comparison(found: dict[str, Comparison], one: str, other: str) -> str:
-    from ..rendering.html_page import table_markdown
+    from ..rendering.tables import Table
     from ..training.metrics import HEADINGS
 
     names = {"one": one, "other": other}
@@ -155,20 +155,13 @@ def _comparison(found: dict[str, Comparison], one: str, other: str) -> str:
         for name, result in found.items()
     ]
     reasons = filter(None, (result.why_not(one, other) for result in found.values()))
-    table = table_markdown(["metric", f"{one} minus {other}", "p", "better"], rows)
-    return "\n".join([table, *(f"Cannot tell: {reason}.\n" for reason in reasons)])
+    notes = [f"Cannot tell: {reason}." for reason in reasons]
+    return Table(["metric", f"{one} minus {other}", "p", "better"], rows, notes=notes).markdown()
 
 
 def _as_markdown(table: pd.DataFrame) -> str:
-    import math
-
-    from ..rendering.html_page import table_markdown
+    from ..rendering.tables import Table, number
     from ..training.metrics import HEADINGS
-
-    def shown(value: Any) -> str:
-        if not isinstance(value, float):
-            return str(value)
-        return "-" if math.isnan(value) else f"{value:.3f}"
 
     # Of the robustness table the metrics alone, without the loss terms.
     extra = ("utterances", "bias", "mean prediction", "share right")
@@ -178,6 +171,5 @@ def _as_markdown(table: pd.DataFrame) -> str:
         if i == 0 or name in HEADINGS or name in extra or name.startswith("said ")
     ]
     heads = [HEADINGS[name][0] if name in HEADINGS else name for name in names]
-    return table_markdown(
-        heads, [[shown(value) for value in row] for row in table[names].itertuples(index=False)]
-    )
+    rows = table[names].itertuples(index=False)
+    return Table(heads, [[number(v) if isinstance(v, float) else v for v in row] for row in rows]).markdown()

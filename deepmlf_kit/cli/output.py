@@ -53,16 +53,12 @@ def print_json(value: Any) -> None:
 def print_metrics(metrics: Mapping[str, float], title: str) -> None:
     """The field's metrics as a table of one row for each, under their usual names."""
     from rich.console import Console
-    from rich.table import Table
 
+    from ..rendering.tables import Table, number
     from ..training.metrics import HEADINGS
 
-    table = Table("", title, box=None)
-    table.columns[1].justify = "right"
-    for name, (heading, _) in HEADINGS.items():
-        if name in metrics:
-            table.add_row(heading, f"{metrics[name]:.4f}")
-    Console().print(table)
+    rows = [[heading, number(metrics[name], 4)] for name, (heading, _) in HEADINGS.items() if name in metrics]
+    Console().print(Table(["", title], rows).terminal(frame=False))
 
 
 def tell_run(run: Run, as_json: bool, after: str) -> None:

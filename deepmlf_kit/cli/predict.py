@@ -33,28 +33,26 @@ def command(
 
 def _show(prediction) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from ..rendering.tables import Table
 
     console = Console(highlight=False)
     clip = prediction.clip
     console.print(f"\n[bold]{prediction.sentiment:+.2f}[/bold]  {prediction.polarity}")
     console.print(_bar(prediction.sentiment, prediction.scale), markup=False)
-    said = Table("what each head says", "", "", box=None, pad_edge=False)
-    said.columns[1].justify = "right"
-    for name, about in (("text", "the words"), ("av", "voice and face"), ("fusion", "the fusion tokens")):
-        value = prediction.heads[name]
-        said.add_row(f"  {about}", f"{value:+.2f}", _bar(value, prediction.scale, width=21))
-    console.print(said)
-    found = Table("what was found", "", box=None, pad_edge=False)
-    found.add_row("  length", f"{clip['seconds']:.1f} s")
-    found.add_row("  face", _share(clip["face_share"], "of the pictures"))
-    found.add_row("  voiced", _share(clip["voiced_share"], "of the sound"))
+    heads = {"text": "the words", "av": "voice and face", "fusion": "the fusion tokens"}
+    said = [(f"  {about}", prediction.heads[name]) for name, about in heads.items()]
+    rows = [(about, f"{value:+.2f}", _bar(value, prediction.scale, width=21)) for about, value in said]
+    console.print(Table(["what each head says", "", ""], rows, left=(0, 2)).terminal(frame=False))
     source = {"transcribed": " (transcribed)", "given": " (given)"}.get(clip["text_source"], "")
-    found.add_row("  words", f"{prediction.text!r}{source}" if prediction.text else "none")
-    found.add_row(
-        "  took", ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in prediction.timings.items())
-    )
-    console.print(found)
+    found = [
+        ("  length", f"{clip['seconds']:.1f} s"),
+        ("  face", _share(clip["face_share"], "of the frames")),
+        ("  voiced", _share(clip["voiced_share"], "of the sound")),
+        ("  words", f"{prediction.text!r}{source}" if prediction.text else "none"),
+        ("  took", ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in prediction.timings.items())),
+    ]
+    console.print(Table(["what was found", ""], found, left=(0, 1)).terminal(frame=False))
     for note in prediction.notes:
         console.print(f"Note: {note}.", markup=False)
 

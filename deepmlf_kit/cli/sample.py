@@ -46,8 +46,9 @@ def command(
 def _table(seed: int, as_json: bool) -> None:
     from rich.console import Console
 
-    from ..experiments.demo import modality_table as as_table
+    from ..experiments.demo import COLUMNS
     from ..experiments.modality_table import modality_table
+    from ..training.metric_table import metric_table
 
     folder = Path("runs/modalities")
     with stdout_kept_for_json(as_json):
@@ -55,9 +56,8 @@ def _table(seed: int, as_json: bool) -> None:
     if as_json:
         print_json({"runs": folder, "summary": result.summary, "gain": result.gain})
         return
-    Console().print(
-        as_table(result.summary, "Sample set (synthetic), test split: mean ± deviation over 3 seeds")
-    )
+    title = "Sample set (synthetic), test split: mean ± standard deviation over 3 seeds"
+    Console().print(metric_table(result.summary, COLUMNS).terminal(title))
     print(
         f"DeepMLF with most layers makes {result.gain:.0%} less error than the better of text and voice and face alone."
     )

@@ -52,19 +52,16 @@ def extract_all(
 ) -> None:
     """Extract clips into the cache.
 
-    Parameters
-    ----------
-    workers
-        Number of processes; the machine's cores are shared out among them.
-    timeout
-        Seconds without any progress after which a clip is given up. Starting a worker and loading models do not count.
-    finished
-        Called with a job's index and why it failed (empty where it did not), as each comes to its end.
+    Args:
+        workers: number of processes; the machine's cores are shared out among them.
+        timeout: seconds without any progress after which a clip is given up. Starting a worker and loading
+            models do not count.
+        finished: called with a job's index and why it failed (empty where it did not), as each comes to its
+            end.
 
-    Raises
-    ------
-    ExtractionError
-        A model that is needed is missing, or the cache cannot be written to. What was done by then is kept.
+    Raises:
+        ExtractionError: a model that is needed is missing, or the cache cannot be written to. What was done
+            by then is kept.
     """
     if not jobs:
         return
@@ -192,10 +189,8 @@ class _Worker:
     def wait_until_ready(self) -> None:
         """Until its models are loaded.
 
-        Raises
-        ------
-        ExtractionError
-            They cannot be, or the process cannot start.
+        Raises:
+            ExtractionError: they cannot be, or the process cannot start.
         """
         answer = self._answer(None)
         if answer is None:

@@ -12,6 +12,11 @@ import os
 import sys
 from typing import Any, TextIO
 
+from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.features.cache import CacheError, FeatureCache
+from deepmlf_kit.features.clip import extract_clip, load_models
+from deepmlf_kit.features.recipe import FeatureRecipe
+
 
 def main() -> None:
     """Serve until stdin ends. The first line holds the settings, each further one a clip."""
@@ -19,11 +24,6 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     settings = json.loads(sys.stdin.readline())
-
-    from deepmlf_kit.errors import DeepMLFError
-    from deepmlf_kit.features.cache import FeatureCache
-    from deepmlf_kit.features.clip import load_models
-    from deepmlf_kit.features.recipe import FeatureRecipe
 
     cache = FeatureCache(settings["cache"])
     recipe = FeatureRecipe(**settings["recipe"])
@@ -38,10 +38,6 @@ def main() -> None:
 
 
 def _extract(job: dict[str, Any], recipe, face_model, cache, answers: TextIO) -> dict[str, Any]:
-    from deepmlf_kit.errors import DeepMLFError
-    from deepmlf_kit.features.cache import CacheError
-    from deepmlf_kit.features.clip import extract_clip
-
     try:
         made = extract_clip(
             job["path"],

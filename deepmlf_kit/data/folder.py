@@ -18,17 +18,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import DatasetDict, concatenate_datasets
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features.cache import FeatureCache, cache_limit
+from deepmlf_kit.features.clip import extract_clip, is_kept
+from deepmlf_kit.features.hf_encoders import encoder_width
 from deepmlf_kit.features.recipe import FeatureRecipe, feature_names
 
 from .extraction_pool import Job, extract_all
 from .label_csv import LabelFileError, LabelledClip, read_labels
-
-if TYPE_CHECKING:
-    from datasets import DatasetDict
+from .schema import SPLITS, build_split, load, save, utterance
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done (`look`, `extract`, `write`), how many clips of how many."""
@@ -108,42 +113,31 @@ def prepare_folder(
 ) -> PreparedFolder:
     """Extract the features of a folder of clips and save them as a dataset.
 
-    Parameters
-    ----------
-    root
-        Folder of the clips, with `label.csv` in it.
-    out
-        Folder to write the dataset to; `failures.csv` lies in it where there were any.
-    recipe
-        What to extract; the defaults of `FeatureRecipe` where not given.
-    labels
-        The label file, where it is not `root/label.csv`. See `label_csv.read_labels` for its two layouts.
-    transcribe
-        Transcribe the clips whose text is not given (`text_source` then says so). Otherwise they are failures.
-    workers
-        Processes that extract at the same time; the number of cores where not given.
-    shard
-        (i, n) with 1 <= i <= n: take the i-th of n equal parts, and write it beside `out`; `merge_shards` joins
-        them. For the job array of a cluster.
-    face_model
-        Path of the face model file, see `features.face_model.find_face_model`.
-    cache
-        Where features are kept; the user's cache folder where not given. At the end it is trimmed to
-        DEEPMLF_CACHE_GB (`features.cache.cache_limit`).
-    timeout
-        Seconds without progress after which a clip is given up.
-    label_scale
-        Largest absolute label there can be, kept with the dataset: 3 for MOSI and MOSEI, 1 for SIMS. Where not
-        given: 1 if no label is beyond it, else 3.
-    progress, show_progress
-        A function that is told how far it is; whether a progress bar is drawn on stderr.
+    Args:
+        root: folder of the clips, with `label.csv` in it.
+        out: folder to write the dataset to; `failures.csv` lies in it where there were any.
+        recipe: what to extract; the defaults of `FeatureRecipe` where not given.
+        labels: the label file, where it is not `root/label.csv`. See `label_csv.read_labels` for its two
+            layouts.
+        transcribe: transcribe the clips whose text is not given (`text_source` then says so). Otherwise they
+            are failures.
+        workers: processes that extract at the same time; the number of cores where not given.
+        shard: (i, n) with 1 <= i <= n: take the i-th of n equal parts, and write it beside `out`;
+            `merge_shards` joins them.
+            For the job array of a cluster.
+        face_model: path of the face model file, see `features.face_model.find_face_model`.
+        cache: where features are kept; the user's cache folder where not given. At the end it is trimmed to
+            DEEPMLF_CACHE_GB (`features.cache.cache_limit`).
+        timeout: seconds without progress after which a clip is given up.
+        label_scale: largest absolute label there can be, kept with the dataset: 3 for MOSI and MOSEI, 1 for
+            SIMS. Where not
+            given: 1 if no label is beyond it, else 3.
+        progress, show_progress: a function that is told how far it is; whether a progress bar is drawn on
+            stderr.
 
-    Raises
-    ------
-    LabelFileError
-        The label file cannot be used.
-    DeepMLFError
-        A model is missing, no clip at all can be used, or `out` holds something else.
+    Raises:
+        LabelFileError: the label file cannot be used.
+        DeepMLFError: a model is missing, no clip at all can be used, or `out` holds something else.
     """
     began = time.perf_counter()
     root, out = Path(root), Path(out)
@@ -219,15 +213,9 @@ def prepare_folder(
 def merge_shards(out: str | Path) -> PreparedFolder:
     """Join the parts that `prepare_folder(..., shard=(i, n))` wrote beside `out`; they stay where they are.
 
-    Raises
-    ------
-    DeepMLFError
-        There are no parts, some are missing, or they were made with different recipes.
+    Raises:
+        DeepMLFError: there are no parts, some are missing, or they were made with different recipes.
     """
-    from datasets import DatasetDict, concatenate_datasets
-
-    from .schema import SPLITS, load, save
-
     began = time.perf_counter()
     out = Path(out)
     parts = sorted(path.parent for path in out.parent.glob(f"{out.name}{_SHARD}*-of-*/{_SUMMARY}"))
@@ -287,8 +275,6 @@ def _pending(
     clips: list[LabelledClip], recipe: FeatureRecipe, face_model: Any, cache: FeatureCache, tell: Progress
 ) -> list[LabelledClip]:
     """The clips that the cache does not hold yet."""
-    from deepmlf_kit.features.clip import is_kept
-
     pending = []
     for number, clip in enumerate(clips):
         if not is_kept(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache):
@@ -340,10 +326,6 @@ def _write(
     tell: Progress,
 ) -> DatasetDict | None:
     """Rows from the cache to the saved dataset, one at a time; None where there are none."""
-    from datasets import DatasetDict
-
-    from .schema import SPLITS, build_split, load, save
-
     audio_dim, vision_dim = _dims(recipe)
     written = 0
 
@@ -385,10 +367,6 @@ def _row(
     audio_dim: int,
     vision_dim: int,
 ) -> dict[str, Any]:
-    from deepmlf_kit.features.clip import extract_clip
-
-    from .schema import utterance
-
     got = extract_clip(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache)
     return utterance(
         clip.id,
@@ -416,8 +394,6 @@ def _dims(recipe: FeatureRecipe) -> tuple[int, int]:
         ("audio", "vision"), (recipe.audio, recipe.vision), feature_names(recipe), strict=True
     ):
         if names is None:
-            from deepmlf_kit.features.hf_encoders import encoder_width
-
             dims.append(encoder_width(kind, choice.removeprefix("hf:").strip()))
         else:
             dims.append(max(1, len(names)))
@@ -516,16 +492,6 @@ def _shown(progress: Progress | None, show: bool) -> Iterator[Progress]:
     if not show:
         yield progress or (lambda stage, done, of: None)
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bars
-
     titles = {"look": "Looking for clips", "extract": "Extracting features", "write": "Writing the dataset"}
     columns = (
         TextColumn("{task.description}"),

@@ -2,26 +2,28 @@
 
 Where it stands: after a dataset is made, before it is used; behind `deepmlf inspect`. `inspect_dataset` measures
 in one pass over the rows (memory does not grow with the dataset), `print_report` draws the tables in a
-terminal, and the modules `plots.data_*` draw the pictures.
+terminal, and the modules `plots.data_*` draw the figures.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from datasets import DatasetDict
+from rich.console import Console
 
 from deepmlf_kit.data.labels import CLASS_NAMES
-from deepmlf_kit.data.schema import check, dims_of, recipe_of
+from deepmlf_kit.data.normalize import CHOICES, Normalizer
+from deepmlf_kit.data.schema import DatasetError, check, dims_of, recipe_of
 from deepmlf_kit.data.tables import fitted_table, histogram_table
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.console import Console
+from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.features.recipe import FeatureRecipe, feature_names
 
 MODALITIES = ("audio", "vision")
 _SAMPLE = 40_000  # frames per modality and split that percentiles are taken over
@@ -71,8 +73,6 @@ def inspect_dataset(dataset: DatasetDict, bins: int = 7) -> DatasetReport:
     Raises:
         DatasetError: it does not fit the schema.
     """
-    import pandas as pd
-
     check(dataset)
     recipe = recipe_of(dataset)
     names = dimension_names(dataset)
@@ -138,9 +138,6 @@ def normalization_report(dataset: DatasetDict, normalize: str = "train") -> pd.D
         One row a dimension: `mean`, `std`, `largest` (absolute) before, the same after, `clipped` (share of
         values) and the remark of `inspect_dataset`.
     """
-    from deepmlf_kit.data.normalize import CHOICES, Normalizer
-    from deepmlf_kit.data.schema import DatasetError
-
     if normalize not in CHOICES:
         raise DatasetError(f"found normalize={normalize!r}, expected one of {', '.join(CHOICES)}")
     check(dataset)
@@ -176,15 +173,9 @@ def normalization_report(dataset: DatasetDict, normalize: str = "train") -> pd.D
 
 def dimension_names(dataset: DatasetDict) -> dict[str, list[str]]:
     """Names of the dimensions of audio and vision: the extractor's own where it has some, else numbers."""
-    from deepmlf_kit.errors import DeepMLFError
-
     named: tuple[Any, Any] = (None, None)
-    try:
-        from deepmlf_kit.features.recipe import FeatureRecipe, feature_names
-
+    with suppress(DeepMLFError, TypeError):  # features from elsewhere, such as an MMSA pickle
         named = feature_names(FeatureRecipe.from_dict(recipe_of(dataset)))
-    except (DeepMLFError, TypeError):
-        pass  # features from elsewhere, such as an MMSA pickle
     return {
         modality: list(own) if own and len(own) == dim else [str(i) for i in range(dim)]
         for modality, dim, own in zip(MODALITIES, dims_of(dataset), named, strict=True)
@@ -193,8 +184,6 @@ def dimension_names(dataset: DatasetDict) -> dict[str, list[str]]:
 
 def print_report(report: DatasetReport, console: Console | None = None, all_dims: bool = False) -> None:
     """Draw the report in the terminal; of the dimensions, only the odd ones unless `all_dims`."""
-    from rich.console import Console
-
     console = console or Console()
     made = ", ".join(
         f"{key} {value}" for key, value in report.recipe.items() if value not in (None, False, "")
@@ -220,8 +209,6 @@ def print_report(report: DatasetReport, console: Console | None = None, all_dims
 
 def print_normalization(table: pd.DataFrame, normalize: str, console: Console | None = None) -> None:
     """Draw a `normalization_report` in the terminal: the spread of dimensions, then those that stand out."""
-    from rich.console import Console
-
     console = console or Console()
     for modality in MODALITIES:
         part = table.loc[modality]
@@ -365,8 +352,6 @@ class _Frames:
 
 
 def _classes(dataset: DatasetDict) -> pd.DataFrame:
-    import pandas as pd
-
     index = pd.Index(CLASS_NAMES[3], name="class")
     chosen = {
         split: np.asarray(part.with_format(None)["label_class"][:], float)
@@ -378,8 +363,6 @@ def _classes(dataset: DatasetDict) -> pd.DataFrame:
 
 
 def _table(frames: dict[str, _Frames], names: dict[str, list[str]]) -> pd.DataFrame:
-    import pandas as pd
-
     rows = [row for m in MODALITIES for row in frames[m].table(m, names[m])]
     return pd.DataFrame(rows).set_index(["modality", "dim"])
 

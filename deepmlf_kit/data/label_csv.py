@@ -62,23 +62,17 @@ class LabelFile:
 def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
     """Read a label file in either layout.
 
-    Parameters
-    ----------
-    file
-        A CSV file with a header; commas, semicolons or tabs; UTF-8, UTF-16, GB18030 or Latin-1.
-    root
-        Folder that paths are relative to; that of the file where not given.
+    Args:
+        file: a CSV file with a header; commas, semicolons or tabs; UTF-8, UTF-16, GB18030 or Latin-1.
+        root: folder that paths are relative to; that of the file where not given.
 
-    Returns
-    -------
-    LabelFile
-        One entry a line. A line with a wrong label, an unknown split, a repeated id or without a file becomes an
-        entry with a `problem`; its text is None where the file gives none.
+    Returns:
+        LabelFile: one entry a line. A line with a wrong label, an unknown split, a repeated id or without a
+            file becomes an
+            entry with a `problem`; its text is None where the file gives none.
 
-    Raises
-    ------
-    LabelFileError
-        There is no such file, it is no text, has no lines, or its columns fit neither layout.
+    Raises:
+        LabelFileError: there is no such file, it is no text, has no lines, or its columns fit neither layout.
     """
     file = Path(file)
     root = Path(root) if root is not None else file.parent

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .schema import DatasetError
+
 CLASS_NAMES = {2: ("negative", "non-negative"), 3: ("negative", "neutral", "positive")}
 
 
@@ -48,8 +50,6 @@ def class_labels(labels: np.ndarray, classes: int, chosen: np.ndarray | None = N
     known = labels[~np.isnan(labels)]
     wrong = known[(known != known.round()) | (known < 0) | (known >= classes)]
     if len(wrong):
-        from .schema import DatasetError  # brings the library of datasets, which label files do without
-
         raise DatasetError(
             f"found the label {wrong[0]:g}, expected a class index from 0 to {classes - 1}: set heads.classes to 3 for "
             "negative, neutral and positive, or to 0 for a sentiment number"

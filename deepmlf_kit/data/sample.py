@@ -29,6 +29,7 @@ from datasets import DatasetDict
 from deepmlf_kit.data import sample_signals as signals
 from deepmlf_kit.data.sample_grammar import Sentence, make_sentence
 from deepmlf_kit.data.schema import DatasetError, build_split, utterance
+from deepmlf_kit.features.recipe import FeatureRecipe
 
 DESCRIPTION = "Synthetic sample set of the DeepMLF kit: grammar text, synthetic voice and face features."
 NEUTRAL_SHARE = 0.18
@@ -47,7 +48,7 @@ def make_sample(
     Args:
         seed: of all that is random.
         train, valid, test: utterances per split.
-        fps: pictures of the face per second.
+        fps: video frames per second.
 
     Returns:
         `DatasetDict` of the schema in `docs/layout.md`: audio [La, 25] at 100 Hz, vision [Lv, 58] at `fps`,
@@ -157,6 +158,4 @@ def _rows(rng: np.random.Generator, split: str, size: int, fps: float, recipe: s
 
 def _recipe(fps: float) -> str:
     """The recipe a real clip must be extracted with, to be read by a model trained on this set."""
-    from deepmlf_kit.features.recipe import FeatureRecipe
-
     return FeatureRecipe(audio="egemaps", vision="blendshapes", fps=fps, language="en").to_json()

@@ -236,12 +236,12 @@ def make_face(
     expression: Expression,
     fps: float = 10.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Blendshapes and head pose: [Lv, 58] float32 and the pictures' times [Lv]; a lost face is a zero row."""
+    """Blendshapes and head pose: [Lv, 58] float32 and the frames' times [Lv]; a lost face is a zero row."""
     real = statistics()["vision"]
     column = {name: i for i, name in enumerate(real["names"])}
     count = max(1, int(seconds * fps))
     times = np.arange(count) / fps
-    # Correlations at the face rate: the fitted ones hold at 10 pictures a second.
+    # Correlations at the face rate: the fitted ones hold at 10 frames per second.
     steady = real["ar"] ** (real["hz"] / fps)
     moves = 0.5 + 0.5 * np.exp(-4 * np.abs(real["smile"]))  # what smiling moves is moved by `face` below
     frames = (

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ..data.labels import CLASS_NAMES
 from ..training.metrics import SCALES
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def by_bin(predictions: pd.DataFrame, scale: str = "mosi", bins: int = 7) -> pd.DataFrame:
@@ -36,8 +33,6 @@ def by_class(predictions: pd.DataFrame, classes: int) -> pd.DataFrame:
         A row a true class: `class`, `utterances`, `share right` (NaN without utterances), and how many were said to be
         of each class, `said NAME`.
     """
-    import pandas as pd
-
     names = CLASS_NAMES.get(classes, tuple(str(i) for i in range(classes)))
     known = predictions[predictions["label"].notna()]
     rows = []
@@ -79,8 +74,6 @@ def by_length(
 
 
 def _table(known: pd.DataFrame, index: np.ndarray, names: list[str], head: str) -> pd.DataFrame:
-    import pandas as pd
-
     rows = []
     for i, name in enumerate(names):
         part = known[index == i]

@@ -6,16 +6,12 @@ since clips of one speaker are not independent. The interval says nothing about 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 
 from ..training.metrics import score
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pandas as pd
 
 
 def bootstrap(

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
-from ..evaluation.tables import best_of
-from ..training.metrics import HEADINGS, score
+from ..training.metric_table import metric_table
+from ..training.metrics import score
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,7 +119,8 @@ def run_demo(
         tokenizer=tokenizer,
     )
     seconds = time.perf_counter() - started
-    console.print(modality_table(rows, "What each modality is worth (test split, synthetic sample set)"))
+    title = "What each modality is worth (test split, synthetic sample set)"
+    console.print(metric_table(rows, COLUMNS).terminal(title))
     console.print(_verdict(rows))
     console.print(f"Done in {seconds:.0f} s. Open next:")
     console.print(
@@ -128,35 +129,6 @@ def run_demo(
     console.print(f"  deepmlf predict CLIP --checkpoint {out / FUSED}  (a clip of yours)", soft_wrap=True)
     console.print("  notebooks/00_quickstart.ipynb  (the same, step by step: make lab)", soft_wrap=True)
     return DemoResult(out, data, fused, rows, report, seconds)
-
-
-def modality_table(
-    rows: Mapping[str, Mapping[str, float | tuple[float, float]]],
-    title: str,
-    columns: tuple[str, ...] = COLUMNS,
-) -> Any:
-    """A rich table of models by metric; the best value of a column is bold. Pairs are mean and deviation."""
-    from rich.table import Table
-
-    def value(cell: float | tuple[float, float]) -> float:
-        return cell[0] if isinstance(cell, tuple) else cell
-
-    table = Table(title=title, title_justify="left")
-    table.add_column("model")
-    for name in columns:
-        heading, more = HEADINGS[name]
-        table.add_column(f"{heading.replace(' (neg/non-neg)', '')} {'↑' if more else '↓'}", justify="right")
-    best = {}
-    for name in columns:
-        best[name] = best_of(name, [value(row[name]) for row in rows.values()])
-    for title_of_row, row in rows.items():
-        cells = []
-        for name in columns:
-            cell = row[name]
-            text = f"{cell[0]:.3f} ± {cell[1]:.3f}" if isinstance(cell, tuple) else f"{cell:.3f}"
-            cells.append(f"[bold]{text}[/]" if value(cell) == best[name] else text)
-        table.add_row(title_of_row, *cells)
-    return table
 
 
 def _verdict(rows: Mapping[str, Mapping[str, float]]) -> str:

@@ -57,18 +57,15 @@ _lock = threading.Lock()
 def egemaps(samples: np.ndarray, start: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Compute the descriptors of mono sound.
 
-    Parameters
-    ----------
-    samples
-        [N] float32 in [-1, 1] at `RATE` Hz. Sound shorter than 0.1 s is padded with silence, and the frames of
-        the padding are dropped again.
-    start
-        Time of the first sample in seconds.
+    Args:
+        samples: [N] float32 in [-1, 1] at `RATE` Hz. Sound shorter than 0.1 s is padded with silence, and the
+            frames of
+            the padding are dropped again.
+        start: time of the first sample in seconds.
 
-    Returns
-    -------
-    (features, times)
-        [L, 25] float32 and the frames' centres [L] float32 in seconds; length 0 for no samples.
+    Returns:
+        (features, times): [L, 25] float32 and the frames' centres [L] float32 in seconds; length 0 for no
+            samples.
     """
     if len(samples) == 0:
         return np.zeros((0, len(AUDIO_NAMES)), np.float32), np.zeros(0, np.float32)

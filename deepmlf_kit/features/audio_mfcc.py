@@ -32,17 +32,13 @@ _SHORTEST = 4096  # samples; the pitch of a low voice needs two of its periods, 
 def mfcc(samples: np.ndarray, start: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Compute log F0, MFCC and CQT chroma of mono sound.
 
-    Parameters
-    ----------
-    samples
-        [N] float32 in [-1, 1] at `RATE` Hz; shorter sound than 0.19 s is padded with silence.
-    start
-        Time of the first sample in seconds.
+    Args:
+        samples: [N] float32 in [-1, 1] at `RATE` Hz; shorter sound than 0.19 s is padded with silence.
+        start: time of the first sample in seconds.
 
-    Returns
-    -------
-    (features, times)
-        [L, 33] float32 and the frames' centres [L] float32 in seconds; length 0 for no samples.
+    Returns:
+        (features, times): [L, 33] float32 and the frames' centres [L] float32 in seconds; length 0 for no
+            samples.
     """
     if len(samples) == 0:
         return np.zeros((0, len(AUDIO_NAMES)), np.float32), np.zeros(0, np.float32)

@@ -2,7 +2,7 @@
 
     read sound --> voice features (audio)      [La, da]
            `-----> transcript (text, words)
-    read pictures --> face features (vision)   [Lv, dv]
+    read frames   --> face features (vision)   [Lv, dv]
 
 What a clip does not have is left out and said in `found.notes`; a clip of which nothing can be used is refused.
 """
@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from .cache import FeatureCache, clip_hash, folder_hash
@@ -51,7 +52,7 @@ Progress = Callable[[str, float], None]
 class ClipFound:
     """What was found in a clip.
 
-    `face_share`: share of the sampled pictures with a face, None where none was looked for. `voiced_share`:
+    `face_share`: share of the sampled frames with a face, None where none was looked for. `voiced_share`:
     share of the audio frames with a pitch, None without audio. `notes`: sentences about what was left out.
     """
 
@@ -100,27 +101,18 @@ def extract_clip(
 ) -> ClipFeatures:
     """Extract voice, face and words of one clip.
 
-    Parameters
-    ----------
-    path
-        A video or audio file.
-    recipe
-        What to extract; the defaults of `FeatureRecipe` where not given.
-    text
-        The words, where they are known; speech is then not transcribed. An empty text counts as given.
-    face_model
-        Path of the face model file, see `face_model.find_face_model`.
-    progress
-        See `Progress`.
-    cache
-        Where features are kept and looked up; nothing is kept where not given.
+    Args:
+        path: a video or audio file.
+        recipe: what to extract; the defaults of `FeatureRecipe` where not given.
+        text: the words, where they are known; speech is then not transcribed. An empty text counts as given.
+        face_model: path of the face model file, see `face_model.find_face_model`.
+        progress: see `Progress`.
+        cache: where features are kept and looked up; nothing is kept where not given.
 
-    Raises
-    ------
-    ClipError
-        The file is no clip, too long, or nothing in it could be decoded.
-    FaceModelMissing, SpeechModelMissing
-        A model that this clip needs is not at hand. Raised before anything is computed.
+    Raises:
+        ClipError: the file is no clip, too long, or nothing in it could be decoded.
+        FaceModelMissing, SpeechModelMissing: a model that this clip needs is not at hand. Raised before
+            anything is computed.
     """
     return _Extraction(Path(path), recipe or FeatureRecipe(), text, face_model, progress, cache).run()
 
@@ -142,15 +134,11 @@ def load_models(
 ) -> None:
     """Load or download what `extract_clip` will need, so that it neither waits nor fails for it later.
 
-    Parameters
-    ----------
-    speech
-        Whether the speech model is needed; `recipe.transcribe` where not given.
+    Args:
+        speech: whether the speech model is needed; `recipe.transcribe` where not given.
 
-    Raises
-    ------
-    FaceModelMissing, SpeechModelMissing, EncoderError
-        A model cannot be had.
+    Raises:
+        FaceModelMissing, SpeechModelMissing, EncoderError: a model cannot be had.
     """
     if recipe.vision == "blendshapes" or recipe.face_crop:
         find_face_model(face_model)
@@ -423,7 +411,7 @@ class _Extraction:
         return _Part(features, times, seen, _said_of("video", damage))
 
     def frames(self, damage: Damage) -> Iterator[Frame]:
-        """Sampled pictures; the time it takes to decode them is counted apart from that of looking at them."""
+        """Sampled frames; the time to decode them is counted apart from the time to extract features."""
         recipe = self.recipe
         frames = read_frames(
             self.path, recipe.fps, recipe.max_side, recipe.max_seconds, damage, allowed_threads()
@@ -476,6 +464,4 @@ def _said_of(stream: str, damage: Damage) -> tuple[str, ...]:
 
 def _refused() -> str:
     """Name under which it is kept that a file is no clip; a newer decoder may think otherwise."""
-    import av
-
     return f"refused-{av.__version__}"

@@ -1,4 +1,4 @@
-"""From a recipe's choices to the extractors: sound -> voice features, pictures -> face features."""
+"""From a recipe's choices to the extractors: sound -> voice features, frames -> face features."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import soxr
 
+from . import audio_mfcc
+from .audio_egemaps import F0, egemaps
+from .hf_encoders import encode_audio, encode_frames, load_encoder
 from .media import Frame, Sound
 from .recipe import FeatureRecipe
+from .vision_blendshapes import blendshapes
+from .voicing import voiced_share
 
 Features = tuple[np.ndarray, np.ndarray, float | None]
 """Features [L, d], times [L] in seconds, share of the frames that say something (None: unknown)."""
@@ -19,19 +25,12 @@ def extract_voice(
 ) -> Features:
     """Features of mono sound at 16 kHz by `recipe.audio`, and the share of frames with a voiced pitch."""
     if recipe.audio == "egemaps":
-        from .audio_egemaps import F0, egemaps
-
         features, times = egemaps(sound.samples, sound.start)
         return features, times, _share(features[:, F0])
     if recipe.audio == "mfcc":
-        from . import audio_mfcc
-
         samples = resampled(sound, audio_mfcc.RATE)
         features, times = audio_mfcc.mfcc(samples, sound.start)
         return features, times, _share(features[:, audio_mfcc.F0])
-    from .hf_encoders import encode_audio
-    from .voicing import voiced_share
-
     features, times = encode_audio(
         sound.samples,
         recipe.audio.removeprefix("hf:").strip(),
@@ -46,15 +45,11 @@ def extract_voice(
 
 
 def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Path | None) -> Features:
-    """Features of a clip's pictures by `recipe.vision`, and the share of pictures with a face."""
+    """Features of a clip's frames by `recipe.vision`, and the fraction of frames with a face."""
     if recipe.vision == "blendshapes":
-        from .vision_blendshapes import blendshapes
-
         assert face_model is not None
         features, times = blendshapes(frames, face_model)
         return features, times, _share(features)
-    from .hf_encoders import encode_frames
-
     features, times = encode_frames(
         frames,
         recipe.vision.removeprefix("hf:").strip(),
@@ -75,15 +70,11 @@ def load_extractors(recipe: FeatureRecipe) -> None:
         import mediapipe.tasks.python.vision  # noqa: F401
     for kind, choice in (("audio", recipe.audio), ("vision", recipe.vision)):
         if choice.startswith("hf:"):
-            from .hf_encoders import load_encoder
-
             load_encoder(kind, choice.removeprefix("hf:").strip(), recipe.device, recipe.half)
 
 
 def resampled(sound: Sound, rate: int) -> np.ndarray:
     """The samples at another rate, [N * rate / sound.rate] float32."""
-    import soxr
-
     return soxr.resample(sound.samples, sound.rate, rate).astype(np.float32)
 
 

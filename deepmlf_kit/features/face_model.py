@@ -30,10 +30,9 @@ def find_face_model(path: str | Path | None = None, *, download: bool = True) ->
     Taken from, in this order: `path`, the environment variable DEEPMLF_FACE_MODEL, the cache folder
     (DEEPMLF_CACHE), a download into the cache, whose checksum is compared.
 
-    Raises
-    ------
-    FaceModelMissing
-        A given path does not exist, or none was given and the download failed or is not allowed.
+    Raises:
+        FaceModelMissing: a given path does not exist, or none was given and the download failed or is not
+            allowed.
     """
     for given, by in (
         (path, "as an argument"),

@@ -1,4 +1,4 @@
-"""Clips read with PyAV: what is in a file, its sound as one array, its pictures as a stream.
+"""Clips read with PyAV: what is in a file, its sound as one array, its video frames as a stream.
 
 The first step of feature extraction. Nothing here needs a system ffmpeg. Video is decoded frame by frame and
 never kept, so that memory does not grow with the length of a clip or (beyond a few frames) its resolution.
@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import av
 import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
 
 from deepmlf_kit.errors import DeepMLFError
-
-if TYPE_CHECKING:
-    from av.container import InputContainer
 
 MAX_SECONDS = 600.0
 """Longest clip that is read by default, in seconds."""
@@ -83,7 +82,7 @@ class MediaInfo:
     """What a file holds.
 
     `seconds` is the length; `fps`, `width` and `height` are 0 without video, `sample_rate` is 0 without audio.
-    Width and height are as stored; `read_frames` turns the pictures of phones upright.
+    Width and height are as stored; `read_frames` turns the frames of phones upright.
     """
 
     seconds: float
@@ -106,7 +105,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture: `image` [H, W, 3] uint8 RGB and its `time` in seconds from the start of the clip."""
+    """One video frame: `image` [H, W, 3] uint8 RGB and its `time` in seconds from the start of the clip."""
 
     image: np.ndarray
     time: float
@@ -131,10 +130,8 @@ def probe(path: str | Path, max_seconds: float | None = MAX_SECONDS) -> MediaInf
 
     A file recorded by a browser has no length in its header; its packets are then read (not decoded) to the end.
 
-    Raises
-    ------
-    ClipError
-        The file is missing, empty, no audio or video file, or longer than `max_seconds`.
+    Raises:
+        ClipError: the file is missing, empty, no audio or video file, or longer than `max_seconds`.
     """
     with _opened(path) as container:
         video, audio = _video_stream(container), _audio_stream(container)
@@ -172,13 +169,10 @@ def read_audio(path: str | Path, rate: int = 16000, max_seconds: float | None = 
     Damaged packets are skipped and counted in `Sound.damage`; stretches without sound in the middle (a paused
     recording, a skipped packet) become silence, so that times stay right.
 
-    Raises
-    ------
-    ClipError
-        The file is no clip, has no audio stream, none of it could be decoded, or it is longer than `max_seconds`.
+    Raises:
+        ClipError: the file is no clip, has no audio stream, none of it could be decoded, or it is longer than
+            `max_seconds`.
     """
-    import av
-
     damage = Damage()
     pieces: list[np.ndarray] = []
     count = 0
@@ -242,18 +236,15 @@ def read_frames(
     damage: Damage | None = None,
     threads: int = 0,
 ) -> Iterator[Frame]:
-    """Decode the first video stream, one picture at a time, sampled at `fps` a second.
+    """Decode the first video stream, one frame at a time, sampled at `fps` frames per second.
 
-    Pictures are turned upright, scaled down to `max_side` pixels where larger, and carry their own times: a
-    video with fewer pictures than `fps` yields each once. `threads` 0 lets the decoder choose.
+    Frames are turned upright, scaled down to `max_side` pixels where larger, and carry their own times: a
+    video with fewer frames per second than `fps` yields each once. `threads` 0 lets the decoder choose.
 
-    Raises
-    ------
-    ClipError
-        The file is no clip, has no video stream, none of it could be decoded, or it is longer than `max_seconds`.
+    Raises:
+        ClipError: the file is no clip, has no video stream, none of it could be decoded, or it is longer than
+            `max_seconds`.
     """
-    import av
-
     damage = damage if damage is not None else Damage()
     shown = 0
     with _opened(path) as container:
@@ -265,7 +256,7 @@ def read_frames(
         origin = _origin(container)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         half_frame = 0.5 / max(rate, 1.0)
-        due = 0.0  # time of the next picture that is wanted
+        due = 0.0  # time of the next frame to yield
         last = -math.inf
         for index, frame in enumerate(_decoded(container, stream, damage)):
             time = index / rate if frame.time is None else frame.time - origin
@@ -297,8 +288,6 @@ def allowed_threads() -> int:
 @contextmanager
 def _opened(path: str | Path) -> Iterator[InputContainer]:
     """Open a local file with libav, and turn every way of not being a clip into a `ClipError`."""
-    import av
-
     av.logging.set_level(av.logging.PANIC)
     path = Path(path)
     if not path.exists():
@@ -348,8 +337,6 @@ def _audio_stream(container: InputContainer):
 
 def _video_stream(container: InputContainer):
     """The first stream of moving pictures; cover art in music files is none."""
-    from av.stream import Disposition
-
     for stream in container.streams.video:
         if stream.codec_context is None or stream.disposition & Disposition.attached_pic:
             continue
@@ -368,8 +355,6 @@ def _header_seconds(container: InputContainer) -> float:
 
 def _packet_seconds(container: InputContainer, max_seconds: float | None) -> float:
     """Length by reading packets to the end (or past the limit), for files without one in the header."""
-    import av
-
     first, last = math.inf, 0.0
     try:
         for packet in container.demux():
@@ -387,8 +372,6 @@ def _packet_seconds(container: InputContainer, max_seconds: float | None) -> flo
 
 def _decoded(container: InputContainer, stream, damage: Damage) -> Iterator:
     """Frames of a stream; packets that cannot be decoded are counted and skipped."""
-    import av
-
     packets = container.demux(stream)
     while True:
         try:

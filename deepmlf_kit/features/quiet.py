@@ -1,4 +1,4 @@
-"""Keep native libraries from writing their greetings to the terminal.
+"""Keep native libraries from writing start-up log lines to the terminal.
 
 MediaPipe's C++ logs warnings straight to file descriptor 2, where no Python setting reaches them. They are
 filtered line by line; anything else that was written meanwhile is passed on.
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-_GREETING = re.compile(
+_STARTUP_LOG = re.compile(
     rb"^(W0000 |I0000 |WARNING: Logging before InitGoogle|INFO: Created TensorFlow Lite|WARNING: All log messages before)"
 )
 _lock = threading.Lock()
@@ -24,8 +24,8 @@ _kept: tuple[int, IO[bytes]] | None = None
 
 
 @contextmanager
-def without_greetings() -> Iterator[None]:
-    """Hold back what is written to stderr inside, and pass on at the end what is no greeting of MediaPipe's."""
+def without_startup_logs() -> Iterator[None]:
+    """Hold back what is written to stderr inside, and pass on at the end all but MediaPipe's start-up log lines."""
     _hold()
     try:
         yield
@@ -60,6 +60,6 @@ def _release() -> None:
         os.close(original)
         with held:
             held.seek(0)
-            rest = b"".join(line for line in held if not _GREETING.match(line))
+            rest = b"".join(line for line in held if not _STARTUP_LOG.match(line))
         if rest:
             os.write(2, rest)

@@ -55,10 +55,9 @@ def speech_model_name(name: str | None = None) -> str:
 def load_speech_model(name: str | None = None, threads: int = 0):
     """The loaded faster-whisper model, one per process and name.
 
-    Raises
-    ------
-    SpeechModelMissing
-        It is no folder of a CTranslate2 Whisper model, and no model that is kept here or can be downloaded.
+    Raises:
+        SpeechModelMissing: it is no folder of a CTranslate2 Whisper model, and no model that is kept here or
+            can be downloaded.
     """
     with _lock:
         return _load(speech_model_name(name), threads or allowed_threads() or min(4, os.cpu_count() or 1))
@@ -76,23 +75,15 @@ def transcribe(
     Stretches without speech are left out first (Silero voice activity detection), and decoding takes the
     likeliest words (temperature 0), so that noise stays empty and the same sound gives the same words.
 
-    Parameters
-    ----------
-    samples
-        [N] float32 in [-1, 1] at `RATE` Hz.
-    model, language
-        See `FeatureRecipe.speech_model` and `FeatureRecipe.language`.
-    start
-        Time of the first sample in seconds; added to the words' times.
-    progress
-        Called with the share that is done, from 0 to 1.
+    Args:
+        samples: [N] float32 in [-1, 1] at `RATE` Hz.
+        model, language: see `FeatureRecipe.speech_model` and `FeatureRecipe.language`.
+        start: time of the first sample in seconds; added to the words' times.
+        progress: called with the share that is done, from 0 to 1.
 
-    Raises
-    ------
-    SpeechModelMissing
-        See `load_speech_model`.
-    DeepMLFError
-        The model does not know `language`.
+    Raises:
+        SpeechModelMissing: see `load_speech_model`.
+        DeepMLFError: the model does not know `language`.
     """
     if len(samples) < RATE // 20:
         return Transcript("")

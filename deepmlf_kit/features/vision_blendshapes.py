@@ -1,6 +1,6 @@
-"""Face features by MediaPipe's Face Landmarker: 52 blendshapes, head rotation and translation, 58 dims a picture.
+"""Face features by MediaPipe's Face Landmarker: 52 blendshapes, head rotation and translation, 58 dims per frame.
 
-Licence: Apache-2.0. One tracker follows the face from picture to picture of one clip, so each clip gets its own:
+Licence: Apache-2.0. One tracker follows the face from frame to frame of one clip, so each clip gets its own:
 a result then depends on that clip alone, and two clips at once do not mix.
 """
 
@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from deepmlf_kit.errors import DeepMLFError
 
 from .media import Frame
-from .quiet import without_greetings
+from .quiet import without_startup_logs
 
 BLENDSHAPE_NAMES = (
     *("_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
@@ -41,12 +42,10 @@ VISION_NAMES = (*BLENDSHAPE_NAMES, *POSE_NAMES)
 
 
 class FaceTracker:
-    """Follows one face through the pictures of one clip. Use as a context manager.
+    """Follows one face through the frames of one clip. Use as a context manager.
 
-    Parameters
-    ----------
-    model
-        Path of the face model file (`face_model.find_face_model`).
+    Args:
+        model: path of the face model file (`face_model.find_face_model`).
     """
 
     def __init__(self, model: str | Path) -> None:
@@ -59,7 +58,7 @@ class FaceTracker:
             output_face_blendshapes=True,
             output_facial_transformation_matrixes=True,
         )
-        with without_greetings():
+        with without_startup_logs():
             try:
                 self._landmarker = vision.FaceLandmarker.create_from_options(options)
             except (RuntimeError, ValueError, OSError) as error:
@@ -83,19 +82,19 @@ class FaceTracker:
             self._landmarker = None
 
     def detect(self, frame: Frame):
-        """MediaPipe's result for the next picture; times must not run backwards."""
+        """MediaPipe's result for the next frame; times must not run backwards."""
         import mediapipe
 
         self._last_ms = max(self._last_ms + 1, round(frame.time * 1000))
         image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=frame.image)
         if self._first:
             self._first = False
-            with without_greetings():  # its graph starts, and warns, with the first picture
+            with without_startup_logs():  # its graph starts, and warns, with the first frame
                 return self._landmarker.detect_for_video(image, self._last_ms)
         return self._landmarker.detect_for_video(image, self._last_ms)
 
     def row(self, frame: Frame) -> np.ndarray:
-        """[58] float32 for the next picture; all zero where no face is found."""
+        """[58] float32 for the next frame; all zero where no face is found."""
         result = self.detect(frame)
         if not result.face_blendshapes:
             return np.zeros(len(VISION_NAMES), np.float32)
@@ -105,12 +104,11 @@ class FaceTracker:
 
 
 def blendshapes(frames: Iterable[Frame], model: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Face features of a clip's pictures.
+    """Face features of a clip's frames.
 
-    Returns
-    -------
-    (features, times)
-        [L, 58] float32 (`VISION_NAMES`; all-zero rows where there is no face) and [L] float32 seconds.
+    Returns:
+        (features, times): [L, 58] float32 (`VISION_NAMES`; all-zero rows where there is no face) and [L]
+            float32 seconds.
     """
     rows, times = [], []
     with FaceTracker(model) as tracker:
@@ -123,6 +121,4 @@ def blendshapes(frames: Iterable[Frame], model: str | Path) -> tuple[np.ndarray,
 
 def euler_angles(rotation: np.ndarray) -> np.ndarray:
     """Pitch, yaw and roll (about x, y and z, applied in this order) in radians of a rotation matrix [3, 3]."""
-    from scipy.spatial.transform import Rotation
-
     return Rotation.from_matrix(rotation).as_euler("xyz")

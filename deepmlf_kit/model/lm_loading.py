@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +18,11 @@ from transformers import (
 )
 from transformers.activations import GELUTanh, NewGELUActivation
 
-from ..embedded_lm import EMBEDDED_LM
 from ..errors import DeepMLFError
 from .config import DeepMLFConfig
+
+EMBEDDED_LM = Path(__file__).resolve().parents[1] / "assets" / "lm"
+"""Folder of the embedded language model: config, weights, tokenizer and model card."""
 
 IN_MEMORY = "in-memory"
 

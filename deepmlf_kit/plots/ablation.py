@@ -1,16 +1,13 @@
-"""An ablation: a score against one setting, every seed a dot, mean and deviation as a line with a band."""
+"""An ablation: a score against one setting, one dot per seed, mean and standard deviation as a line with a band."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from pandas.api.types import is_numeric_dtype
 
 from .style import COLOURS, figure
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 
 def ablation_curve(
@@ -19,7 +16,7 @@ def ablation_curve(
     """Draw one sweep.
 
     Args:
-        table: one run a row, with the columns `setting` and `metric`; runs of one setting are its seeds.
+        table: one row per run, with the columns `setting` and `metric`; runs of one setting are its seeds.
         setting: the column that was varied; numbers or names, drawn in the table's order.
         metric: the column on the other axis.
         title, axis: of the figure and of the setting's axis; by default the column's name.
@@ -28,9 +25,6 @@ def ablation_curve(
 
     Bands show the spread, not whether settings differ: those are compared seed by seed (`sweep.verdicts`).
     """
-    import plotly.graph_objects as go
-    from pandas.api.types import is_numeric_dtype
-
     groups = table.groupby(setting, sort=False)[metric]
     names = [str(name) for name in groups.groups]
     mean = groups.mean().reindex(groups.groups.keys()).to_numpy()
@@ -42,7 +36,7 @@ def ablation_curve(
         setting if axis is None else axis,
         f"{metric} (lower is better)" if metric == "MAE" else metric,
         subtitle=f"dots: single runs; {'line and band' if joined else 'large dot and whiskers'}: mean and standard "
-        f"deviation of {seeds} seeds",
+        f"standard deviation of {seeds} seeds",
     )
     if joined:
         made.add_trace(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
-from .style import SEQUENTIAL, figure
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from ..explain import Reading
+from ..errors import DeepMLFError
+from ..explain import Reading
+from .style import DIVERGING, SEQUENTIAL, figure
 
 MEASURES = {
     "reads": "length of what cross-attention adds, relative to the token's state",
@@ -30,10 +27,6 @@ def layer_token_map(reading: Reading, measure: str = "reads") -> go.Figure:
             the attention's entropy over that of an even spread, mean of heads; `time`: the centre of its
             attention; `sentiment`: its own sentiment after the block.
     """
-    import plotly.graph_objects as go
-
-    from ..errors import DeepMLFError
-
     if measure not in MEASURES:
         raise DeepMLFError(f"measure={measure!r} is not known: choose from {', '.join(MEASURES)}.")
     scale: dict[str, object] = {"colorscale": SEQUENTIAL}
@@ -47,8 +40,6 @@ def layer_token_map(reading: Reading, measure: str = "reads") -> go.Figure:
     elif measure == "time":
         values = (reading.get("cross_attention").mean(axis=1) * reading.steps).sum(axis=-1)
     else:
-        from .style import DIVERGING
-
         values = reading.get("fusion_sentiment")[[layer + 1 for layer in reading.fusion_layers]]
         limit = float(np.abs(values).max()) or 1.0
         scale = {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit}
@@ -83,9 +74,6 @@ def attention_maps(reading: Reading, head: int | None = None) -> go.Figure:
         reading: with `cross_attention`.
         head: one head; None: the mean of all.
     """
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
     weights = reading.get("cross_attention")
     weights = weights.mean(axis=1) if head is None else weights[:, head]  # [M, F, K]
     columns = min(5 if len(weights) == 5 else 4, len(weights))
@@ -141,8 +129,6 @@ def attention_to_words(reading: Reading, layer: int | None = None, head: int | N
     models park attention on the first token where they have nothing to read ("attention sink", Xiao et al.,
     2023): a bright first word says little.
     """
-    import plotly.graph_objects as go
-
     weights = reading.attention_to_words()  # [N, heads, F, W]
     weights = weights.mean(axis=0) if layer is None else weights[layer]
     weights = weights.mean(axis=0) if head is None else weights[head]

@@ -1,21 +1,20 @@
 """An utterance over time: what the fusion tokens attend to, above the words, the voice and the face.
 
-Where it stands: draws what `Lens.read` and `Lens.gradients` measured.
+Draws what `Lens.read` and `Lens.gradients` measured.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
+from ..errors import DeepMLFError
+from ..explain import Attributions, Reading
 from .style import COLOURS, GREY, SEQUENTIAL, figure
 from .tracks import TRACK_COLOURS, tracks_of
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from ..explain import Attributions, Reading
 
 
 def clip_timeline(reading: Reading, layer: int | None = None, head: int | None = None) -> go.Figure:
@@ -28,9 +27,7 @@ def clip_timeline(reading: Reading, layer: int | None = None, head: int | None =
 
     Bright means that the token looked there, not that it mattered: see `effect_bars` and `attention_effect`.
     """
-    import plotly.graph_objects as go
-
-    weights, where = pick(reading, layer, head)  # [F, K]
+    weights, where = select_attention(reading, layer, head)  # [F, K]
     made = _stacked(
         reading,
         f"“{_short(reading.text)}”",
@@ -61,14 +58,12 @@ def clip_timeline(reading: Reading, layer: int | None = None, head: int | None =
 
 
 def gradient_timeline(reading: Reading, shares: Attributions) -> go.Figure:
-    """Integrated gradients over the clip: what each moment of voice and face, and each word, adds.
+    """Integrated gradients over the clip: the contribution of each word and each moment of voice and face.
 
     Args:
         reading: of the same utterance.
         shares: `Lens.gradients(...)`. Blue pushes the sentiment up, red down; `shares.how` names the baselines.
     """
-    import plotly.graph_objects as go
-
     parts = shares.by_modality
     made = _stacked(
         reading,
@@ -101,18 +96,16 @@ def gradient_timeline(reading: Reading, shares: Attributions) -> go.Figure:
     for shape, value in zip(_words_drawn(made), by_word[np.isfinite(reading.words.start)], strict=False):
         shape.fillcolor = _signed(value / (limit or 1))
         shape.opacity = 1
-    made.update_yaxes(title_text="share (label's units)", row=1, col=1)
+    made.update_yaxes(title_text="attribution (label's units)", row=1, col=1)
     return made
 
 
-def pick(reading: Reading, layer: int | None, head: int | None) -> tuple[np.ndarray, str]:
-    """Cross-attention of one MM Block and head, or their means [F, K], and what it is in words.
+def select_attention(reading: Reading, layer: int | None, head: int | None) -> tuple[np.ndarray, str]:
+    """Cross-attention [F, K] of one MM Block and head, or its mean over them, and a caption that says which.
 
     Raises:
         DeepMLFError: no MM Block stands after that layer, or there is no such head.
     """
-    from ..errors import DeepMLFError
-
     weights = reading.get("cross_attention")  # [M, heads, F, K]
     where = []
     if layer is None:
@@ -132,9 +125,6 @@ def pick(reading: Reading, layer: int | None, head: int | None) -> tuple[np.ndar
 
 def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
     """Four rows with one time axis; the first is left empty for the caller."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
     made = make_subplots(
         rows=4,
         cols=1,
@@ -210,8 +200,6 @@ def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
 
 
 def _draw_words(made: go.Figure, reading: Reading) -> None:
-    import plotly.graph_objects as go
-
     words = reading.words
     known = np.isfinite(words.start)
     if known.any():

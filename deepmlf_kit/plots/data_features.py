@@ -1,31 +1,25 @@
-"""Ranges of a dataset's dimensions, so that constant and wild ones stand out, and what normalisation does."""
+"""Ranges of a dataset's feature dimensions, with constant and extreme ones marked, and the effect of normalisation."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from deepmlf_kit.data.inspect import DatasetReport
 
 from .style import COLOURS, GREY, figure
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
-
-    from deepmlf_kit.data.inspect import DatasetReport
-
-_ODD = "#d64577"
+_FLAGGED = "#d64577"
 
 
 def plot_ranges(report: DatasetReport, modality: str, most: int = 80) -> go.Figure:
-    """Each dimension's range in its own deviations: 1 to 99 percentile as a bar, smallest and largest as dots.
+    """Each dimension's range in its own standard deviations: 1st to 99th percentile as a bar, extremes as dots.
 
     Args:
         modality: `audio` or `vision`.
-        most: at most so many dimensions are drawn: those with a remark, then those that reach furthest.
+        most: largest number of dimensions to draw: those with a remark first, then those of the widest range.
     """
-    import plotly.graph_objects as go
-
     table = report.features.loc[modality]
     scale = table["std"].replace(0, np.nan) if "std" in table else None
     made = figure(
@@ -38,15 +32,15 @@ def plot_ranges(report: DatasetReport, modality: str, most: int = 80) -> go.Figu
         made.add_annotation(text="no dimension varies", showarrow=False, font_color=GREY)
         return made
     reach = ((table[["min", "max"]].sub(table["mean"], axis=0)).abs().max(axis=1) / scale).fillna(0)
-    chosen = table.assign(reach=reach, odd=table["remark"] != "").sort_values(
-        ["odd", "reach"], ascending=False
+    chosen = table.assign(reach=reach, flagged=table["remark"] != "").sort_values(
+        ["flagged", "reach"], ascending=False
     )[:most]
     chosen = table.loc[[name for name in table.index if name in set(chosen.index)]][::-1]
     scale = chosen["std"].replace(0, np.nan)
     part = {
         c: ((chosen[c] - chosen["mean"]) / scale).fillna(0) for c in ("min", "1 %", "median", "99 %", "max")
     }
-    colours = [_ODD if remark else COLOURS[modality] for remark in chosen["remark"]]
+    colours = [_FLAGGED if remark else COLOURS[modality] for remark in chosen["remark"]]
     labels = [str(name) for name in chosen.index]
     hover = np.stack(
         [
@@ -63,7 +57,7 @@ def plot_ranges(report: DatasetReport, modality: str, most: int = 80) -> go.Figu
             orientation="h",
             marker={"color": colours, "opacity": 0.75},
             customdata=hover,
-            hovertemplate="<b>%{y}</b><br>mean %{customdata[0]:.4g}, deviation %{customdata[1]:.4g}"
+            hovertemplate="<b>%{y}</b><br>mean %{customdata[0]:.4g}, standard deviation %{customdata[1]:.4g}"
             "<br>1 % %{customdata[3]:.4g}, median %{customdata[4]:.4g}, 99 % %{customdata[5]:.4g}"
             "<br>from %{customdata[2]:.4g} to %{customdata[6]:.4g}<br>remark: %{customdata[7]}<extra></extra>",
             showlegend=False,
@@ -85,9 +79,7 @@ def plot_ranges(report: DatasetReport, modality: str, most: int = 80) -> go.Figu
 
 
 def plot_normalization(table: pd.DataFrame, modality: str, normalize: str) -> go.Figure:
-    """Deviation of each dimension before and after `normalize=` (a `normalization_report`), largest first."""
-    import plotly.graph_objects as go
-
+    """Standard deviation of each dimension before and after `normalize=` (a `normalization_report`), largest first."""
     part = table.loc[modality]
     part = part[part["std"] > 0].sort_values("std", ascending=False)
     made = figure(

@@ -1,26 +1,20 @@
-"""How the labels of a dataset are spread, split by split."""
+"""Distribution of a dataset's labels, split by split."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import plotly.graph_objects as go
+
+from deepmlf_kit.data.inspect import DatasetReport
 
 from .style import SERIES, figure
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from deepmlf_kit.data.inspect import DatasetReport
-
 
 def plot_labels(report: DatasetReport) -> go.Figure:
-    """Share of each split's utterances in each bin of the label.
+    """Fraction of each split's utterances in each bin of the label.
 
-    Shares rather than counts, so that splits of different size compare; the count is on hover.
+    Fractions rather than counts, so that splits of different size compare; the count is on hover.
     """
-    import plotly.graph_objects as go
-
     made = figure(
         "Labels",
         "sentiment (the dataset's scale)",

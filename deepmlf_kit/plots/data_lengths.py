@@ -1,14 +1,12 @@
-"""How long the utterances of a dataset are: words, seconds (or frames) of voice and of face."""
+"""Lengths of a dataset's utterances: words, seconds (or frames) of voice and of face."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import plotly.graph_objects as go
+from datasets import DatasetDict
+from plotly.subplots import make_subplots
 
 from .style import COLOURS, SERIES, figure
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-    from datasets import DatasetDict
 
 
 def plot_lengths(dataset: DatasetDict) -> go.Figure:
@@ -16,9 +14,6 @@ def plot_lengths(dataset: DatasetDict) -> go.Figure:
 
     Voice and face are in seconds where the frames carry times, in frames where not. The mean is dashed.
     """
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
     timed = any(len(times) for part in dataset.values() for times in _column(part, "audio_times", 50))
     unit = "seconds" if timed else "frames"
     titles = ("Words", f"Voice ({unit})", f"Face ({unit})")

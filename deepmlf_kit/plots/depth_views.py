@@ -1,17 +1,13 @@
-"""By depth: gates, what each branch adds, how alike the fusion tokens are, and how the sentiment forms."""
+"""Views by depth: gates, contribution of each branch, similarity of fusion tokens, sentiment at each layer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
+from ..explain import Reading
 from .style import COLOURS, DIVERGING, LINE, figure
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from ..explain import Reading
 
 
 def gates_by_depth(reading: Reading) -> go.Figure:
@@ -23,9 +19,6 @@ def gates_by_depth(reading: Reading) -> go.Figure:
     A gate starts at its initial value (0.5 for a sigmoid) and moves little where training is short; the bars say
     what passes it. Large is not important: nothing says that a head reads the direction it points in.
     """
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
     gates = reading.seen.gates
     state = np.maximum(reading.get("state_norms"), 1e-9)  # [M, F]
     tokens = state.shape[1]
@@ -79,7 +72,7 @@ def gates_by_depth(reading: Reading) -> go.Figure:
 
 
 def sentiment_by_depth(reading: Reading) -> go.Figure:
-    """How the sentiment forms: every head read at every depth.
+    """Sentiment by depth: every head applied to the states after every layer.
 
     Args:
         reading: with `depth`.
@@ -87,8 +80,6 @@ def sentiment_by_depth(reading: Reading) -> go.Figure:
     The heads were trained on the last states only; read earlier, they show when an answer becomes readable, not
     what the model "thinks" there.
     """
-    import plotly.graph_objects as go
-
     fusion = reading.get("fusion_sentiment")  # [N + 1, F]
     depth = np.arange(len(fusion))
     made = figure(
@@ -145,13 +136,11 @@ def sentiment_by_depth(reading: Reading) -> go.Figure:
 
 
 def token_similarity(reading: Reading) -> go.Figure:
-    """How alike the fusion tokens' states are (cosine), at the depth that the slider chooses.
+    """Cosine similarity of the fusion tokens' states, at the depth that the slider chooses.
 
     Args:
         reading: with `depth`. Close to 1 everywhere: the tokens do the same thing, fewer would do.
     """
-    import plotly.graph_objects as go
-
     values = reading.get("token_similarity")  # [N + 1, F, F]
     names = ["input", *(f"layer {i}" for i in range(len(values) - 1))]
     off = ~np.eye(values.shape[1], dtype=bool)

@@ -1,17 +1,12 @@
-"""Effects: what moved the prediction when it was taken out, alone and beside attention."""
+"""Effects of ablations on the prediction, alone and beside attention."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import plotly.graph_objects as go
 
+from ..explain import AttentionVsEffect, Effects
 from .style import COLOURS, GREY, LINE, figure
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from ..explain import AttentionVsEffect, Effects
 
 _THINGS = {
     "modalities": "modality",
@@ -24,14 +19,12 @@ UP, DOWN = "#2f80ed", "#d64550"
 
 
 def effect_bars(effects: Effects) -> go.Figure:
-    """How far the prediction moves when each thing is taken out, in the order of the utterance or the model.
+    """Change of the prediction when each part is ablated, in the order of the utterance or the model.
 
     Args:
         effects: `Lens.effects(...)`. Blue pushed the sentiment up, red pushed it down; whiskers are the spread
             over draws where something was resampled.
     """
-    import plotly.graph_objects as go
-
     value = effects.effect
     made = figure(
         f"What each {_THINGS[effects.of]} does to the prediction ({effects.prediction:+.2f})",
@@ -58,14 +51,12 @@ def effect_bars(effects: Effects) -> go.Figure:
 
 
 def attention_effect(found: AttentionVsEffect) -> go.Figure:
-    """Attention beside effect, one dot a word or stretch of time, with their rank correlation.
+    """Attention against effect, one dot per word or stretch of time, with their rank correlation.
 
     Args:
-        found: `Lens.compare(...)`. Dots on a rising line: attention tells what matters. A cloud: do not take
-            the map for an explanation.
+        found: `Lens.compare(...)`. Dots on a rising line: attention shows what matters. A cloud: do not
+            take the map for an explanation.
     """
-    import plotly.graph_objects as go
-
     if np.isnan(found.rank_correlation):
         verdict = "one of them does not vary"
     else:

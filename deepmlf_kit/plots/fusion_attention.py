@@ -1,16 +1,15 @@
-"""Where in an utterance the fusion tokens listen and look: attention over time, one map a fusion layer."""
+"""Where in an utterance the fusion tokens listen and look: attention over time, one map per fusion layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
-from .style import COLOURS, SEQUENTIAL, figure
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+from .style import COLOURS, SEQUENTIAL, figure, template
 
 
 def fusion_attention(
@@ -21,7 +20,7 @@ def fusion_attention(
     title: str = "What the fusion tokens attend to",
     axis: str = "time (seconds)",
 ) -> go.Figure:
-    """Maps fusion token x time, one a fusion layer, above the clip's own tracks on the same time axis.
+    """Maps fusion token x time, one per fusion layer, above the clip's own tracks on the same time axis.
 
     Args:
         attention: fusion layer -> weights [F, K] (mean over heads); each row sums to 1.
@@ -30,11 +29,6 @@ def fusion_attention(
         tracks: name -> (seconds [n], values [n]), e.g. loudness and smile; each is drawn scaled to its own range.
         axis: title of the time axis, where `times` are not seconds.
     """
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    from .style import template
-
     layers = sorted(attention)
     rows = len(layers) + 1
     known = ~np.isnan(times)

@@ -1,6 +1,6 @@
 """Curves that grow while a training runs, in the output of one notebook cell.
 
-Where it stands: around a call of `train` or `pretrain_av`, which knows nothing of it: a thread reads the run's
+It wraps a call of `train` or `pretrain_av`, which is not aware of it: a thread reads the run's
 `metrics.jsonl`, which is replaced whole after each epoch, and redraws `validation_errors`.
 """
 
@@ -10,13 +10,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import plotly.graph_objects as go
+from IPython.display import display
+
+from ..errors import DeepMLFError
+from ..training import Run
 from .style import GREY, figure
 from .training_curves import validation_errors
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 _PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -30,10 +32,8 @@ def live_curves(folder: str | Path, every: float = 1.0) -> Iterator[None]:
 
     Args:
         folder: the run's folder, the same as `out` of the training; it need not exist yet.
-        every: seconds between two looks at it.
+        every: seconds between two reads.
     """
-    from IPython.display import display
-
     folder = Path(folder)
     handle = display(_bundle(_waiting()), raw=True, display_id=True)
     stop = threading.Event()
@@ -55,9 +55,6 @@ def live_curves(folder: str | Path, every: float = 1.0) -> Iterator[None]:
 
 def _redraw(folder: Path, handle: Any, drawn: tuple[int, bool] | None) -> tuple[int, bool] | None:
     """Draw where there is something new; (epochs, whether the best one is known) of what is drawn now."""
-    from ..errors import DeepMLFError
-    from ..training import Run
-
     try:
         run = Run.open(folder)
     except DeepMLFError:  # not begun, or just being written

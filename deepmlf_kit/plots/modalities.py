@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
 
 from .style import COLOURS, SERIES, figure
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 
 def modality_errors(errors: Mapping[str, tuple[float, float | None]], split: str = "test") -> go.Figure:
     """Bars of mean absolute error.
 
     Args:
-        errors: for each model its error and, over several seeds, the deviation of it (else None).
-        split: on which split.
+        errors: for each model its error and, over several seeds, its standard deviation (else None).
+        split: name of the split.
     """
-    import plotly.graph_objects as go
-
     fig = figure(
         "Error by modality",
         f"mean absolute error on the {split} split (units of the label; lower is better)",

@@ -1,16 +1,15 @@
-"""Predicted against true sentiment: one dot an utterance; of models of classes, a table of how often each is said."""
+"""Predicted against true sentiment: one dot per utterance; of models of classes, a table of how often each is said."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 
 from .style import COLOURS, SEQUENTIAL, SERIES, figure
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 
 def predicted_vs_true(
@@ -26,9 +25,6 @@ def predicted_vs_true(
         texts: the words of each utterance, shown on hover.
         groups: a name for each utterance; groups are drawn in colours of their own and can be switched off.
     """
-    import numpy as np
-    import plotly.graph_objects as go
-
     table = predictions.reset_index(drop=True)
     limit = float(np.ceil(max(1.0, table["label"].abs().max(), table["prediction"].abs().max())))
     fig = figure(

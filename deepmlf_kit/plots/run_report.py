@@ -1,6 +1,6 @@
 """The report of a run: one HTML file that works offline, with everything worth a first look.
 
-Stands after training: `write_report` reads run folders and a dataset, draws with `plots` and writes a page that
+`write_report` reads run folders and a dataset, draws with `plots` and writes a page that
 carries its own scripts.
 """
 
@@ -9,22 +9,25 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.labels import class_names, probability_columns
+from ..data.schema import recipe_of
 from ..errors import DeepMLFError
+from ..explain import Reading
+from ..features.recipe import FeatureRecipe, feature_names
 from ..rendering.html_page import figure_html, page
-from ..training.metrics import HEADINGS
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ..explain import Reading
-    from ..training import Run
+from ..training import Run
+from ..training.driver import open_dataset
+from ..training.metric_table import metric_table
+from .fusion_attention import fusion_attention
+from .modalities import modality_errors
+from .predictions import confusion_matrix, predicted_vs_true
+from .training_curves import training_losses, validation_errors
 
 #: Tracks drawn under the attention maps where the dataset's features have these names.
 _TRACKS = {
@@ -64,8 +67,6 @@ def write_report(
     Raises:
         DeepMLFError: the run is not finished, or its dataset or the utterance cannot be found.
     """
-    from ..training.driver import open_dataset
-
     if not run.finished:
         raise DeepMLFError(f"The run {run.path} is not finished: run the same training again, it goes on.")
     where = dataset if dataset is not None else run.info["dataset"]["path"]
@@ -74,10 +75,8 @@ def write_report(
     data, _ = open_dataset(where)
     split = "test" if "test" in data else "valid"
     rows = rows or {run.path.name: run.metrics}
-    parts = [_metrics_table(rows, split)]
+    parts = _metrics_part(rows, split)
     if len(rows) > 1 and all("MAE" in metrics for metrics in rows.values()):
-        from .modalities import modality_errors
-
         parts.append(
             figure_html(modality_errors({name: (m["MAE"], None) for name, m in rows.items()}, split))
         )
@@ -108,8 +107,6 @@ def choose_utterance(run: Run) -> str:
 
 
 def _training_part(run: Run) -> list[str]:
-    from .training_curves import training_losses, validation_errors
-
     seconds = run.info.get("seconds", 0)
     parameters = run.info["parameters"]
     text = (
@@ -127,8 +124,6 @@ def _training_part(run: Run) -> list[str]:
 
 
 def _predictions_part(run: Run, split: Dataset) -> list[str]:
-    from .predictions import confusion_matrix, predicted_vs_true
-
     table = run.predictions()
     if classes := run.preset.heads.classes:
         return [
@@ -160,7 +155,6 @@ def _attention_part(
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> list[str]:
     from ..explain import Lens
-    from .fusion_attention import fusion_attention
 
     wanted = utterance or choose_utterance(run)
     ids = list(split["id"])
@@ -209,11 +203,7 @@ def _said(reading: Reading, label: float) -> dict[str, str]:
 
 def _tracks(row: Mapping[str, Any], split: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Loudness, smile and brows of an utterance, where the dataset's recipe names its features."""
-    from ..data.schema import recipe_of
-
     try:
-        from ..features.recipe import FeatureRecipe, feature_names
-
         recipe = recipe_of(split)
         known = {k: v for k, v in recipe.items() if k in FeatureRecipe.__dataclass_fields__}
         names = dict(zip(("audio", "vision"), feature_names(FeatureRecipe(**known)), strict=True))
@@ -231,29 +221,11 @@ def _tracks(row: Mapping[str, Any], split: Dataset) -> dict[str, tuple[np.ndarra
     return tracks
 
 
-def _metrics_table(rows: Mapping[str, Mapping[str, float]], split: str) -> str:
-    first = next(iter(rows.values()))
-    names = [name for name in HEADINGS if name in first]
-    best = {
-        name: (max if HEADINGS[name][1] else min)(metrics[name] for metrics in rows.values())
-        for name in names
-    }
-    head = "".join(f"<th>{html.escape(HEADINGS[name][0])}</th>" for name in names)
-    body = ""
-    for title, metrics in rows.items():
-        cells = "".join(
-            f"<td>{'<b>' if metrics[n] == best[n] and len(rows) > 1 else ''}{metrics[n]:.3f}</td>"
-            for n in names
-        )
-        body += f"<tr><th scope='row'>{html.escape(title)}</th>{cells}</tr>"
+def _metrics_part(rows: Mapping[str, Mapping[str, float]], split: str) -> list[str]:
     note = "Shares: higher is better."
-    if "MAE" in names:
+    if any("MAE" in metrics for metrics in rows.values()):
         note = "MAE: mean absolute error, lower is better; all others are shares or correlations, higher is better."
-    return (
-        f"<h2>Results on the {split} split</h2>"
-        f"<p>{note}</p>"
-        f"<div class='scroll'><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return [f"<h2>Results on the {split} split</h2>", f"<p>{note}</p>", metric_table(rows).html()]
 
 
 def _about(run: Run) -> str:

@@ -1,17 +1,13 @@
-"""A whole split: which tokens specialise, whether predictions are calibrated, what is confused, where it fails."""
+"""Views of a whole split: specialisation of tokens, calibration, confusion, worst errors."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import plotly.graph_objects as go
 
+from ..errors import DeepMLFError
+from ..explain import Survey
 from .style import COLOURS, GREY, LINE, SEQUENTIAL, figure
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from ..explain import Survey
 
 
 def specialisation(survey: Survey) -> go.Figure:
@@ -21,10 +17,6 @@ def specialisation(survey: Survey) -> go.Figure:
         survey: `Lens.survey()`. A token that moves most for the voice lives on the voice; where all rows look
             alike, the tokens do not specialise.
     """
-    import plotly.graph_objects as go
-
-    from ..errors import DeepMLFError
-
     if survey.specialisation is None:
         raise DeepMLFError("This survey left the specialisation out: make one with specialise=True.")
     made = figure(
@@ -63,8 +55,6 @@ def calibration(survey: Survey, bins: int = 8) -> go.Figure:
     On the diagonal, a prediction means what it says; a flatter line is a model that exaggerates, a steeper one
     a model that is too careful.
     """
-    import plotly.graph_objects as go
-
     table = _labelled(survey).sort_values("prediction")
     groups = [g for g in np.array_split(np.arange(len(table)), min(bins, max(len(table) // 3, 1))) if len(g)]
     predicted = np.array([table["prediction"].iloc[g].mean() for g in groups])
@@ -112,10 +102,6 @@ def confusion(survey: Survey, classes: int = 7) -> go.Figure:
         classes: 7 (each whole number from -3 to 3, on a scale of 1 thirds of it), 5, or 3 (negative, neutral,
             positive).
     """
-    import plotly.graph_objects as go
-
-    from ..errors import DeepMLFError
-
     if classes not in (3, 5, 7):
         raise DeepMLFError(f"classes={classes} is not known: choose 3, 5 or 7.")
     half = classes // 2
@@ -172,8 +158,6 @@ def worst_errors(survey: Survey, count: int = 12) -> go.Figure:
         survey: of a split with labels.
         count: how many.
     """
-    import plotly.graph_objects as go
-
     worst = survey.worst(count).iloc[::-1]
     names = [f"{_short(text)}  [{index}]" for text, index in zip(worst["text"], worst["index"], strict=True)]
     made = figure(
@@ -210,11 +194,9 @@ def worst_errors(survey: Survey, count: int = 12) -> go.Figure:
 
 
 def _labelled(survey: Survey):
-    from ..errors import DeepMLFError
-
     table = survey.table.dropna(subset=["label"])
     if not len(table):
-        raise DeepMLFError("No utterance of this split has a label: this picture needs them.")
+        raise DeepMLFError("No utterance of this split has a label: this figure needs them.")
     return table
 
 

@@ -1,16 +1,15 @@
-"""One look for every figure of the kit: readable on a light and on a dark page.
+"""The shared style of every figure: readable on a light and on a dark page.
 
-Where it stands: every module of `plots` makes its figures through `figure`. Paper is transparent and text and
+Every module of `plots` makes its figures through `figure`. The paper is transparent and text and
 axes are a mid grey, so that a figure takes on the page's background; a modality has the same colour everywhere.
 """
 
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+import plotly.graph_objects as go
 
 #: One colour a stream, in every figure (those of the model's drawing, readable on white and on black).
 COLOURS = {
@@ -41,8 +40,6 @@ DIVERGING = [
 
 def template() -> Any:
     """The plotly template of all figures: transparent paper, mid-grey text and axes."""
-    import plotly.graph_objects as go
-
     axis = {
         "gridcolor": GRID,
         "zerolinecolor": LINE,
@@ -69,7 +66,7 @@ def template() -> Any:
 
 
 def figure(title: str, x: str = "", y: str = "", *, subtitle: str = "", height: int = 420) -> go.Figure:
-    """An empty figure in the kit's look.
+    """An empty figure in the shared style.
 
     Args:
         title: what the figure shows.
@@ -77,8 +74,6 @@ def figure(title: str, x: str = "", y: str = "", *, subtitle: str = "", height: 
         subtitle: how to read it, in a sentence; broken into lines where it is long.
         height: pixels.
     """
-    import plotly.graph_objects as go
-
     made = go.Figure(layout={"template": template(), "height": height})
     head: dict[str, Any] = {"text": title}
     if subtitle:

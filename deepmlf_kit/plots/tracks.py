@@ -1,6 +1,6 @@
 """Tracks: the few curves of a voice and a face that a person can read, out of all dimensions of a frame.
 
-Where it stands: under the timelines of `clip_views` and of the explorer.
+Drawn under the timelines of `clip_views` and of the explorer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..features.recipe import FeatureRecipe, feature_names
 from .style import COLOURS, SERIES
 
 NAMED: dict[str, dict[str, Any]] = {
@@ -89,8 +90,6 @@ def tracks_of(row: Mapping[str, Any], modality: str, times: np.ndarray | None = 
 
 def _names(row: Mapping[str, Any], modality: str) -> list[str]:
     """Names of a modality's dimensions, from the row's recipe; empty where it does not say."""
-    from ..features.recipe import FeatureRecipe, feature_names
-
     try:
         values = json.loads(row.get("recipe") or "{}")
         if modality not in values:

@@ -1,15 +1,11 @@
-"""How a training went: losses and validation errors by epoch, with the epoch that was kept."""
+"""Training curves: losses and validation errors by epoch, with the best epoch marked."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import plotly.graph_objects as go
 
+from ..training import Run
 from .style import COLOURS, figure
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from ..training import Run
 
 _TERMS = {
     "train_loss_task": ("task", "task"),
@@ -60,8 +56,6 @@ def _kept(run: Run) -> str:
 
 
 def _curves(run: Run, lines: dict[str, tuple[str, str]], title: str, y: str, subtitle: str) -> go.Figure:
-    import plotly.graph_objects as go
-
     history = run.history()
     fig = figure(title, "epoch", y, subtitle=subtitle, height=380)
     epochs = [row["epoch"] for row in history]

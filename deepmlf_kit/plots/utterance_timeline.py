@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from .style import COLOURS, GREY, LINE, SERIES, figure
 from .tracks import NAMED, TRACK_COLOURS
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 
 def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None = None) -> go.Figure:
     """Timeline of one row of a dataset.
 
     Args:
-        row: a row of the schema (any format). Without frame times, the axis counts frames as share of the
-            utterance.
+        row: a row of the schema (any format). Without frame times, the axis is the position in the
+            utterance, 0 to 1.
         names: names of the dimensions, `data.inspect.dimension_names(dataset)`. Features without names are drawn by
             their largest principal components.
 
@@ -27,9 +26,6 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
         Three tracks with a shared axis: words at their times; voice (loudness, and pitch in semitones on the
         right where it is voiced); face (smile, brows, ...), with gaps where no face was found.
     """
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
     names = names or {}
     audio, vision = (np.asarray(row[m], float) for m in ("audio", "vision"))
     audio, audio_times, timed_audio = _with_times(audio, row["audio_times"])
@@ -53,7 +49,7 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
         specs=[[{}], [{"secondary_y": True}], [{}]],
     )
     made.update_layout(base.layout)
-    _draw_words(made, [dict(word) for word in row["words"]], timed, go)
+    _draw_words(made, [dict(word) for word in row["words"]], timed)
     voice = _curves(audio, names.get("audio"), NAMED["audio"], "voice")
     for number, (name, values) in enumerate(voice.items()):
         right = name == "pitch"
@@ -145,7 +141,7 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
     return made
 
 
-def _draw_words(made: go.Figure, words: list[dict[str, Any]], timed: bool, go: Any) -> None:
+def _draw_words(made: go.Figure, words: list[dict[str, Any]], timed: bool) -> None:
     """Each word as a block from its start to its end; every second one lower, so that short ones keep their room."""
     if not words or not timed:
         made.add_trace(go.Scatter(x=[None], y=[None], showlegend=False), row=1, col=1)

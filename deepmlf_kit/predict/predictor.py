@@ -11,17 +11,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from ..errors import DeepMLFError
-
-if TYPE_CHECKING:
-    from ..features.cache import FeatureCache
-    from ..features.clip import ClipFeatures, Progress
-    from ..features.recipe import FeatureRecipe
-    from ..training import Run
+from ..features.cache import FeatureCache
+from ..features.clip import ClipFeatures, Progress, extract_clip
+from ..features.recipe import FeatureRecipe, RecipeError
+from ..training import Run
 
 #: The checkpoint that the kit brings along: the embedded LM, trained on the synthetic sample set.
 BUNDLED = Path(__file__).parents[1] / "assets" / "demo"
@@ -74,10 +73,6 @@ class Predictor:
     """
 
     def __init__(self, run: Run | str | Path | None = None, device: str | None = None) -> None:
-        import torch
-
-        from ..training import Run
-
         if run is None and not BUNDLED.is_dir():
             raise DeepMLFError(
                 "No checkpoint was named and this installation brings none along: train one with `deepmlf demo` and "
@@ -108,8 +103,6 @@ class Predictor:
         Raises:
             DeepMLFError: the model was trained on features that the kit cannot extract (such as a pickle's).
         """
-        from ..features.recipe import FeatureRecipe, RecipeError
-
         stored = self.run.info["preprocessing"].get("recipe")
         try:
             if not stored:
@@ -144,8 +137,6 @@ class Predictor:
         Raises:
             ClipError, FaceModelMissing, SpeechModelMissing: see `extract_clip`.
         """
-        from ..features.clip import extract_clip
-
         features = extract_clip(
             path, self.recipe, text=text, face_model=face_model, progress=progress, cache=cache
         )
@@ -206,8 +197,6 @@ class Predictor:
         Returns:
             `task`, `text`, `av` [B] and `fusion` [B, F].
         """
-        import torch
-
         batch = {
             name: tensor.to(self.device) for name, tensor in self.collator(rows).items() if name != "labels"
         }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from .tables import Table
 
 
 def page(title: str, lead: str, parts: Sequence[str]) -> str:
@@ -18,8 +20,6 @@ def page(title: str, lead: str, parts: Sequence[str]) -> str:
         lead: HTML of the line under the title.
         parts: HTML, in order.
     """
-    from plotly.offline import get_plotlyjs
-
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -49,22 +49,12 @@ def figure_html(fig: go.Figure) -> str:
 
 def table_html(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table for a page's parts; the first column holds names. Cells are plain text."""
-    head = "".join(f"<th scope='col'>{html.escape(str(name))}</th>" for name in header)
-    body = "".join(
-        f"<tr><th scope='row'>{html.escape(str(row[0]))}</th>"
-        + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return Table(header, rows).html()
 
 
 def table_markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """The same table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines
-    )
+    return Table(header, rows).markdown()
 
 
 _STYLE = """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from ..rendering.html_page import table_markdown
+from ..rendering.tables import Table
 from .metrics import HEADINGS
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def model_card(run: Run) -> str:
             else ""
         ),
         "## How well it does",
-        table_markdown(["best checkpoint", "test"], rows).rstrip(),
+        Table(["best checkpoint", "test"], rows).markdown().rstrip(),
         "## How to use it",
         "```python\nfrom deepmlf_kit import Predictor\n\nPredictor('RUN_FOLDER').clip('clip.mp4')\n```\n"
         "Run it again: `deepmlf rerun RUN_FOLDER`.",

@@ -1,9 +1,9 @@
 """The explorer: pick an utterance, look at it layer by layer, change its words, switch a modality off.
 
-Where it stands: over `explain.Lens`, in JupyterLab, Jupyter Notebook and VS Code (it is an ipywidget, made with
-anywidget). Python measures an utterance once; every change of layer, head, token or view is then drawn in the
-browser from numbers that are there already (`explorer.js`). `export_html` writes the same explorer as one file
-that needs no Python and no network.
+Built on `explain.Lens`, for JupyterLab, Jupyter Notebook and VS Code (it is an ipywidget, made with anywidget).
+Python measures an utterance once; every change of layer, head, token or view is then drawn in the browser from
+numbers that are there already (`explorer.js`). `export_html` writes the same explorer as one file that needs no
+Python and no network.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import anywidget
 import numpy as np
 import traitlets
+from plotly.offline import get_plotlyjs
 
 from ..errors import DeepMLFError
 from ..explain.causes import HOWS
@@ -33,8 +34,6 @@ MODALITIES = ("words", "voice", "face")
 @lru_cache(maxsize=1)
 def _plotly_js() -> str:
     """plotly.js as an expression that gives it, whatever module system the page has."""
-    from plotly.offline import get_plotlyjs
-
     return (
         "const Plotly = (() => { const module = { exports: {} }; const exports = module.exports; "
         "const define = undefined;\n" + get_plotlyjs() + "\nreturn module.exports; })();\n"
@@ -63,7 +62,7 @@ class Explorer(anywidget.AnyWidget):
         text: its words; changing them reads the utterance again.
         without: modalities switched off, of `words`, `voice`, `face`.
         view: one of `VIEWS`. layer, head, lm_layer, lm_head: -1 for the mean; layer counts MM Blocks.
-        token: the fusion token. effects_of: what is taken out in the view `effects`.
+        token: the fusion token. effects_of: what is ablated in the view `effects`.
 
     Raises:
         DeepMLFError: as `Lens`; a view, modality or utterance that does not exist.
@@ -195,7 +194,7 @@ class Explorer(anywidget.AnyWidget):
                 "recorded": plain(self._recorded),
                 "clip": {"type": self._clip_type} if self._clip_type else None,
             }
-            with self.hold_sync():  # one message: the picture never mixes two utterances
+            with self.hold_sync():  # one message: the view never mixes two utterances
                 self.effects = {}
                 self.cross, self.self_attention = cross, own
                 self.payload = values
@@ -224,7 +223,7 @@ class Explorer(anywidget.AnyWidget):
         """Write the explorer as one HTML file that works without Python and without a network.
 
         Words are fixed there (changing them needs the model); switching modalities off shows the prediction
-        measured beforehand, the pictures stay those of the utterance as recorded.
+        measured beforehand, the plots stay those of the utterance as recorded.
 
         Args:
             path: of the file; about 5 MB, and 0.1 to 3 MB for each utterance, more with clips.

@@ -1,7 +1,7 @@
-"""What the explorer's front end is given of one utterance: plain values for JSON, and weights as bytes.
+"""The data of one utterance that the explorer's front end receives: JSON values, and weights as bytes.
 
-Where it stands: between `explain.Reading` and `explorer.js`. Attention at 24 layers x 16 heads x 20 tokens x 70
-positions is 537,600 numbers; they go as uint16 shares of the largest, 1.1 MB, and every slice of them is then
+Between `explain.Reading` and `explorer.js`. Attention at 24 layers x 16 heads x 20 tokens x 70
+positions is 537,600 numbers; they go as uint16 fractions of the largest, 1.1 MB, and every slice of them is then
 drawn without asking again.
 """
 
@@ -22,7 +22,7 @@ LARGEST_CLIP = 40_000_000  # bytes that are sent to the browser
 
 
 def pack(weights: np.ndarray) -> tuple[bytes, float]:
-    """Non-negative weights as uint16 shares of the largest, and the largest."""
+    """Non-negative weights as uint16 fractions of the largest, and the largest."""
     top = float(weights.max()) if weights.size else 0.0
     if top <= 0:
         return np.zeros(weights.shape, np.uint16).tobytes(), 1.0
@@ -30,7 +30,7 @@ def pack(weights: np.ndarray) -> tuple[bytes, float]:
 
 
 def payload_of(reading: Reading, scale: float = 3.0) -> tuple[dict[str, Any], bytes, bytes]:
-    """A reading as the front end takes it: values for JSON, cross-attention and self-attention to words as bytes.
+    """The front end's form of a reading: JSON values, cross-attention and self-attention to words as bytes.
 
     Args:
         reading: with all measures.
@@ -102,7 +102,7 @@ def clip_of(row: Any, most: int = LARGEST_CLIP) -> tuple[bytes, str] | None:
 
 
 def plain(values: Any) -> Any:
-    """Numbers as JSON takes them: four decimals, None for what is not finite."""
+    """JSON-ready numbers: four decimals, None for what is not finite."""
     array = np.asarray(values, np.float64)
     if array.ndim == 0:
         return round(float(array), 4) if np.isfinite(array) else None

@@ -14,8 +14,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..errors import DeepMLFError
-from ..training.processes import processes
+from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.training.processes import processes
+
 from .packing import Blocks
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ..errors import DeepMLFError
+from deepmlf_kit.errors import DeepMLFError
 
 TEXT_COLUMNS = ("utterance", "text", "raw_text", "sentence", "review", "content")
 """Names (lower case) of the column that is read from a table, the first that is there."""

@@ -10,8 +10,9 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ..errors import DeepMLFError
-from ..training.processes import processes
+from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.training.processes import processes
+
 from . import card, packing, perplexity
 from .corpora import Document, read_documents
 from .pretrain import Schedule, Shape, build_model, pretrain

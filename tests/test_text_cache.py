@@ -12,7 +12,8 @@ import torch
 from tiny_lms import tiny_batch, tiny_lm, tiny_model
 from transformers import DynamicCache
 
-from deepmlf_kit import DeepMLFModel, text_store
+from deepmlf_kit import DeepMLFModel
+from deepmlf_kit.model import text_cache
 from deepmlf_kit.model.text_cache import TextStates, fingerprint
 
 CPU = torch.device("cpu")
@@ -59,7 +60,7 @@ def test_states_of_autocast_are_not_read_without_it_and_the_other_way_round(tmp_
 
 
 def test_states_come_back_as_they_were_in_each_parts_own_dtype_and_shape(tmp_path):
-    file = text_store.open_text_store(tmp_path, tiny_lm(), 2).file(CPU)
+    file = text_cache.open_text_store(tmp_path, tiny_lm(), 2).file(CPU)
     cache = DynamicCache()
     for layer, dtype in enumerate((torch.float16, torch.bfloat16)):
         cache.update(torch.randn(1, 3, 4, 5).to(dtype), torch.randn(1, 3, 4, 7).to(dtype), layer)
@@ -223,7 +224,7 @@ def test_states_that_a_live_process_uses_stay_and_all_processes_share_one_budget
     script = (
         "import sys; sys.path[:0] = sys.argv[1:3]\n"
         "from pathlib import Path\n"
-        "from test_text_store import fill, files_of\n"
+        "from test_text_cache import fill, files_of\n"
         "model, _ = fill(Path(sys.argv[3]), float(sys.argv[4]), seed=1)\n"
         "print(model._text_store.file(model.device).path, flush=True)\n"
         "input()\n"
@@ -257,7 +258,7 @@ def test_half_of_the_free_disk_is_left_by_all_stores_together(tmp_path, monkeypa
         def free(self):
             return disk - taken(folder)
 
-    monkeypatch.setattr(text_store.shutil, "disk_usage", lambda _: Usage())
+    monkeypatch.setattr(text_cache.shutil, "disk_usage", lambda _: Usage())
     models = [fill(folder, seed=seed) for seed in (1, 2, 3, 4)]
     assert size < taken(folder) <= disk / 2
     for seed, (_, found) in zip((1, 2, 3, 4), models, strict=True):
@@ -271,7 +272,7 @@ import sys; sys.path[:0] = sys.argv[1:3]
 import resource
 import torch
 from pathlib import Path
-from test_text_store import BATCH, fill, predict, taken, tiny_model
+from test_text_cache import BATCH, fill, predict, taken, tiny_model
 expected = predict(tiny_model())
 bytes = 7_000  # no file grows beyond this, as if the disk were full
 resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, bytes))

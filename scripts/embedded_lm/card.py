@@ -119,7 +119,7 @@ a pretrained model of ordinary size; for results, take `gpt2` or larger.
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from deepmlf_kit.embedded_lm import EMBEDDED_LM
+from deepmlf_kit.model.lm_loading import EMBEDDED_LM
 
 model = AutoModelForCausalLM.from_pretrained(EMBEDDED_LM)
 tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_LM)

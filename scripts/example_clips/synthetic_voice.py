@@ -1,8 +1,7 @@
-"""Sound from voice features: the voice of the app's example clips.
+"""Sound synthesized from voice features: the voice of the app's example clips.
 
-Where it stands: `examples.py` turns the sample set's eGeMAPS tracks into sound with a source and three
-resonances, the simplest model of a voice (Fant, "Acoustic Theory of Speech Production", 1960): pulses at the
-pitch, noise where unvoiced, filtered at the formants. It hums like a voice and says no words.
+A source-filter model with three formants (Fant, "Acoustic Theory of Speech Production", 1960) follows the sample
+set's eGeMAPS tracks: pulses at the pitch, noise where unvoiced, filtered at the formants. It says no words.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import lfilter
 
-from ..features.audio_egemaps import AUDIO_NAMES, RATE, STEP
+from deepmlf_kit.features.audio_egemaps import AUDIO_NAMES, RATE, STEP
 
 _COLUMN = {name.split("_sma3")[0]: number for number, name in enumerate(AUDIO_NAMES)}
 _HOP = round(STEP * RATE)

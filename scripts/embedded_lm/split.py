@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import DeepMLFError
+from deepmlf_kit.errors import DeepMLFError
+
 from .corpora import Document, clean, decode
 
 SHARED_WORDS = 8  # a line that shares this many words in a row with a probe sentence is dropped

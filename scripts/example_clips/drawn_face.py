@@ -1,8 +1,7 @@
-"""A face drawn from blendshapes: the pictures of the app's example clips.
+"""A face drawn from blendshapes: the frames of the app's example clips.
 
-Where it stands: `examples.py` draws one picture for each row of the sample set's face features, so that the app
-has something to show without a camera. The face is a shaded drawing, of nobody; MediaPipe finds it as it finds
-a photograph.
+`make.py` draws one frame for each row of the sample set's face features. The face is a shaded drawing, of nobody;
+MediaPipe finds it as it finds a photograph.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from ..features.vision_blendshapes import VISION_NAMES
+from deepmlf_kit.features.vision_blendshapes import VISION_NAMES
 
 _COLUMN = {name: number for number, name in enumerate(VISION_NAMES)}
 _SCALE = 2  # drawn larger and scaled down, for smooth edges
@@ -24,7 +23,7 @@ def draw_face(row: np.ndarray, size: int = 320) -> np.ndarray:
 
     Args:
         row: [58] blendshapes and head pose (`features.vision_blendshapes.VISION_NAMES`).
-        size: pixels of the square picture.
+        size: pixels of the square frame.
 
     Returns:
         [size, size, 3] uint8 RGB.
@@ -33,7 +32,7 @@ def draw_face(row: np.ndarray, size: int = 320) -> np.ndarray:
 
 
 class _Drawing:
-    """One picture. Lengths are in units of half the face's height; the origin lies between the eyes."""
+    """One frame. Lengths are in units of half the face's height; the origin lies between the eyes."""
 
     def __init__(self, row: np.ndarray, pixels: int) -> None:
         self.row, self.pixels = row, pixels
