@@ -19,11 +19,8 @@ from ..model.deepmlf import DeepMLFModel
 from .capturing import score_of, to_device
 
 MODALITIES = ("words", "voice", "face")
-_KEYS = {
-    "words": ("input_ids", "attention_mask"),
-    "voice": ("audio", "audio_mask", "audio_spans"),
-    "face": ("vision", "vision_mask", "vision_spans"),
-}
+#: Columns of a row that belong to a modality.
+_COLUMNS = {"words": ("text",), "voice": ("audio", "audio_times"), "face": ("vision", "vision_times")}
 
 
 @dataclass
@@ -118,11 +115,15 @@ def survey(
             output = model(**batch)
             tokens = score_of(output.fusion_prediction, classes)  # [B, F]
             moved = []
-            if replaced_by is not None:
-                donors = [rows[int(i)] for i in replaced_by[start : start + len(some)]]
-                given = to_device(collate(donors), model)
+            donors = (
+                [] if replaced_by is None else [rows[int(i)] for i in replaced_by[start : start + len(some)]]
+            )
             for modality in MODALITIES if specialise else ():
-                other = {**batch, **{key: given[key] for key in _KEYS[modality] if key in given}}
+                mixed = [
+                    {**row, **{name: donor[name] for name in _COLUMNS[modality] if name in donor}}
+                    for row, donor in zip(some, donors, strict=True)
+                ]
+                other = to_device(collate(mixed), model)
                 moved.append((score_of(model(**other).fusion_prediction, classes) - tokens).abs())
         if moved:
             changes.append(torch.stack(moved, dim=-1).float().cpu().numpy())  # [B, F, 3]
