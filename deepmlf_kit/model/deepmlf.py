@@ -147,10 +147,6 @@ class DeepMLFModel(PreTrainedModel):
             self.av_encoder.eval()
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What pickle and copy take: all but the text store, whose file stays with this model."""
-        return super().__getstate__() | {"_text_store": None}
-
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The LM's tokenizer, padding on the right."""
