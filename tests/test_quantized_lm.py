@@ -2,6 +2,8 @@
 
 import copy
 import importlib.util
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -67,6 +69,23 @@ def test_states_and_gradients_are_those_of_the_dequantized_weights(bits, ffw, te
     assert gradients.keys() == wanted.keys()
     found, wanted = (torch.cat([g[n].flatten() for n in sorted(g)]) for g in (gradients, wanted))
     assert distance(found, wanted) < GRADIENTS_CLOSE
+
+
+@pytest.mark.slow
+@needs_bitsandbytes
+@pytest.mark.parametrize("bits", [8, 4])
+def test_several_threads_may_ask_a_quantized_lm_and_copies_of_it(bits):
+    model, batch = DeepMLFModel(tiny_config(lm="embedded", lm_bits=bits)).eval(), tiny_batch()
+
+    @torch.no_grad()
+    def answer(asked):
+        return asked(**batch).prediction
+
+    expected = answer(model)
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(answer, [model, model, *copies]))
+    assert all(torch.equal(prediction, expected) for prediction in found)
 
 
 @pytest.mark.slow

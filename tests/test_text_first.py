@@ -163,7 +163,7 @@ def test_texts_kept_before_the_lm_was_trained_are_not_used(tmp_path):
     store = model.keep_text_states(tmp_path)
     with torch.no_grad():
         before = model(**batch).prediction
-    assert len(store) == 3
+    assert kept(store) == 3
     adapt(model.language.lm, "llama")
     with torch.no_grad():
         adapted = model(**batch).prediction

@@ -30,6 +30,14 @@ def step(model, batch):
     }
 
 
+def test_a_model_compiled_as_a_whole_gives_the_same_numbers():
+    model = tiny_model("llama")
+    expected = [step(model, batch) for batch in BATCHES]
+    torch._dynamo.reset()
+    model.compile(backend="eager")
+    torch.testing.assert_close([step(model, batch) for batch in BATCHES], expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("family", "ffw"), [("llama", "lora"), ("gpt2", "full")])
 def test_compiled_parts_give_the_same_numbers_and_are_made_once_for_all_batches(family, ffw, tmp_path):
     counters = torch._dynamo.utils.counters

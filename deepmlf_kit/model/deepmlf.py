@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -146,10 +145,6 @@ class DeepMLFModel(PreTrainedModel):
         if not self.config.av_trainable:
             self.av_encoder.eval()
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What pickle and copy take: all but the text store, whose file stays with this model."""
-        return super().__getstate__() | {"_text_store": None}
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
