@@ -210,9 +210,7 @@ def inside_functions(package: Package) -> list[str]:
     return [
         str(found)
         for found in package.imports
-        if found.inside
-        and package.folder(found.module) != "cli"
-        and found.name.split(".")[0] not in HEAVY
+        if found.inside and package.folder(found.module) != "cli" and found.name.split(".")[0] not in HEAVY
     ]
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from deepmlf_kit.data.clock import PADDING_SPAN, spans_of
-from deepmlf_kit.data.labels import class_labels
-from deepmlf_kit.data.normalize import FrameStatistics, Normalizer
-from deepmlf_kit.data.schema import FRAME_COLUMNS, DatasetError
-from deepmlf_kit.model.special_tokens import empty_text_ids, pad_token_id
+from ..model.special_tokens import empty_text_ids, pad_token_id
+from .clock import PADDING_SPAN, spans_of
+from .labels import class_labels
+from .normalize import FrameStatistics, Normalizer
+from .schema import FRAME_COLUMNS, DatasetError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

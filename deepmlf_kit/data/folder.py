@@ -25,12 +25,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.features.cache import FeatureCache, cache_limit
-from deepmlf_kit.features.clip import extract_clip, is_kept
-from deepmlf_kit.features.hf_encoders import encoder_width
-from deepmlf_kit.features.recipe import FeatureRecipe, feature_names
-
+from .. import features
+from ..errors import DeepMLFError
+from ..features.cache import FeatureCache, cache_limit
+from ..features.clip import extract_clip, is_kept
+from ..features.recipe import FeatureRecipe, feature_names
 from .extraction_pool import Job, extract_all
 from .label_csv import LabelFileError, LabelledClip, read_labels
 from .schema import SPLITS, build_split, load, save, utterance
@@ -394,7 +393,7 @@ def _dims(recipe: FeatureRecipe) -> tuple[int, int]:
         ("audio", "vision"), (recipe.audio, recipe.vision), feature_names(recipe), strict=True
     ):
         if names is None:
-            dims.append(encoder_width(kind, choice.removeprefix("hf:").strip()))
+            dims.append(features.encoder_width(kind, choice.removeprefix("hf:").strip()))
         else:
             dims.append(max(1, len(names)))
     return dims[0], dims[1]

@@ -18,12 +18,12 @@ import pandas as pd
 from datasets import DatasetDict
 from rich.console import Console
 
-from deepmlf_kit.data.labels import CLASS_NAMES
-from deepmlf_kit.data.normalize import CHOICES, Normalizer
-from deepmlf_kit.data.schema import DatasetError, check, dims_of, recipe_of
-from deepmlf_kit.data.tables import fitted_table, histogram_table
-from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.features.recipe import FeatureRecipe, feature_names
+from ..errors import DeepMLFError
+from ..features.recipe import FeatureRecipe, feature_names
+from .labels import CLASS_NAMES
+from .normalize import CHOICES, Normalizer
+from .schema import DatasetError, check, dims_of, recipe_of
+from .tables import fitted_table, histogram_table
 
 MODALITIES = ("audio", "vision")
 _SAMPLE = 40_000  # frames per modality and split that percentiles are taken over

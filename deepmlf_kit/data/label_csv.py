@@ -13,9 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.features.media import MEDIA_SUFFIXES
-
+from ..errors import DeepMLFError
+from ..features.media import MEDIA_SUFFIXES
 from .labels import class_named
 
 M_SENA_COLUMNS = ("video_id", "clip_id", "text", "label", "mode")

@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
-from deepmlf_kit.data import schema
-from deepmlf_kit.data.labels import class_labels, class_named
-from deepmlf_kit.data.safe_pickle import load_pickle
-from deepmlf_kit.data.schema import SPLITS, DatasetError
+from . import schema
+from .labels import class_labels, class_named
+from .safe_pickle import load_pickle
+from .schema import SPLITS, DatasetError
 
 REPORT_FILE = "conversion.json"
 Progress = Callable[[str, int, int], None]

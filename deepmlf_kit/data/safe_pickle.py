@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from deepmlf_kit.data.schema import DatasetError
+from .schema import DatasetError
 
 _LARGE = 1 << 16  # bytes; from here on they stay in the file (and the pickler wrote them outside its frames)
 _KINDS = "biufcSUO"

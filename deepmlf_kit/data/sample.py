@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
-from deepmlf_kit.data import sample_signals as signals
-from deepmlf_kit.data.sample_grammar import Sentence, make_sentence
-from deepmlf_kit.data.schema import DatasetError, build_split, utterance
-from deepmlf_kit.features.recipe import FeatureRecipe
+from ..features.recipe import FeatureRecipe
+from . import sample_signals as signals
+from .sample_grammar import Sentence, make_sentence
+from .schema import DatasetError, build_split, utterance
 
 DESCRIPTION = "Synthetic sample set of the DeepMLF kit: grammar text, synthetic voice and face features."
 NEUTRAL_SHARE = 0.18

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import (
     Array2D,
     Dataset,
@@ -30,7 +31,7 @@ from datasets import (
 )
 from datasets.arrow_writer import ArrowWriter
 
-from deepmlf_kit.errors import DeepMLFError
+from ..errors import DeepMLFError
 
 SPLITS = ("train", "valid", "test")
 FRAME_COLUMNS = ("audio", "vision")
@@ -148,8 +149,6 @@ def build_split(
     """
     schema = features(audio_dim, vision_dim)
     if file is None:
-        import pyarrow as pa
-
         sink = pa.BufferOutputStream()
         _write(rows, schema, stream=sink)
         return Dataset.from_buffer(sink.getvalue())

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -92,10 +93,8 @@ class Effects:
         """What took the place of what was taken out, in words."""
         return _MEANING[(self.of, self.how)]
 
-    def table(self) -> Any:
-        """As a pandas DataFrame, the largest effect first."""
-        import pandas as pd
-
+    def table(self) -> pd.DataFrame:
+        """One row per thing, the largest effect first."""
         table = pd.DataFrame({"name": self.names, "effect": self.effect, "spread": self.spread})
         return table.sort_values("effect", key=abs, ascending=False, ignore_index=True)
 

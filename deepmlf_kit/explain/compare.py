@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from ..errors import DeepMLFError
 from .causes import Effects
@@ -63,8 +64,6 @@ def attention_vs_effect(
     Raises:
         DeepMLFError: effects of something that has no attention of its own.
     """
-    from scipy.stats import spearmanr
-
     if effects.of not in ("time", "words"):
         raise DeepMLFError(
             f"Effects of {effects.of} have no attention beside them: measure of='time' or 'words'."

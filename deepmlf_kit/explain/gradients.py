@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from captum.attr import IntegratedGradients
 from torch import Tensor
 
 from ..errors import DeepMLFError
@@ -81,8 +82,6 @@ def integrated_gradients(
     Raises:
         DeepMLFError: more than one utterance, a baseline that does not exist, or a model in training mode.
     """
-    from captum.attr import IntegratedGradients
-
     for name, value in (("text_baseline", text_baseline), ("frame_baseline", frame_baseline)):
         if value not in BASELINES:
             raise DeepMLFError(f"{name}={value!r} is not known: choose from {', '.join(BASELINES)}.")

@@ -14,25 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from datasets import Dataset, DatasetDict
 
+from ..data import schema
+from ..data.collate import Collator
 from ..data.strangers import video_of
 from ..errors import DeepMLFError
 from ..model.deepmlf import DeepMLFModel
+from ..training.run_folder import Run
 from . import causes, gradients
 from .capturing import MEASURES, capture
 from .compare import AttentionVsEffect, attention_vs_effect
 from .reading import Reading, av_step_times
 from .surveying import Survey, survey
 from .words import words_of
-
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
-
-    from ..data.collate import Collator
-    from ..training.run_folder import Run
 
 Row = int | str | Mapping[str, Any]
 """An utterance: its number in the split, its id, or a row of one's own with `text`, `audio` and `vision`."""
@@ -169,8 +167,6 @@ class Lens:
         kept = self._survey
         if limit is None and kept is not None and (kept.specialisation is not None or not specialise):
             return kept
-        from ..data.schema import scale_of
-
         chosen = self.rows if limit is None else self.rows.select(range(min(limit, len(self))))
         wanted = ("id", "text", "audio", "audio_times", "vision", "vision_times", "label")
         columns = [c for c in wanted if c in chosen.column_names]
@@ -179,7 +175,7 @@ class Lens:
             self.model,
             rows,
             self.collator,
-            scale=scale_of(chosen),
+            scale=schema.scale_of(chosen),
             specialise=specialise,
             ids=list(chosen.with_format(None)["id"]) if "id" in columns else None,
             progress=progress,
@@ -211,9 +207,7 @@ class Lens:
         limit = getattr(self.collator, "max_text_tokens", self.model.config.max_text_tokens)
         return words_of(str(row["text"]), self.model.tokenizer, limit, row.get("words") or ())
 
-    def _plain_collator(self) -> Any:
-        from ..data.collate import Collator
-
+    def _plain_collator(self) -> Collator:
         config = self.model.config
         return Collator(
             self.model.tokenizer,
@@ -224,8 +218,6 @@ class Lens:
 
 
 def _open(model_or_run: Any) -> Run:
-    from ..training.run_folder import Run
-
     run = Run.open(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
     if run.kind != "fused":
         raise DeepMLFError(
@@ -240,7 +232,5 @@ def _open_dataset(dataset: Any) -> DatasetDict:
             "The run does not say where its dataset lies (it was made in memory): pass dataset=."
         )
     if isinstance(dataset, str | Path):
-        from ..data import schema
-
         return schema.load(dataset)
     return dataset

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..data.clock import spans_of, step_times
+from ..errors import DeepMLFError
 from ..model.av_encoder import frames_of_steps
 from .capturing import Capture, score_of
 from .words import Words
@@ -105,8 +106,6 @@ class Reading:
         """
         values = getattr(self.seen, name)
         if values is None:
-            from ..errors import DeepMLFError
-
             raise DeepMLFError(f"{name} was not captured: read the utterance again with it in what=.")
         return values[0]
 

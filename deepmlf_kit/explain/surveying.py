@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 from ..data.strangers import strangers
 from ..errors import DeepMLFError
@@ -31,7 +33,7 @@ class Survey:
     """A split, as the model sees it.
 
     Attributes:
-        table: pandas DataFrame, one utterance a row: `index` in the split, `id`, `text`, `label`, what the
+        table: one utterance a row: `index` in the split, `id`, `text`, `label`, what the
             heads say (`prediction`, `text_head`, `fusion_head`, `av_head`), `error` (prediction minus label)
             and `disagreement` (the largest difference between text, fusion and AV head).
         specialisation: mean absolute change of each fusion token's own sentiment when words, voice or face
@@ -45,14 +47,14 @@ class Survey:
         scale: largest absolute label.
     """
 
-    table: Any
+    table: pd.DataFrame
     specialisation: np.ndarray | None
     modalities: tuple[str, ...]
     scale: float
     replaced_by: np.ndarray | None = None
     replacement: str = ""
 
-    def worst(self, count: int = 10) -> Any:
+    def worst(self, count: int = 10) -> pd.DataFrame:
         """The utterances with the largest errors."""
         return self.table.sort_values("error", key=abs, ascending=False).head(count)
 
@@ -85,9 +87,6 @@ def survey(
     Raises:
         DeepMLFError: the model is in training mode, or there is no other utterance to take a modality from.
     """
-    import pandas as pd
-    from tqdm.auto import tqdm
-
     if specialise and len(rows) < 2:
         raise DeepMLFError(
             f"The split has {len(rows)} utterances; a survey replaces one's words, voice and face by another's and "

@@ -12,6 +12,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cache": ["FeatureCache"],
         "clip": ["ClipFeatures", "extract_clip"],
         "face_model": ["FaceModelMissing"],
+        "hf_encoders": [
+            "encode_audio",
+            "encode_frames",
+            "encoder_identity",
+            "encoder_width",
+            "load_encoder",
+        ],
         "media": ["ClipError", "MediaInfo", "probe"],
         "recipe": ["FeatureRecipe", "RecipeError", "feature_names"],
         "transcript": ["SpeechModelMissing"],

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmlf_kit.errors import DeepMLFError
+from ..errors import DeepMLFError
 
 
 class CacheError(DeepMLFError):

@@ -22,10 +22,10 @@ from typing import Any
 import av
 import numpy as np
 
+from .. import features as lazy_features  # `hf_encoders` needs torch: it is imported where an encoder is used
 from .cache import FeatureCache, clip_hash, folder_hash
 from .extractors import extract_face, extract_voice, load_extractors
 from .face_model import checksum, find_face_model
-from .hf_encoders import encoder_identity
 from .media import (
     ClipError,
     Damage,
@@ -328,7 +328,7 @@ class _Extraction:
             choice = self.recipe.audio if part == "audio" else self.recipe.vision
             if choice.startswith("hf:"):
                 name = choice.removeprefix("hf:").strip()
-                more["encoder"] = encoder_identity(name, self.recipe.device, self.recipe.half)
+                more["encoder"] = lazy_features.encoder_identity(name, self.recipe.device, self.recipe.half)
             if part == "vision" and self.face_model is not None:
                 more["face_model"] = checksum(self.face_model)
         return f"{part}-{self.recipe.key(part, **more)}"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from .. import features as lazy_features  # `hf_encoders` needs torch: it is imported where an encoder is used
 from . import audio_mfcc
 from .audio_egemaps import F0, egemaps
-from .hf_encoders import encode_audio, encode_frames, load_encoder
 from .media import Frame, Sound
 from .recipe import FeatureRecipe
 from .vision_blendshapes import blendshapes
@@ -31,7 +31,7 @@ def extract_voice(
         samples = resampled(sound, audio_mfcc.RATE)
         features, times = audio_mfcc.mfcc(samples, sound.start)
         return features, times, _share(features[:, audio_mfcc.F0])
-    features, times = encode_audio(
+    features, times = lazy_features.encode_audio(
         sound.samples,
         recipe.audio.removeprefix("hf:").strip(),
         layer=recipe.audio_layer,
@@ -50,7 +50,7 @@ def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Pat
         assert face_model is not None
         features, times = blendshapes(frames, face_model)
         return features, times, _share(features)
-    features, times = encode_frames(
+    features, times = lazy_features.encode_frames(
         frames,
         recipe.vision.removeprefix("hf:").strip(),
         layer=recipe.vision_layer,
@@ -70,7 +70,7 @@ def load_extractors(recipe: FeatureRecipe) -> None:
         import mediapipe.tasks.python.vision  # noqa: F401
     for kind, choice in (("audio", recipe.audio), ("vision", recipe.vision)):
         if choice.startswith("hf:"):
-            load_encoder(kind, choice.removeprefix("hf:").strip(), recipe.device, recipe.half)
+            lazy_features.load_encoder(kind, choice.removeprefix("hf:").strip(), recipe.device, recipe.half)
 
 
 def resampled(sound: Sound, rate: int) -> np.ndarray:

@@ -12,8 +12,7 @@ import urllib.request
 from functools import lru_cache
 from pathlib import Path
 
-from deepmlf_kit.errors import DeepMLFError
-
+from ..errors import DeepMLFError
 from .cache import cache_folder
 
 FACE_MODEL_URL = "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"

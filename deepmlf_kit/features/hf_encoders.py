@@ -26,17 +26,17 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from huggingface_hub import hf_hub_download
+from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoModel
 
-from deepmlf_kit.errors import DeepMLFError
-
+from ..errors import DeepMLFError
 from .cache import folder_hash
 from .media import Frame
-
-if TYPE_CHECKING:
-    import torch
+from .vision_blendshapes import FaceTracker
 
 RATE = 16000
 """Sampling rate in Hz that audio encoders take."""
@@ -92,8 +92,6 @@ def encode_audio(
     EncoderError
         The model cannot be had, is no convolutional audio encoder, or has no such layer.
     """
-    import torch
-
     encoder = load_encoder("audio", model, device, half)
     _check_layer(model, encoder.config, layer)
     kernels, strides = list(encoder.config.conv_kernel), list(encoder.config.conv_stride)
@@ -158,8 +156,6 @@ def encode_frames(
     EncoderError
         The model cannot be had, is no vision encoder, or has no such layer.
     """
-    import torch
-
     encoder = load_encoder("vision", model, device, half)
     _check_layer(model, encoder.config, layer)
     rows: list[np.ndarray] = []
@@ -236,8 +232,6 @@ def _content(name: str) -> str:
 
 @lru_cache(maxsize=16)
 def _commit(name: str) -> str:
-    from huggingface_hub import hf_hub_download
-
     try:
         return Path(hf_hub_download(name, "config.json")).parent.name
     # The hub client and the network raise a dozen kinds here; the cure is the same.
@@ -250,8 +244,6 @@ def _revision(name: str) -> str:
 
 
 def _device(device: str) -> str:
-    import torch
-
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
@@ -270,9 +262,6 @@ def _not_loaded(name: str, expected: str, error: Exception) -> EncoderError:
 
 @lru_cache(maxsize=4)
 def _load(kind: str, name: str, content: str, device: str, half: bool) -> _Encoder:
-    import torch
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoModel
-
     revision = _revision(name)
     expected = {
         "audio": "an audio encoder with a convolutional front (wav2vec2, HuBERT, WavLM, data2vec, ...)",
@@ -318,8 +307,6 @@ def _load(kind: str, name: str, content: str, device: str, half: bool) -> _Encod
 
 def encoder_width(kind: str, model: str) -> int:
     """Number of dims that an encoder gives, from its config alone; `kind` is `audio` or `vision`."""
-    from transformers import AutoConfig
-
     try:
         config = AutoConfig.from_pretrained(model, revision=_revision(model))
     except Exception as error:
@@ -362,8 +349,6 @@ def _pooled(states: torch.Tensor, pixels: torch.Tensor, config: Any) -> np.ndarr
 
 def _faces(frames: Iterable[Frame], face_model: str | Path) -> Iterator[tuple[np.ndarray | None, float]]:
     """Each picture cut to a square around the face (a quarter wider on every side), or None without a face."""
-    from .vision_blendshapes import FaceTracker
-
     with FaceTracker(face_model) as tracker:
         for frame in frames:
             found = tracker.detect(frame).face_landmarks

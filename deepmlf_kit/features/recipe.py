@@ -12,7 +12,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from deepmlf_kit.errors import DeepMLFError
+from ..errors import DeepMLFError
+from . import audio_egemaps, audio_mfcc, vision_blendshapes
 
 AUDIO_CHOICES = {
     "egemaps": "openSMILE eGeMAPSv02 low-level descriptors, 25 dims, 10 ms; openSMILE is free for research and private use only",
@@ -160,8 +161,6 @@ class FeatureRecipe:
 
 def feature_names(recipe: FeatureRecipe) -> tuple[list[str] | None, list[str] | None]:
     """Names of the audio and the vision dims; None for an encoder, whose dims have no names."""
-    from . import audio_egemaps, audio_mfcc, vision_blendshapes
-
     audio = {"egemaps": audio_egemaps.AUDIO_NAMES, "mfcc": audio_mfcc.AUDIO_NAMES, "none": ()}.get(
         recipe.audio
     )

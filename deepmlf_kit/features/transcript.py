@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmlf_kit.errors import DeepMLFError
-
+from ..errors import DeepMLFError
 from .media import allowed_threads
 
 RATE = 16000

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from deepmlf_kit.errors import DeepMLFError
-
+from ..errors import DeepMLFError
 from .media import Frame
 from .quiet import without_startup_logs
 

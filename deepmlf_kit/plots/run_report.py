@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.labels import class_names, probability_columns
 from ..data.schema import recipe_of
 from ..errors import DeepMLFError
-from ..explain import Reading
+from ..explain import Lens, Reading
 from ..features.recipe import FeatureRecipe, feature_names
 from ..rendering.html_page import figure_html, page
 from ..training import Run
@@ -154,8 +154,6 @@ def _attention_part(
     lm: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> list[str]:
-    from ..explain import Lens
-
     wanted = utterance or choose_utterance(run)
     ids = list(split["id"])
     if wanted not in ids:
