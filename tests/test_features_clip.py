@@ -119,7 +119,7 @@ def test_an_error_on_one_side_reaches_the_caller(tmp_path, monkeypatch, face_mod
     def broken(*_):
         raise ZeroDivisionError("voice")
 
-    monkeypatch.setattr(module, "extract_voice", broken)
+    monkeypatch.setattr(module, "extract_audio", broken)
     path = make_clip(tmp_path / "clip.mp4", 1.0)
     for cores in ("1", "2"):
         monkeypatch.setenv("OMP_NUM_THREADS", cores)

@@ -86,8 +86,8 @@ class Collator:
             batch[f"{name}_spans"] = torch.from_numpy(when)
         labels = np.asarray([row.get("label", np.nan) for row in rows], np.float32)
         if self.classes:
-            chosen = np.asarray([row.get("label_class", np.nan) for row in rows], np.float32)
-            labels = class_labels(labels, self.classes, chosen)
+            annotated = np.asarray([row.get("label_class", np.nan) for row in rows], np.float32)
+            labels = class_labels(labels, self.classes, annotated)
         batch["labels"] = torch.from_numpy(labels)
         return batch
 

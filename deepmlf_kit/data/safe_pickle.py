@@ -1,4 +1,4 @@
-"""Read a pickle from a stranger: NumPy arrays and plain containers, and nothing else.
+"""Read an untrusted pickle: NumPy arrays and plain containers, and nothing else.
 
 Where it stands: under `mmsa`. The field's datasets are pickles on shared drives, and a pickle is a program: an
 ordinary `pickle.load` runs whatever it names. Here

@@ -100,7 +100,7 @@ def utterance(
         audio: [La, audio_dim] float, one row a frame; None or no rows: the utterance has no audio.
         vision: [Lv, vision_dim] float, likewise.
         audio_times, vision_times: seconds, the centre of each frame; None where unknown.
-        label_class: the class that people chose: 0 negative, 1 neutral, 2 positive.
+        label_class: the annotated class: 0 negative, 1 neutral, 2 positive.
         words: mappings with `word`, `start`, `end` (seconds).
         recipe: what made the features, a JSON object or its text; the same in every row.
 

@@ -1,4 +1,4 @@
-"""From a recipe's choices to the extractors: sound -> voice features, frames -> face features."""
+"""The extractors of a recipe: sound -> audio features, frames -> vision features."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .vision_blendshapes import blendshapes
 from .voicing import voiced_share
 
 Features = tuple[np.ndarray, np.ndarray, float | None]
-"""Features [L, d], times [L] in seconds, share of the frames that say something (None: unknown)."""
+"""Features [L, d], times [L] in seconds, share of voiced frames or of frames with a face (None: unknown)."""
 
 
-def extract_voice(
+def extract_audio(
     sound: Sound, recipe: FeatureRecipe, progress: Callable[[float], None] | None = None
 ) -> Features:
     """Features of mono sound at 16 kHz by `recipe.audio`, and the share of frames with a voiced pitch."""
@@ -44,7 +44,7 @@ def extract_voice(
     return features, times, voiced_share(sound.samples, sound.rate)
 
 
-def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Path | None) -> Features:
+def extract_vision(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Path | None) -> Features:
     """Features of a clip's frames by `recipe.vision`, and the fraction of frames with a face."""
     if recipe.vision == "blendshapes":
         assert face_model is not None
@@ -65,7 +65,7 @@ def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Pat
 def load_extractors(recipe: FeatureRecipe) -> None:
     """Load (or download) what a recipe names; the first clip then takes no longer than the others."""
     if recipe.audio in ("egemaps", "mfcc"):
-        extract_voice(Sound(np.zeros(4000, np.float32), 16000), recipe)
+        extract_audio(Sound(np.zeros(4000, np.float32), 16000), recipe)
     if recipe.vision == "blendshapes" or recipe.face_crop:
         import mediapipe.tasks.python.vision  # noqa: F401
     for kind, choice in (("audio", recipe.audio), ("vision", recipe.vision)):

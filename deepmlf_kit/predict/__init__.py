@@ -1,8 +1,8 @@
-"""One clip or text -> a sentiment, what every head says and what was found in the clip."""
+"""One clip or text -> its sentiment, each head's prediction and what was found in the clip."""
 
 import lazy_loader
 
-# On first use: a configuration alone must not wait for torch.
+# On first use: it imports torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
