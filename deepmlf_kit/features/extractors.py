@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
@@ -36,10 +37,8 @@ def extract_audio(
         recipe.audio.removeprefix("hf:").strip(),
         layer=recipe.audio_layer,
         start=sound.start,
-        device=recipe.device,
-        half=recipe.half,
-        batch_size=recipe.batch_size,
         progress=progress,
+        **_machine(recipe),
     )
     return features, times, voiced_share(sound.samples, sound.rate)
 
@@ -55,9 +54,7 @@ def extract_vision(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: P
         recipe.vision.removeprefix("hf:").strip(),
         layer=recipe.vision_layer,
         face_model=face_model if recipe.face_crop else None,
-        device=recipe.device,
-        half=recipe.half,
-        batch_size=recipe.batch_size,
+        **_machine(recipe),
     )
     return features, times, _share(features) if recipe.face_crop else None
 
@@ -76,6 +73,11 @@ def load_extractors(recipe: FeatureRecipe) -> None:
 def resampled(sound: Sound, rate: int) -> np.ndarray:
     """The samples at another rate, [N * rate / sound.rate] float32."""
     return soxr.resample(sound.samples, sound.rate, rate).astype(np.float32)
+
+
+def _machine(recipe: FeatureRecipe) -> dict[str, Any]:
+    """Where and how an encoder runs."""
+    return {name: getattr(recipe, name) for name in ("device", "half", "batch_size")}
 
 
 def _share(values: np.ndarray) -> float:
