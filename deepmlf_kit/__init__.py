@@ -5,8 +5,8 @@ fast and a machine without, say, MediaPipe can still train.
 """
 
 import logging
-from importlib import import_module
-from typing import Any
+
+import lazy_loader
 
 __version__ = "0.1.0"
 
@@ -14,22 +14,12 @@ __version__ = "0.1.0"
 # cast: nothing to act on.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-_PUBLIC = {
-    "DeepMLFConfig": "model.config",
-    "DeepMLFModel": "model.deepmlf",
-    "DeepMLFOutput": "model.deepmlf",
-    "Prediction": "predict.predictor",
-    "Predictor": "predict.predictor",
-}
-
-__all__ = ["__version__", *_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "model.config": ["DeepMLFConfig"],
+        "model.deepmlf": ["DeepMLFModel", "DeepMLFOutput"],
+        "predict.predictor": ["Prediction", "Predictor"],
+    },
+)
+__all__ += ["__version__"]

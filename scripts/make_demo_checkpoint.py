@@ -19,6 +19,7 @@ import typer
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.model.lm_loading import EMBEDDED_LM
 from deepmlf_kit.predict.predictor import BUNDLED
+from deepmlf_kit.rendering.tables import Table, number
 
 LIMIT = 10_000_000  # bytes, with the language model
 SMALL = {"fusion.ffw": "lora", "fusion.lora_r": 16, "fusion.lora_alpha": 32, "fusion.lora_dropout": 0.05}
@@ -111,18 +112,18 @@ def _check(run: Any, out: Path) -> None:
 
     fresh = make_sample(run.info["seed"] + 1000, train=1, valid=1, test=400)["test"].with_format("numpy")
     rows = [fresh[i] for i in range(len(fresh))]
-    said = []
+    predictions = []
     for place in (run, out):
         predictor = Predictor(place, device="cpu")
         parts = [predictor.rows(rows[i : i + 50]) for i in range(0, len(rows), 50)]
-        said.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-    difference = float(np.abs(said[0]["task"] - said[1]["task"]).max())
+        predictions.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    difference = float(np.abs(predictions[0]["task"] - predictions[1]["task"]).max())
     labels = np.asarray([row["label"] for row in rows])
     scores = {
         name: score(
             values if values.ndim == 1 else values.mean(axis=1), labels, predictor.run.preset.data.scale
         )
-        for name, values in said[1].items()
+        for name, values in predictions[1].items()
     }
     print(f"Half against full precision: at most {difference:.4f} apart. MAE {scores['task']['MAE']:.3f}.")
     if difference > 0.05:
@@ -144,11 +145,35 @@ def _card(info: dict[str, Any]) -> str:
         "av": "its voice-and-face head",
         "fusion": "its fusion tokens",
     }
-    table = "\n".join(
-        f"| {title} | {fresh['scores'][name]['MAE']:.3f} | {fresh['scores'][name]['Corr']:.3f} |"
-        for name, title in names.items()
+    scores = Table(
+        ["", "MAE", "Corr"],
+        [
+            [title, *(number(fresh["scores"][name][key]) for key in ("MAE", "Corr"))]
+            for name, title in names.items()
+        ],
     )
     layers = ", ".join(map(str, preset["fusion"]["layers"]))
+    difference = fresh["half_precision_difference"]
+    facts = Table(
+        ["", ""],
+        [
+            ["language model", "the kit's embedded one, frozen"],
+            [
+                "fusion",
+                f"{preset['fusion']['tokens']} fusion tokens, MM Blocks after layers {layers}, feed-forward: "
+                f"{preset['fusion']['ffw']}",
+            ],
+            [
+                "trained on",
+                f"{info['dataset']['rows']['train']} utterances of the sample set, seed {info['seed']}",
+            ],
+            [
+                "weights",
+                f"half precision; predictions differ from full precision by at most {difference:.4f}",
+            ],
+            ["scale", "-3 (strongly negative) to +3 (strongly positive)"],
+        ],
+    )
     return f"""---
 license: apache-2.0
 tags: [multimodal, sentiment-analysis, deepmlf, synthetic-data]
@@ -163,20 +188,10 @@ by rule from statistics of a minute of real clips; it never saw a labelled perso
 about anybody: hiring, grading, policing, diagnosis, lie detection, advertising. Expressions differ between people
 and cultures, and it was checked on none of them.
 
-| | |
-| --- | --- |
-| language model | the kit's embedded one, frozen |
-| fusion | {preset["fusion"]["tokens"]} fusion tokens, MM Blocks after layers {layers}, feed-forward: {preset["fusion"]["ffw"]} |
-| trained on | {info["dataset"]["rows"]["train"]} utterances of the sample set, seed {info["seed"]} |
-| weights | half precision; predictions differ from full precision by at most {fresh["half_precision_difference"]:.4f} |
-| scale | -3 (strongly negative) to +3 (strongly positive) |
-
+{facts.markdown()}
 On {fresh["utterances"]} fresh synthetic utterances (they say nothing about real speech):
 
-| | MAE | Corr |
-| --- | --- | --- |
-{table}
-
+{scores.markdown()}
 Made by `python scripts/make_demo_checkpoint.py`.
 """
 

@@ -82,3 +82,14 @@ def make_clip(
     if live:
         target.close()
     return path
+
+
+def damage_stream(path: Path) -> Path:
+    """Overwrite every video packet of a clip, so that nothing of its video can be decoded."""
+    with av.open(str(path)) as container:
+        spans = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    raw = bytearray(path.read_bytes())
+    for start, size in spans:
+        raw[start : start + size] = b"\xff" * size
+    path.write_bytes(raw)
+    return path

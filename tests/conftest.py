@@ -39,6 +39,23 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield cache
 
 
+@pytest.fixture(scope="module")
+def dataset() -> Any:
+    """The sample set in little, see `training_fixtures.tiny_sample`."""
+    from training_fixtures import tiny_sample
+
+    return tiny_sample()
+
+
+@pytest.fixture(scope="module")
+def language(dataset: Any) -> dict[str, Any]:
+    """A tiny LM and its tokenizer over `dataset`, as the trainings take them."""
+    from training_fixtures import tiny_lm
+
+    lm, tokenizer = tiny_lm(dataset["train"]["text"])
+    return {"lm": lm, "tokenizer": tokenizer}
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder `../shared`; skips where it is absent."""

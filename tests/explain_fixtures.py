@@ -1,8 +1,9 @@
 """A small untrained model with a subword tokenizer over a few sample utterances; shared by the tests of views."""
 
 import torch
+from tiny_lms import tiny_llama
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
 from deepmlf_kit.data.sample import make_sample
@@ -27,20 +28,7 @@ def tiny_lens(seed=0, **changes):
     dataset = make_sample(seed=seed, train=2, valid=2, test=16)
     tokenizer = subword_tokenizer(dataset["test"]["text"])
     torch.manual_seed(seed)
-    lm = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=96,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=128,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=0,
-        )
-    )
+    lm = tiny_llama(96, 4, max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=0)
     values = {
         "fusion_layers": [1, 3],
         "fusion_tokens": 4,

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from tiny_lms import tiny_llama
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     BertTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -65,16 +64,5 @@ def _gpt2(layers: int, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedMo
 def _llama(
     layers: int, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=64,
-        bos_token_id=0,
-        eos_token_id=0,
-        tie_word_embeddings=True,
-    )
-    return LlamaForCausalLM(config), tokenizer
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True}
+    return tiny_llama(len(tokenizer), layers, WIDTH, num_key_value_heads=4, **ends), tokenizer

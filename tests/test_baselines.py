@@ -11,7 +11,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training_fixtures import TINY, tiny_lm, tiny_sample
+from training_fixtures import TINY
 
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.evaluation.evaluate import evaluate
@@ -21,17 +21,6 @@ from deepmlf_kit.training import pretrain_av
 from deepmlf_kit.training.presets import load_preset
 
 QUICK = {**TINY, "training.epochs": 1, "pretraining.epochs": 1}
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Any:
-    return tiny_sample()
-
-
-@pytest.fixture(scope="module")
-def language(dataset: Any) -> dict[str, Any]:
-    lm, tokenizer = tiny_lm(dataset["train"]["text"])
-    return {"lm": lm, "tokenizer": tokenizer}
 
 
 def batch(lengths: tuple[int, ...] = (5, 3)) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ import pytest
 
 import deepmlf_kit
 from deepmlf_kit.cli import frame
-from deepmlf_kit.cli.output import plain, print_json, stdout_kept_for_json
+from deepmlf_kit.cli.output import plain, print_json, stdout_reserved_for_json
 from deepmlf_kit.errors import DeepMLFError
 
 
@@ -91,7 +91,7 @@ def test_the_installed_command_answers():
 
 
 def test_json_is_one_object_and_stray_prints_go_to_stderr(capsys):
-    with stdout_kept_for_json(True):
+    with stdout_reserved_for_json(True):
         print("a library says hello")
     print_json({"sentiment": np.float32(0.5), "missing": float("nan"), "where": Path("clip.mp4")})
     out, err = capsys.readouterr()

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training_fixtures import TINY, tiny_lm, tiny_sample
+from training_fixtures import TINY
 
 from deepmlf_kit import evaluation
 from deepmlf_kit.data.labels import class_labels
@@ -191,17 +191,6 @@ def test_published_numbers_are_shares_with_a_source(dataset: str) -> None:
 
 
 # On a trained run ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Any:
-    return tiny_sample()
-
-
-@pytest.fixture(scope="module")
-def language(dataset: Any) -> dict[str, Any]:
-    lm, tokenizer = tiny_lm(dataset["train"]["text"])
-    return {"lm": lm, "tokenizer": tokenizer}
 
 
 def start(out: Path, dataset: Any, language: dict[str, Any], **changes: Any) -> Any:

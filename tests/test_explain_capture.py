@@ -65,11 +65,11 @@ def test_an_utterance_without_voice_and_face_attends_to_nothing():
     batch["audio_mask"][1] = batch["vision_mask"][1] = False
     seen = capture(lively(), batch)
     assert (seen.cross_attention[1] == 0).all() and not seen.av_mask[1].any()
-    assert (seen.read_norms[1] == 0).all()
+    assert (seen.cross_attention_norms[1] == 0).all()
     np.testing.assert_allclose(seen.cross_attention[0].sum(axis=-1), 1, atol=1e-5)
 
 
-def test_depth_ends_in_what_the_heads_say():
+def test_depth_ends_in_the_predictions_of_the_heads():
     model, batch = lively(), tiny_batch()
     seen = capture(model, batch, "depth")
     assert seen.fusion_sentiment.shape == (3, 5, 5)
@@ -90,15 +90,17 @@ def test_norms_are_the_lengths_of_what_was_added(text_first):
     shut = capture(model, tiny_batch(), ("norms", "depth"))
     open_state = seen.output.hidden_states[2][:, -5:]
     shut_state = shut.output.hidden_states[2][:, -5:]
-    np.testing.assert_allclose(seen.read_norms[:, 0], (open_state - shut_state).norm(dim=-1), rtol=1e-4)
+    np.testing.assert_allclose(
+        seen.cross_attention_norms[:, 0], (open_state - shut_state).norm(dim=-1), rtol=1e-4
+    )
     np.testing.assert_allclose(seen.state_norms[:, 0], shut_state.norm(dim=-1), rtol=1e-4)
-    assert (shut.read_norms == 0).all()
+    assert (shut.cross_attention_norms == 0).all()
     assert np.isnan(seen.gates["feed_forward"]).all()
 
 
 def test_feed_forward_norms_on_text_only_where_it_runs_on_text():
-    on = capture(lively(), tiny_batch(), "norms").think_norms
-    off = capture(lively(ffw_on_text=False), tiny_batch(), "norms").think_norms
+    on = capture(lively(), tiny_batch(), "norms").feed_forward_norms
+    off = capture(lively(ffw_on_text=False), tiny_batch(), "norms").feed_forward_norms
     assert on.shape == off.shape == (3, 2, 9 + 5)
     assert (on[0] > 0).all() and np.isnan(on[1, :, 5:9]).all()
     assert np.isnan(off[..., :9]).all() and (off[..., 9:] > 0).all()
@@ -107,7 +109,13 @@ def test_feed_forward_norms_on_text_only_where_it_runs_on_text():
 def test_only_what_is_asked_for_is_there():
     seen = capture(lively(), tiny_batch(), "gates")
     assert seen.gates["cross_attention"] == pytest.approx([0.5, 0.5])
-    for name in ("cross_attention", "self_attention", "read_norms", "fusion_sentiment", "av_states"):
+    for name in (
+        "cross_attention",
+        "self_attention",
+        "cross_attention_norms",
+        "fusion_sentiment",
+        "av_states",
+    ):
         assert getattr(seen, name) is None
     assert seen.output.hidden_states is None
 
@@ -120,7 +128,7 @@ def test_a_batch_is_captured_as_its_utterances_one_by_one():
     np.testing.assert_allclose(
         together.self_attention[1][..., :5], alone.self_attention[0][..., :5], atol=1e-5
     )
-    np.testing.assert_allclose(together.read_norms[1], alone.read_norms[0], rtol=1e-4)
+    np.testing.assert_allclose(together.cross_attention_norms[1], alone.cross_attention_norms[0], rtol=1e-4)
 
 
 def test_hooks_go_when_the_pass_fails():

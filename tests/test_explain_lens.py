@@ -92,12 +92,15 @@ def test_other_words_and_missing_modalities_move_the_prediction(lens):
     whole = lens.read(0, "cross_attention")
     assert lens.predict(0).sentiment == pytest.approx(whole.sentiment, abs=1e-6)
     assert lens.predict(0, text="terrible").sentiment != pytest.approx(whole.sentiment, abs=1e-4)
-    deaf = lens.predict(0, without=("voice", "face"))
-    assert not deaf.seen.av_mask.any()
-    assert deaf.heads["text"] == pytest.approx(whole.heads["text"], abs=1e-5)
-    mute = lens.predict(0, without=("words",))
-    assert mute.heads["av"] == pytest.approx(whole.heads["av"], abs=1e-5) and mute.words.words == []
-    with pytest.raises(DeepMLFError, match="voice"):
+    text_only = lens.predict(0, without=("audio", "vision"))
+    assert not text_only.seen.av_mask.any()
+    assert text_only.heads["text"] == pytest.approx(whole.heads["text"], abs=1e-5)
+    without_text = lens.predict(0, without=("text",))
+    assert (
+        without_text.heads["av"] == pytest.approx(whole.heads["av"], abs=1e-5)
+        and without_text.words.words == []
+    )
+    with pytest.raises(DeepMLFError, match="audio"):
         lens.predict(0, without=("smell",))
 
 
@@ -118,7 +121,7 @@ def test_donors_are_other_utterances(lens):
         assert not torch.equal(donors["input_ids"][i, :length], mine["input_ids"][0, :length])
 
 
-def test_a_survey_says_what_the_heads_say(lens):
+def test_a_survey_holds_the_predictions_of_the_heads(lens):
     found = lens.survey()
     assert len(found.table) == 16 and list(found.table["id"]) == lens.ids
     for i in (0, 7, 15):
@@ -138,21 +141,20 @@ def test_a_survey_replaces_voice_and_face_by_those_of_other_videos():
     ids = [f"v{video}$_${i}" for i, video in enumerate(videos)]
     lens.rows = lens.rows.remove_columns("id").add_column("id", ids)
     found = lens.survey()
-    assert all(videos[i] != videos[other] for i, other in enumerate(found.replaced_by))
+    assert all(videos[i] != videos[other] for i, other in enumerate(found.donors))
     assert found.replacement == "utterances of other videos"
     again = survey(lens.model, _rows(lens), lens.collator, batch_size=3)
-    np.testing.assert_array_equal(again.replaced_by, found.replaced_by)
+    np.testing.assert_array_equal(again.donors, found.donors)
     np.testing.assert_allclose(again.specialisation, found.specialisation, atol=1e-5)
     other = survey(lens.model, _rows(lens), lens.collator, seed=1)
-    assert (other.replaced_by != found.replaced_by).any()
-    # What it says of the face is what comes of giving each utterance the face of its replacement.
+    assert (other.donors != found.donors).any()
+    # The vision column is the change that comes of giving each utterance the vision of its donor.
     moved = []
-    for i, replacement in enumerate(found.replaced_by):
-        row, face = lens.row(i), lens.row(int(replacement))
-        before, after = (
-            lens.read(r, "gates").seen.output.fusion_prediction[0]
-            for r in (row, {**row, **{k: face[k] for k in ("vision", "vision_times")}})
-        )
+    for i, donor in enumerate(found.donors):
+        batch = lens.batch(i)
+        vision = {name: value for name, value in lens.batch(int(donor)).items() if name.startswith("vision")}
+        with torch.no_grad():
+            before, after = (lens.model(**of).fusion_prediction[0] for of in (batch, {**batch, **vision}))
         moved.append((after - before).abs().numpy())
     np.testing.assert_allclose(np.mean(moved, axis=0), found.specialisation[:, 2], atol=1e-4)
 
@@ -161,10 +163,10 @@ def test_a_survey_of_one_video_says_that_its_own_clips_stand_in():
     lens = tiny_lens()
     lens.rows = lens.rows.remove_columns("id").add_column("id", [f"v$_${i}" for i in range(16)])
     found = lens.survey()
-    assert all(i != other for i, other in enumerate(found.replaced_by))
+    assert all(i != other for i, other in enumerate(found.donors))
     assert "same video" in found.replacement
     alone = survey(lens.model, _rows(lens)[:1], lens.collator, specialise=False)
-    assert alone.replaced_by is None and len(alone.table) == 1
+    assert alone.donors is None and len(alone.table) == 1
     with pytest.raises(DeepMLFError, match="at least two"):
         survey(lens.model, _rows(lens)[:1], lens.collator)
 

@@ -10,7 +10,7 @@ from clips_made import make_clip
 from deepmlf_kit.features import FeatureCache, FeatureRecipe, extract_clip
 from deepmlf_kit.features import clip as clip_module
 from deepmlf_kit.features.cache import CacheError, cache_limit, clip_hash
-from deepmlf_kit.features.clip import is_kept
+from deepmlf_kit.features.clip import is_cached
 
 VOICE = FeatureRecipe(vision="none", transcribe=False)
 
@@ -24,21 +24,21 @@ def cache(tmp_path: Path) -> FeatureCache:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is computed, by extractor, as it happens."""
     done = []
-    real = clip_module.extract_voice
+    real = clip_module.extract_audio
 
     def counted(sound, recipe, progress=None):
         done.append(recipe.audio)
         return real(sound, recipe, progress)
 
-    monkeypatch.setattr(clip_module, "extract_voice", counted)
+    monkeypatch.setattr(clip_module, "extract_audio", counted)
     return done
 
 
 def test_a_second_run_computes_nothing_and_gives_the_same(tmp_path, cache, computed):
     path = make_clip(tmp_path / "clip.mp4", 1.0)
-    assert not is_kept(path, VOICE, cache=cache)
+    assert not is_cached(path, VOICE, cache=cache)
     first = extract_clip(path, VOICE, cache=cache)
-    assert is_kept(path, VOICE, cache=cache)
+    assert is_cached(path, VOICE, cache=cache)
     second = extract_clip(path, VOICE, cache=cache)
     assert computed == ["egemaps"]
     np.testing.assert_array_equal(first.audio, second.audio)
@@ -85,7 +85,7 @@ def test_a_damaged_entry_is_made_again(tmp_path, cache, computed, damage: str):
     assert computed == ["egemaps", "egemaps"]
 
 
-def test_nothing_is_kept_where_no_cache_is_given(tmp_path, own_cache):
+def test_nothing_is_cached_where_no_cache_is_given(tmp_path, own_cache):
     before = sorted(own_cache.rglob("*"))
     extract_clip(make_clip(tmp_path / "clip.mp4", 1.0), VOICE)
     assert sorted(own_cache.rglob("*")) == before

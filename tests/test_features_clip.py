@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips_made import make_clip
+from clips_made import damage_stream, make_clip
 
 from deepmlf_kit.features import ClipError, FeatureRecipe, extract_clip
 from deepmlf_kit.features.vision_blendshapes import VISION_NAMES, euler_angles
@@ -62,15 +62,7 @@ def test_what_is_left_out_on_purpose_is_not_looked_for(tmp_path):
 
 
 def test_a_damaged_stream_is_left_out_and_the_other_one_used(tmp_path, face_model):
-    import av
-
-    path = make_clip(tmp_path / "clip.mp4", 1.0, video="libx264")
-    with av.open(str(path)) as container:
-        spans = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    raw = bytearray(path.read_bytes())
-    for start, size in spans:
-        raw[start : start + size] = b"\xff" * size
-    path.write_bytes(raw)
+    path = damage_stream(make_clip(tmp_path / "clip.mp4", 1.0, video="libx264"))
     made = extract_clip(path, NO_SPEECH)
     assert len(made.audio) and made.vision.shape == (0, 58)
     assert any("video stream is damaged" in note for note in made.found.notes)
@@ -119,7 +111,7 @@ def test_an_error_on_one_side_reaches_the_caller(tmp_path, monkeypatch, face_mod
     def broken(*_):
         raise ZeroDivisionError("voice")
 
-    monkeypatch.setattr(module, "extract_voice", broken)
+    monkeypatch.setattr(module, "extract_audio", broken)
     path = make_clip(tmp_path / "clip.mp4", 1.0)
     for cores in ("1", "2"):
         monkeypatch.setenv("OMP_NUM_THREADS", cores)

@@ -9,10 +9,10 @@ import torch
 from clips_made import make_clip, voice
 
 from deepmlf_kit.features import FeatureCache, FeatureRecipe, extract_clip, hf_encoders
-from deepmlf_kit.features.clip import is_kept
+from deepmlf_kit.features.clip import is_cached
 from deepmlf_kit.features.hf_encoders import (
     EncoderError,
-    cut_face,
+    crop_face,
     encode_audio,
     encode_frames,
     encoder_width,
@@ -200,10 +200,10 @@ def test_a_face_is_cut_to_a_square_around_its_landmarks():
     image = np.zeros((100, 200, 3), np.uint8)
     image[40:60, 90:110] = 255
     landmarks = np.array([[0.45, 0.4], [0.55, 0.6]])
-    cut = cut_face(image, landmarks)
+    cut = crop_face(image, landmarks)
     assert cut.shape == (30, 30, 3)  # 20 pixels of face and a quarter more on every side
     assert (cut[5:25, 5:25] == 255).all() and cut.mean() < 255 * 0.5
-    at_the_edge = cut_face(image, landmarks - [0.45, 0.4])
+    at_the_edge = crop_face(image, landmarks - [0.45, 0.4])
     assert at_the_edge.shape == (30, 30, 3)
 
 
@@ -234,14 +234,14 @@ def test_features_of_a_folder_whose_weights_changed_are_made_again(tmp_path):
     _save("wavlm", tmp_path / "encoder", seed=0)
     first = extract_clip(clip, recipe, cache=cache).audio
     _save("wavlm", tmp_path / "encoder", seed=1)
-    assert not is_kept(clip, recipe, cache=cache)
+    assert not is_cached(clip, recipe, cache=cache)
     second = extract_clip(clip, recipe, cache=cache).audio
     np.testing.assert_array_equal(second, extract_clip(clip, recipe).audio)
     assert np.abs(first - second).max() > 0.1
     _save("wavlm", tmp_path / "encoder", seed=0)
-    assert is_kept(clip, recipe, cache=cache), "what was made of the first weights is still theirs"
+    assert is_cached(clip, recipe, cache=cache), "what was made of the first weights is still theirs"
     (tmp_path / "encoder" / "README.md").write_text("A model card says nothing of the features.")
-    assert is_kept(clip, recipe, cache=cache)
+    assert is_cached(clip, recipe, cache=cache)
 
 
 def test_features_of_another_commit_on_the_hub_are_made_again(tmp_path, monkeypatch):
@@ -257,13 +257,13 @@ def test_features_of_another_commit_on_the_hub_are_made_again(tmp_path, monkeypa
         _save("hubert", repository / "snapshots" / commit, seed)
         (repository / "refs" / "main").write_text(commit)
         hf_encoders._commit.cache_clear()  # as in a later process
-        assert not is_kept(clip, recipe, cache=cache)
+        assert not is_cached(clip, recipe, cache=cache)
         made.append(extract_clip(clip, recipe, cache=cache).audio)
-        assert is_kept(clip, recipe, cache=cache)
+        assert is_cached(clip, recipe, cache=cache)
         same = replace(recipe, audio=f"hf:{repository / 'snapshots' / commit}")
         np.testing.assert_array_equal(made[-1], extract_clip(clip, same).audio)
     (repository / "refs" / "main").write_text("a" * 40)
-    assert is_kept(clip, recipe, cache=cache)
+    assert is_cached(clip, recipe, cache=cache)
     np.testing.assert_array_equal(made[1], extract_clip(clip, recipe, cache=cache).audio)
     hf_encoders._commit.cache_clear()
     np.testing.assert_array_equal(made[0], extract_clip(clip, recipe, cache=cache).audio)
@@ -273,8 +273,8 @@ def test_features_of_another_precision_are_made_again(encoders, tmp_path):
     clip, cache = make_clip(tmp_path / "clip.mp4", 1.0), FeatureCache(tmp_path / "cache")
     recipe = FeatureRecipe(audio=f"hf:{encoders / 'wav2vec2'}", vision="none", transcribe=False, device="cpu")
     extract_clip(clip, recipe, cache=cache)
-    assert is_kept(clip, replace(recipe, half=False), cache=cache), "single precision is what a CPU takes"
-    assert not is_kept(clip, replace(recipe, half=True), cache=cache)
+    assert is_cached(clip, replace(recipe, half=False), cache=cache), "single precision is what a CPU takes"
+    assert not is_cached(clip, replace(recipe, half=True), cache=cache)
 
 
 def test_face_crops_of_a_real_clip(encoders, clips, face_model):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips_made import make_clip, voice
+from clips_made import damage_stream, make_clip, voice
 
 from deepmlf_kit.features.media import ClipError, Damage, UndecodableStream, probe, read_audio, read_frames
 
@@ -146,15 +146,7 @@ def test_a_truncated_clip_is_refused_or_used_as_far_as_it_goes(tmp_path: Path):
 
 
 def test_a_stream_of_which_nothing_can_be_decoded_is_named(tmp_path: Path):
-    import av
-
-    path = make_clip(tmp_path / "clip.mp4", 1.0, video="libx264", audio=None)
-    with av.open(str(path)) as container:
-        spans = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    raw = bytearray(path.read_bytes())
-    for start, size in spans:
-        raw[start : start + size] = b"\xff" * size
-    path.write_bytes(raw)
+    path = damage_stream(make_clip(tmp_path / "clip.mp4", 1.0, video="libx264", audio=None))
     damage = Damage()
     with pytest.raises(UndecodableStream, match="nothing could be decoded"):
         list(read_frames(path, damage=damage))

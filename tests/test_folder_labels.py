@@ -78,7 +78,7 @@ def test_sims_unimodal_labels_are_kept(root):
     assert math.isnan(unimodal["label_vision"])
 
 
-def test_the_class_that_people_chose_is_kept(root):
+def test_the_annotated_class_is_read(root):
     read = read_labels(
         write(
             root,

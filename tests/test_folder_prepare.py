@@ -53,7 +53,7 @@ def test_clips_become_rows_and_a_broken_one_is_reported(tmp_path, cache):
     root = make_folder(tmp_path / "clips", "a", "b", "c", "d", broken=("e",))
     prepared = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1)
     assert prepared.rows == {"train": 2, "valid": 1, "test": 1}
-    assert (prepared.extracted, prepared.kept) == (4, 0)
+    assert (prepared.extracted, prepared.cached) == (4, 0)
     dataset = schema.load(tmp_path / "out")
     row = dataset["train"].with_format("numpy")[0]
     expected = extract_clip(root / "a.wav", VOICE, text="")
@@ -75,7 +75,7 @@ def test_a_repeated_run_extracts_nothing_and_starts_no_worker(tmp_path, cache, m
     prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1)
     monkeypatch.setattr(extraction_pool, "WORKER", "no_such_module")
     again = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1)
-    assert (again.extracted, again.kept) == (0, 3)
+    assert (again.extracted, again.cached) == (0, 3)
     assert [failure.id for failure in again.failures] == ["d"]
 
 
@@ -142,7 +142,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, cache):
     prepared = prepare_folder(
         root, tmp_path / "out", VOICE, cache=cache, workers=1, progress=lambda *done: told.append(done)
     )
-    assert prepared.kept >= 2 and prepared.extracted <= 2
+    assert prepared.cached >= 2 and prepared.extracted <= 2
     assert sum(prepared.rows.values()) == 4
     assert [done for done in told if done[0] == "write"] == [("write", n, 4) for n in (1, 2, 3, 4)]
 
@@ -173,7 +173,7 @@ def test_a_killed_run_loses_only_the_clip_in_hand(tmp_path, cache):
     run.wait()
     time.sleep(1)  # its worker may be finishing the clip in hand
     prepared = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1)
-    assert prepared.kept >= 3
+    assert prepared.cached >= 3
     assert sum(prepared.rows.values()) == 8
 
 

@@ -40,6 +40,11 @@ def test_showing_the_help_imports_nothing_heavy():
     assert heavy_after("from deepmlf_kit.cli.frame import run; assert run(['--help']) == 0") == []
 
 
+def test_an_extraction_worker_without_an_encoder_does_not_load_torch():
+    heavy = heavy_after("import deepmlf_kit.data.extraction_worker")
+    assert not {"torch", "transformers", "datasets"} & set(heavy), heavy
+
+
 def test_the_check_sees_a_heavy_import():
     assert heavy_after("import plotly") == ["plotly"]
 

@@ -94,7 +94,7 @@ class Package:
         return ".".join([*above, *([node.module] if node.module else [])])
 
     def find(self, name: str) -> str | None:
-        """The module that holds a dotted name; a lazy face (`_PUBLIC` of an `__init__`) is looked through."""
+        """The module that holds a dotted name; a lazy face (an `__init__` with `lazy_loader.attach`) is looked through."""
         parts = name.split(".")
         if parts[0] != self.name:
             return None
@@ -115,8 +115,7 @@ class Package:
         """Each module and those that it needs at run time, in functions too."""
         edges: dict[str, set[str]] = {module: set() for module in self.trees}
         for found in self.imports:
-            lazy_face = found.module.endswith("__init__") and found.inside == "__getattr__"
-            if found.target is None or found.types_only or lazy_face:
+            if found.target is None or found.types_only:
                 continue
             needed = {found.target}
             parts = found.target.split(".")[:-1]
@@ -134,12 +133,12 @@ def _is_import_call(call: ast.Call) -> bool:
 
 
 def _public(tree: ast.Module) -> dict[str, str]:
+    """The names that `lazy_loader.attach` of an `__init__` gives, each with the module that holds it."""
     for node in tree.body:
-        target = node.target if isinstance(node, ast.AnnAssign) else None
-        if isinstance(node, ast.Assign):
-            target = node.targets[0]
-        if target is not None and ast.unparse(target) == "_PUBLIC":
-            return ast.literal_eval(node.value)
+        call = node.value if isinstance(node, ast.Assign) else None
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "lazy_loader.attach":
+            (modules,) = (keyword.value for keyword in call.keywords if keyword.arg == "submod_attrs")
+            return {name: module for module, names in ast.literal_eval(modules).items() for name in names}
     return {}
 
 
@@ -207,14 +206,11 @@ def upward(package: Package, floors: Floors) -> list[str]:
 
 
 def inside_functions(package: Package) -> list[str]:
-    """Every import inside a function but in `cli/`, a lazy face's `__getattr__` and of the packages in `HEAVY`."""
+    """Every import inside a function but in `cli/` and of the packages in `HEAVY`."""
     return [
         str(found)
         for found in package.imports
-        if found.inside
-        and package.folder(found.module) != "cli"
-        and not (found.module.endswith(".__init__") and found.inside == "__getattr__")
-        and found.name.split(".")[0] not in HEAVY
+        if found.inside and package.folder(found.module) != "cli" and found.name.split(".")[0] not in HEAVY
     ]
 
 
@@ -282,7 +278,7 @@ def test_a_drawing_is_read_from_the_ground_up():
 
 
 def test_a_circle_is_seen_through_functions_and_lazy_faces(tmp_path: Path):
-    face = '_PUBLIC = {"Run": "run"}\ndef __getattr__(name):\n    from . import run\n'
+    face = '__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"run": ["Run"]})\n'
     made = make_package(
         tmp_path,
         {
@@ -340,7 +336,7 @@ def test_an_upward_import_is_seen(tmp_path: Path, module: str, text: str, found:
         ("model/block", "class A:\n    def f(self):\n        import torch\n", "kit.model.block:3 imports torch in f()"),
         ("model/block", "def f():\n    return import_module('torch')\n", "kit.model.block:2 imports import_module('torch') in f()"),
         ("model/__init__", "def f():\n    import torch\n", "kit.model.__init__:2 imports torch in f()"),
-        ("model/__init__", "def __getattr__(name):\n    from . import block\n", None),
+        ("model/__init__", "def __getattr__(name):\n    from . import block\n", "kit.model.__init__:2 imports kit.model.block in __getattr__()"),
         ("cli/train", "def f():\n    import torch\n", None),
         ("model/block", "def f():\n    import mediapipe.tasks\n", None),
     ],

@@ -191,7 +191,7 @@ def with_classes(numbers=None, names=None):
         ([0, 1], None, [np.nan] * 6, "found array [2]"),
     ],
 )
-def test_the_class_that_people_chose_is_kept(numbers, names, kept, remark, tmp_path):
+def test_the_annotated_class_is_read(numbers, names, kept, remark, tmp_path):
     dataset = convert_mmsa(write(with_classes(numbers, names), tmp_path / "a.pkl"), tmp_path / "out")
     np.testing.assert_array_equal(dataset["train"]["label_class"][:], kept)
     assert np.isnan(dataset["test"]["label_class"][:]).all()

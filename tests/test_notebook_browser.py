@@ -74,7 +74,7 @@ def test_notebook_04_runs_in_jupyterlab_and_its_explorer_answers(chromium, copy,
         assert page.evaluate("document.querySelector('.dmlf-chart').data[0].x") == changed.split()
         assert sentiment(page) != recorded
         edited = sentiment(page)
-        redrawn(page, lambda: page.uncheck("[data-name=face]"))
+        redrawn(page, lambda: page.uncheck("[data-name=use_vision]"))
         assert sentiment(page) != edited
         pictures.append(pick(page, "view", "timeline"))
         assert "no face" in chart.inner_text()

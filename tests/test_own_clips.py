@@ -51,7 +51,7 @@ def test_own_clips_become_a_dataset_and_a_trained_model(
 
     assert run(["prepare", "clips", "data/mine", "--transcribe"]) == 0
     said = capsys.readouterr().out
-    assert "3 train, 2 valid, 2 test (7 clips extracted now, 0 kept from before" in said
+    assert "3 train, 2 valid, 2 test (7 clips extracted now, 0 from the cache" in said
     [failure] = csv.DictReader(Path("data/mine/failures.csv").read_text().splitlines())
     assert failure["id"] == "broken" and failure["reason"]
     assert f"  broken: {failure['reason']}" in said and "1 could not be used" in said
@@ -78,7 +78,7 @@ def test_own_clips_become_a_dataset_and_a_trained_model(
 
     monkeypatch.setattr(extraction_pool, "WORKER", "no_such_module")  # a worker would fail at once
     assert run(["prepare", "clips", "data/mine", "--transcribe"]) == 0
-    assert "(0 clips extracted now, 7 kept from before" in capsys.readouterr().out
+    assert "(0 clips extracted now, 7 from the cache" in capsys.readouterr().out
 
 
 def test_the_printed_command_fits_the_dataset(tmp_path: Path, capsys, monkeypatch):

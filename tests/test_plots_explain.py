@@ -28,7 +28,7 @@ def figures(lens, reading):
         "timeline": plots.clip_timeline(reading),
         "gradients": plots.gradient_timeline(reading, lens.gradients(5, steps=8)),
         "maps": plots.attention_maps(reading),
-        **{f"map {m}": plots.layer_token_map(reading, m) for m in ("reads", "focus", "time", "sentiment")},
+        **{f"map {m}": plots.layer_token_map(reading, m) for m in ("update", "focus", "time", "sentiment")},
         "words": plots.attention_to_words(reading),
         "gates": plots.gates_by_depth(reading),
         "depth": plots.sentiment_by_depth(reading),

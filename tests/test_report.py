@@ -86,7 +86,7 @@ def test_attention_is_drawn_on_the_clock_of_the_encoder(
     run, dataset, lm, tokenizer = made
     drawn: list[np.ndarray] = []
 
-    def kept(attention: Any, times: np.ndarray, *rest: Any, **options: Any) -> Any:
+    def recorded(attention: Any, times: np.ndarray, *rest: Any, **options: Any) -> Any:
         drawn.append(times)
         return fusion_attention(attention, times, *rest, **options)
 
@@ -94,7 +94,7 @@ def test_attention_is_drawn_on_the_clock_of_the_encoder(
         half = len(row["audio"]) // 2
         return {"audio": row["audio"][:half], "audio_times": row["audio_times"][:half]}
 
-    monkeypatch.setattr("deepmlf_kit.plots.run_report.fusion_attention", kept)
+    monkeypatch.setattr("deepmlf_kit.plots.run_report.fusion_attention", recorded)
     changed = dataset.map(voice_ends_half_way, features=dataset["test"].features)
     row = changed["test"].with_format("numpy")[0]
     write_report(run, changed, tmp_path / "r.html", utterance=str(row["id"]), lm=lm, tokenizer=tokenizer)

@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training_fixtures import TINY, tiny_lm, tiny_sample, with_other_features
+from training_fixtures import TINY, with_other_features
 
 from deepmlf_kit.cli.frame import run as command
 from deepmlf_kit.errors import DeepMLFError
@@ -24,17 +24,6 @@ from deepmlf_kit.training.dry_run import plan_model
 from deepmlf_kit.training.presets import load_preset
 
 QUICK = {**TINY, "training.epochs": 1}
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Any:
-    return tiny_sample()
-
-
-@pytest.fixture(scope="module")
-def language(dataset: Any) -> dict[str, Any]:
-    lm, tokenizer = tiny_lm(dataset["train"]["text"])
-    return {"lm": lm, "tokenizer": tokenizer}
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from deepmlf_kit.data.sample import SHORTEST, label_of, make_sample, make_uttera
 from deepmlf_kit.data.sample_grammar import Sentence, make_sentence
 from deepmlf_kit.data.sample_signals import (
     Expression,
-    make_face,
+    make_audio,
     make_speaker,
-    make_voice,
+    make_vision,
     statistics,
     time_words,
 )
@@ -74,7 +74,7 @@ def test_voice_is_heard_where_words_are():
     rng = np.random.default_rng(0)
     sentence = make_sentence(rng, 1)
     words, seconds = time_words(rng, sentence.words, sentence.strong, 0, 1.5, 6)
-    audio, times = make_voice(rng, make_speaker(rng), words, seconds, sentence.strong, Expression(0, 0))
+    audio, times = make_audio(rng, make_speaker(rng), words, seconds, sentence.strong, Expression(0, 0))
     inside = np.zeros(len(times), bool)
     for word in words:
         inside |= (times >= word["start"] - 0.02) & (times <= word["end"] + 0.02)
@@ -102,7 +102,8 @@ def test_a_smile_and_lowered_brows_show_where_the_real_ones_do():
 
     def mean_of(face):
         clips = [
-            make_face(rng, make_speaker(rng), words, seconds, None, Expression(face, 0))[0] for _ in range(20)
+            make_vision(rng, make_speaker(rng), words, seconds, None, Expression(face, 0))[0]
+            for _ in range(20)
         ]
         return np.concatenate(clips).mean(0)
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training_fixtures import TINY, tiny_lm, tiny_sample
+from training_fixtures import TINY, tiny_sample
 
 from deepmlf_kit.cli.frame import run as command
 from deepmlf_kit.errors import DeepMLFError
@@ -29,14 +29,8 @@ QUICK = {**TINY, "training.epochs": 1, "pretraining.epochs": 1}
 
 
 @pytest.fixture(scope="module")
-def dataset() -> Any:
-    return tiny_sample()
-
-
-@pytest.fixture(scope="module")
-def language(dataset: Any) -> dict[str, Any]:
-    lm, tokenizer = tiny_lm(dataset["train"]["text"])
-    return {"lm": lm, "tokenizer": tokenizer, "tell": lambda line: None}
+def language(language: dict[str, Any]) -> dict[str, Any]:
+    return {**language, "tell": lambda line: None}
 
 
 # Plans ---------------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_models_around_one_lm_can_be_built_while_another_thread_asks_it(eager_sw
 def test_threads_that_explain_do_not_disturb_threads_that_ask(eager_switches):
     model, batch, other = tiny_model(), tiny_batch(), tiny_batch(seed=5)
     one = {name: value[:1] for name, value in batch.items()}
-    expected, seen, causes = answer(model, other), capture(model, batch), effects(model, one, "blocks")
+    expected, seen, ablated = answer(model, other), capture(model, batch), effects(model, one, "blocks")
     found = at_once(
         lambda: [answer(model, other) for _ in range(12)],
         lambda: [capture(model, batch) for _ in range(3)],
@@ -114,7 +114,7 @@ def test_threads_that_explain_do_not_disturb_threads_that_ask(eager_switches):
         np.testing.assert_array_equal(again.self_attention, seen.self_attention)
         np.testing.assert_array_equal(again.cross_attention, seen.cross_attention)
     for again in found[2]:
-        np.testing.assert_array_equal(again.effect, causes.effect)
+        np.testing.assert_array_equal(again.effect, ablated.effect)
     assert not ALL_ATTENTION_FUNCTIONS._local_mapping
 
 

@@ -37,14 +37,14 @@ def test_the_exported_page_works_offline(chromium, exported, theme):
     pictures = [page.evaluate(PICTURE)]
     pictures += [pick(page, "layer", "0"), pick(page, "layer", "1"), pick(page, "head", "1")]
     pictures += [pick(page, "view", "heads"), pick(page, "token", "3")]
-    for view in ("words", "layers", "sentiment", "reads", "similarity", "effects"):
+    for view in ("words", "layers", "sentiment", "update", "similarity", "effects"):
         pictures.append(pick(page, "view", view))
     pictures.append(pick(page, "effects_of", "words"))
     assert len(set(pictures)) == len(pictures)  # every control changes the picture
 
     whole = sentiment(page)
-    redrawn(page, lambda: page.uncheck("[data-name=voice]"))
-    redrawn(page, lambda: page.uncheck("[data-name=words]"))
+    redrawn(page, lambda: page.uncheck("[data-name=use_audio]"))
+    redrawn(page, lambda: page.uncheck("[data-name=use_text]"))
     assert sentiment(page) != whole
     redrawn(page, lambda: page.click("[data-name=reset]"))
     assert sentiment(page) == whole

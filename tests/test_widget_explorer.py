@@ -50,16 +50,16 @@ def test_editing_words_moves_the_prediction_and_resetting_brings_it_back(explore
 
 
 def test_switching_a_modality_off_is_the_model_without_it(lens, explorer):
-    explorer.without = ["voice", "face"]
-    expected = lens.predict(0, without=("voice", "face"))
+    explorer.without = ["audio", "vision"]
+    expected = lens.predict(0, without=("audio", "vision"))
     assert explorer.payload["sentiment"] == pytest.approx(expected.sentiment, abs=1e-4)
-    assert explorer.payload["tracks"] == {"voice": [], "face": []}
+    assert explorer.payload["tracks"] == {"audio": [], "vision": []}
     explorer.index = 1
     assert explorer.without == [] and explorer.payload["without"] == []
 
 
 def test_words_can_be_switched_off_and_the_text_emptied(explorer):
-    explorer.without = ["words"]
+    explorer.without = ["text"]
     assert explorer.payload["words"] == [] and explorer.trouble == ""
     explorer.without = []
     explorer.text = ""

@@ -40,6 +40,20 @@ FAMILIES = {
 }
 
 
+def tiny_llama(vocabulary, layers, width=32, **changes):
+    """A random Llama; its weights are those of the current seed."""
+    sizes = {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+    }
+    return LlamaForCausalLM(LlamaConfig(**(sizes | changes)))
+
+
 def tiny_lm(family="llama", seed=0):
     torch.manual_seed(seed)
     lm = FAMILIES[family]()

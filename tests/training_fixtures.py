@@ -6,13 +6,16 @@ from typing import Any
 
 import torch
 from datasets import DatasetDict
+from tiny_lms import tiny_llama
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from deepmlf_kit.data import schema
+from deepmlf_kit.data.sample import make_sample
 
 
 def tiny_lm(texts: list[str], layers: int = 3, width: int = 32) -> tuple[Any, Any]:
     """A random Llama and a word tokenizer over `texts`."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
     words = Tokenizer(models.WordLevel(unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=["<pad>", "<unk>"]))
@@ -21,32 +24,18 @@ def tiny_lm(texts: list[str], layers: int = 3, width: int = 32) -> tuple[Any, An
     )
     state = torch.random.get_rng_state()
     torch.manual_seed(0)
-    lm = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=2 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=64,
-        )
-    )
+    lm = tiny_llama(len(tokenizer), layers, width)
     torch.random.set_rng_state(state)
     return lm, tokenizer
 
 
 def tiny_sample() -> DatasetDict:
     """40 utterances to train on, 16 to validate, 16 to test."""
-    from deepmlf_kit.data.sample import make_sample
-
     return make_sample(seed=0, train=40, valid=16, test=16)
 
 
 def with_other_features(dataset: DatasetDict) -> DatasetDict:
     """The same utterances and labels; one frame of one utterance's vision is another."""
-    from deepmlf_kit.data import schema
-
     audio_dim, vision_dim = schema.dims_of(dataset)
     changed = DatasetDict()
     for name, part in dataset.items():

@@ -5,16 +5,13 @@ launch()                             # the bundled checkpoint, at http://127.0.0
 launch("runs/demo/fused", inline=True, block=False)   # in a notebook
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_PUBLIC = {"RunningApp": "server", "Settings": "settings", "launch": "server"}
-
-__all__ = ["RunningApp", "Settings", "launch"]
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: gradio takes seconds to import.
-    if name in _PUBLIC:
-        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# On first use: gradio takes seconds to import.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "server": ["RunningApp", "launch"],
+        "settings": ["Settings"],
+    },
+)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from ..features.audio_egemaps import RATE
 from ..features.clip import ClipFeatures, ClipFound
-from ..features.extractors import extract_voice
+from ..features.extractors import extract_audio
 from ..features.media import Frame, Sound
 from ..features.recipe import FeatureRecipe
 from ..features.transcript import transcribe
@@ -252,7 +252,7 @@ class LiveSession:
         text, source = self.text, "given" if self.text.strip() else "none"
         if len(samples) >= RATE // 4:
             first = end - len(samples) / RATE
-            audio, audio_times, voiced = extract_voice(Sound(samples, RATE, max(0.0, first - start)), recipe)
+            audio, audio_times, voiced = extract_audio(Sound(samples, RATE, max(0.0, first - start)), recipe)
             if recipe.transcribe:
                 heard = transcribe(samples, recipe.speech_model, recipe.language, first)
                 text, words, source = heard.text, heard.words, "transcribed"

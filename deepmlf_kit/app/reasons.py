@@ -12,6 +12,7 @@ from ..explain.reading import Reading, av_step_times
 from ..explain.words import words_of
 from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
+from ..plots.style import MODALITY_NAMES
 from ..predict.predictor import Predictor
 
 MOMENT = 0.6  # seconds that are ablated at a time
@@ -76,7 +77,7 @@ def _find_reasons(
 
     def ablated(kind: str, **options: Any) -> Any:
         found = effects(model, batch, kind, **options)
-        reasons.replacement[kind] = found.meaning
+        reasons.replacement[kind] = found.replacement
         return found
 
     if reasons.has_av:
@@ -105,10 +106,15 @@ def _find_reasons(
             )
         ]
     found = ablated("modalities")
-    voice, face = bool(batch["audio_mask"].any()), bool(batch["vision_mask"].any())
-    present = {"words": bool(words.words), "voice": voice, "face": face, "voice and face": voice and face}
+    audio, vision = bool(batch["audio_mask"].any()), bool(batch["vision_mask"].any())
+    present = {
+        "text": bool(words.words),
+        "audio": audio,
+        "vision": vision,
+        "audio and vision": audio and vision,
+    }
     reasons.modalities = [
-        {"name": name, "effect": float(effect)}
+        {"name": MODALITY_NAMES[name], "effect": float(effect)}
         for name, effect in zip(found.names, found.effect, strict=True)
         if present[name]
     ]

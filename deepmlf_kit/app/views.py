@@ -129,13 +129,13 @@ def reasons(found: Reasons, scale: float) -> str:
     ]
     return (
         '<section class="mlf-reasons"><h3>What the answer rests on</h3>'
-        "<p>How far the sentiment moves when one thing is taken out: + means that it pushed the answer up. "
+        "<p>How far the sentiment moves when one part is ablated: + means that it pushed the answer up. "
         "Effects are this model's, one at a time, and do not add up.</p>"
         f'<div class="mlf-grid">{"".join(parts)}</div></section>'
     )
 
 
-def _effects(title: str, entries: list[dict[str, Any]], scale: float, meaning: str | None) -> str:
+def _effects(title: str, entries: list[dict[str, Any]], scale: float, replacement: str | None) -> str:
     if not entries:
         return f"<div><h4>{title}</h4><p class='mlf-none'>none in use</p></div>"
     largest = max(abs(entry["effect"]) for entry in entries) or 1.0
@@ -148,7 +148,7 @@ def _effects(title: str, entries: list[dict[str, Any]], scale: float, meaning: s
             f"<tr><th scope='row'>{escape(str(entry['name']))}{says}</th><td>{signed(entry['effect'])}</td>"
             f'<td aria-hidden="true"><i class="{side}" style="width:{width:.0f}%"></i></td></tr>'
         )
-    how = f"<p class='mlf-how'>{escape(meaning)}</p>" if meaning else ""
+    how = f"<p class='mlf-how'>{escape(replacement)}</p>" if replacement else ""
     return f"<div><h4>{title}</h4><table><tbody>{''.join(rows)}</tbody></table>{how}</div>"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .output import JsonOption, print_json, print_metrics, stdout_kept_for_json
+from .output import JsonOption, print_json, print_metrics, stdout_reserved_for_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,7 @@ def command(
     from ..training import Run
 
     answer: dict[str, Any] = {}
-    with stdout_kept_for_json(as_json):
+    with stdout_reserved_for_json(as_json):
         opened = Run.open(run)
         preset = opened.preset
         scale, classes = preset.data.scale, preset.heads.classes

@@ -77,7 +77,7 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     """One line on stderr, red on a terminal that shows colours."""
     if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         from rich.console import Console
@@ -103,15 +103,15 @@ def run(arguments: Sequence[str]) -> int:
     except DeepMLFError as error:
         if debug:
             traceback.print_exc()
-        _say(f"deepmlf: {_one_line(error)}")
+        _print_error(f"deepmlf: {_one_line(error)}")
         return 2
     except KeyboardInterrupt:
-        _say("deepmlf: stopped")
+        _print_error("deepmlf: stopped")
         return 130
     except Exception as error:
         if debug:
             raise
-        _say(
+        _print_error(
             f"deepmlf: unexpected {type(error).__name__}: {_one_line(error)} "
             "(this is a defect of the kit; the same command with --debug shows where)"
         )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .output import JsonOption, print_json, stdout_kept_for_json
+from .output import JsonOption, print_json, stdout_reserved_for_json
 
 
 def command(
@@ -22,7 +22,7 @@ def command(
     from ..data.inspect import inspect_dataset, normalization_report, print_normalization, print_report
     from ..data.schema import load
 
-    with stdout_kept_for_json(as_json):
+    with stdout_reserved_for_json(as_json):
         opened = load(dataset)
         report = inspect_dataset(opened)
         changed = normalization_report(opened, normalize) if normalize else None

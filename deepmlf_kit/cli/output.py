@@ -20,7 +20,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON knows it: dataclasses and mappings as objects, arrays as lists, NaN and infinities as null."""
+    """`value` as JSON values: dataclasses and mappings as objects, arrays as lists, NaN and infinities as null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -39,7 +39,7 @@ def plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def stdout_kept_for_json(as_json: bool) -> Iterator[None]:
+def stdout_reserved_for_json(as_json: bool) -> Iterator[None]:
     """While work runs under `--json`, whatever prints to stdout (libraries too) goes to stderr."""
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield
@@ -61,8 +61,8 @@ def print_metrics(metrics: Mapping[str, float], title: str) -> None:
     Console().print(Table(["", title], rows).terminal(frame=False))
 
 
-def tell_run(run: Run, as_json: bool, after: str) -> None:
-    """What a training left: the metrics of its best checkpoint, where the run is, and what to do `after` it."""
+def print_run(run: Run, as_json: bool, after: str) -> None:
+    """The result of a training: metrics of its best checkpoint, its folder, and what to do `after` it."""
     if as_json:
         print_json({"run": run.path, "metrics": run.metrics, "best": run.info.get("best")})
         return

@@ -1,17 +1,17 @@
-"""`deepmlf predict`: the sentiment of one clip, what every head says, and what was found in it."""
+"""`deepmlf predict`: the sentiment of one clip, each head's prediction, and what was found in the clip."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .output import JsonOption, print_json, stdout_kept_for_json
+from .output import JsonOption, print_json, stdout_reserved_for_json
 
 
 def command(
     clip: Annotated[Path, typer.Argument(help="A video or audio file.")],
     text: Annotated[
-        str | None, typer.Option(help="The words that are said; without it they are transcribed.")
+        str | None, typer.Option(help="The words of the clip; without it they are transcribed.")
     ] = None,
     checkpoint: Annotated[
         Path | None,
@@ -23,7 +23,7 @@ def command(
     """Predict the sentiment of a clip from its words, voice and face."""
     from ..predict.predictor import Predictor
 
-    with stdout_kept_for_json(as_json):
+    with stdout_reserved_for_json(as_json):
         prediction = Predictor(checkpoint).clip(clip, text, face_model=face_model)
     if as_json:
         print_json(prediction)
@@ -41,9 +41,11 @@ def _show(prediction) -> None:
     console.print(f"\n[bold]{prediction.sentiment:+.2f}[/bold]  {prediction.polarity}")
     console.print(_bar(prediction.sentiment, prediction.scale), markup=False)
     heads = {"text": "the words", "av": "voice and face", "fusion": "the fusion tokens"}
-    said = [(f"  {about}", prediction.heads[name]) for name, about in heads.items()]
-    rows = [(about, f"{value:+.2f}", _bar(value, prediction.scale, width=21)) for about, value in said]
-    console.print(Table(["what each head says", "", ""], rows, left=(0, 2)).terminal(frame=False))
+    rows = [
+        (f"  {about}", f"{value:+.2f}", _bar(value, prediction.scale, width=21))
+        for about, value in ((about, prediction.heads[name]) for name, about in heads.items())
+    ]
+    console.print(Table(["each head alone", "", ""], rows, left=(0, 2)).terminal(frame=False))
     source = {"transcribed": " (transcribed)", "given": " (given)"}.get(clip["text_source"], "")
     found = [
         ("  length", f"{clip['seconds']:.1f} s"),

@@ -10,13 +10,13 @@ import typer
 
 from ..errors import DeepMLFError
 from .next_steps import after_preparing
-from .output import JsonOption, print_json, stdout_kept_for_json
+from .output import JsonOption, print_json, stdout_reserved_for_json
 
 if TYPE_CHECKING:
     from ..data.folder import PreparedFolder
     from ..data.mmsa import Progress
 
-# Published recipe for each dataset.
+# The preset for each dataset.
 _PRESETS = {"mosi": "mosi", "mosei": "mosei-base", "sims": "sims", "simsv2": "sims"}
 CLIPS, ENCODERS, PICKLE = "A folder of clips", "A folder of clips: encoders (hf:MODEL)", "An MMSA pickle"
 
@@ -43,7 +43,7 @@ def command(
         ),
     ] = None,
     fps: Annotated[
-        float | None, typer.Option(help="Pictures a second; 10 where not given.", rich_help_panel=CLIPS)
+        float | None, typer.Option(help="Frames per second; by default 10.", rich_help_panel=CLIPS)
     ] = None,
     audio_layer: Annotated[
         int | None,
@@ -60,7 +60,7 @@ def command(
         bool,
         typer.Option(
             "--face-crop",
-            help="Cut pictures to the face before an hf: vision encoder.",
+            help="Crop frames to the face before an hf: vision encoder.",
             rich_help_panel=ENCODERS,
         ),
     ] = False,
@@ -82,7 +82,7 @@ def command(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Pictures at a time (of 20 s windows of sound, an eighth as many); 16 where not given.",
+            help="Frames per batch (of 20 s windows of sound, an eighth as many); by default 16.",
             rich_help_panel=ENCODERS,
         ),
     ] = None,
@@ -99,7 +99,9 @@ def command(
     ] = False,
     language: Annotated[
         str | None,
-        typer.Option(help="What is spoken, such as en or zh; else it is guessed.", rich_help_panel=CLIPS),
+        typer.Option(
+            help="Spoken language, such as en or zh; by default it is detected.", rich_help_panel=CLIPS
+        ),
     ] = None,
     speech_model: Annotated[
         str | None,
@@ -110,10 +112,12 @@ def command(
     ] = None,
     max_seconds: Annotated[
         float | None,
-        typer.Option(help="Longest clip that is taken; 600 where not given.", rich_help_panel=CLIPS),
+        typer.Option(
+            help="Longest clip that is accepted, in seconds; by default 600.", rich_help_panel=CLIPS
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Clips at the same time; else one a core.", rich_help_panel=CLIPS)
+        int | None, typer.Option(help="Clips in parallel; by default one per core.", rich_help_panel=CLIPS)
     ] = None,
     shard: Annotated[
         str | None,
@@ -124,7 +128,7 @@ def command(
         ),
     ] = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Join the parts that --shard left.", rich_help_panel=CLIPS)
+        bool, typer.Option("--merge", help="Join the parts that --shard wrote.", rich_help_panel=CLIPS)
     ] = False,
     name: Annotated[
         str | None,
@@ -135,9 +139,9 @@ def command(
     """Make a dataset of an MMSA pickle (MOSI, MOSEI, CH-SIMS) or of a folder of clips.
 
     Clips: a run that was stopped goes on where it stopped when the command is repeated; a clip that cannot be used
-    is listed in OUT/failures.csv with its reason, and the rest goes on. Features are kept in the folder DEEPMLF_CACHE,
-    by the clips' content, so that a second run or recipe computes only what is new; at most DEEPMLF_CACHE_GB
-    gigabytes (20 where not set), of which those not used for longest go first.
+    is listed in OUT/failures.csv with its reason, and the rest goes on. Features are cached in the folder
+    DEEPMLF_CACHE, by the clips' content, so that a second run or recipe computes only what is new; at most
+    DEEPMLF_CACHE_GB gigabytes (20 where not set), of which the least recently used go first.
     """
     recipe = {
         "audio": audio,
@@ -172,9 +176,9 @@ def command(
         if merge:
             from ..data.folder import merge_shards
 
-            _tell_folder(merge_shards(out), as_json)
+            _print_folder(merge_shards(out), as_json)
             return
-        _tell_folder(
+        _print_folder(
             _folder(
                 source,
                 out,
@@ -196,7 +200,7 @@ def command(
 
 
 def _refuse(given: set[str], kind: str, source: Path) -> None:
-    """An option that would do nothing is a mistake to tell, not to pass over."""
+    """Refuse options that would have no effect."""
     if given:
         options = ", ".join(f"--{key.replace('_', '-')}" for key in sorted(given))
         raise DeepMLFError(f"{options} is for {kind}, which {source} is not: leave it out")
@@ -215,24 +219,26 @@ def _folder(
     from ..data.folder import prepare_folder
     from ..features.recipe import FeatureRecipe
 
-    with stdout_kept_for_json(as_json):
+    with stdout_reserved_for_json(as_json):
         return prepare_folder(source, out, FeatureRecipe(**recipe), show_progress=True, **options)
 
 
-def _tell_folder(prepared: "PreparedFolder", as_json: bool) -> None:
+def _print_folder(prepared: "PreparedFolder", as_json: bool) -> None:
     if not as_json:
         print(prepared.summary())
         if prepared.dataset is not None and not prepared.is_shard:
             print(after_preparing(prepared.path, prepared.dataset))
         return
-    told = {key: getattr(prepared, key) for key in ("path", "rows", "extracted", "kept", "seconds", "notes")}
-    print_json({**told, "failures": prepared.failures})
+    shown = {
+        key: getattr(prepared, key) for key in ("path", "rows", "extracted", "cached", "seconds", "notes")
+    }
+    print_json({**shown, "failures": prepared.failures})
 
 
 def _pickle(source: Path, out: Path, name: str | None, as_json: bool) -> None:
     from ..data.mmsa import convert_mmsa, read_report
 
-    with stdout_kept_for_json(as_json), _bars() as progress:
+    with stdout_reserved_for_json(as_json), _bars() as progress:
         dataset = convert_mmsa(source, out, name=name, progress=progress)
     report = read_report(out)
     if as_json:
@@ -260,7 +266,7 @@ def _pickle(source: Path, out: Path, name: str | None, as_json: bool) -> None:
 
 @contextmanager
 def _bars() -> "Iterator[Progress]":
-    """A progress bar a split, on stderr."""
+    """One progress bar per split, on stderr."""
     from rich.console import Console
     from rich.progress import Progress as Bars
 

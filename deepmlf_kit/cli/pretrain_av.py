@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .output import JsonOption, stdout_kept_for_json, tell_run
+from .output import JsonOption, print_run, stdout_reserved_for_json
 from .train import DatasetArgument, OverwriteOption, PresetOption, SeedOption, SetOption
 
 
@@ -22,9 +22,9 @@ def command(
     from ..training import pretrain_av
     from ..training.presets import load_preset
 
-    with stdout_kept_for_json(as_json):
+    with stdout_reserved_for_json(as_json):
         chosen = load_preset(preset, settings or ())
         run = pretrain_av(
             chosen, dataset, out or Path("runs") / f"{chosen.name}-av", seed=seed, overwrite=overwrite
         )
-    tell_run(run, as_json, after=f"Next: deepmlf train {dataset} --preset {preset} --av-encoder {run.path}")
+    print_run(run, as_json, after=f"Next: deepmlf train {dataset} --preset {preset} --av-encoder {run.path}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .output import JsonOption, print_json, print_metrics, stdout_kept_for_json
+from .output import JsonOption, print_json, print_metrics, stdout_reserved_for_json
 
 
 def command(
@@ -19,7 +19,7 @@ def command(
     """Train again with a run's own settings, seed and data, and compare."""
     from ..experiments.rerun import rerun
 
-    with stdout_kept_for_json(as_json):
+    with stdout_reserved_for_json(as_json):
         result = rerun(run, out, dataset)
     if as_json:
         print_json(

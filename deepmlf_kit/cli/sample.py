@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .output import JsonOption, print_json, stdout_kept_for_json
+from .output import JsonOption, print_json, stdout_reserved_for_json
 
 
 def command(
@@ -31,7 +31,7 @@ def command(
     from ..data.sample import make_sample
     from ..data.schema import save
 
-    with stdout_kept_for_json(as_json):
+    with stdout_reserved_for_json(as_json):
         dataset = make_sample(seed, train, valid, test)
         folder = save(dataset, out)
     rows = {split: part.num_rows for split, part in dataset.items()}
@@ -51,7 +51,7 @@ def _table(seed: int, as_json: bool) -> None:
     from ..training.metric_table import metric_table
 
     folder = Path("runs/modalities")
-    with stdout_kept_for_json(as_json):
+    with stdout_reserved_for_json(as_json):
         result = modality_table((seed, seed + 1, seed + 2), folder)
     if as_json:
         print_json({"runs": folder, "summary": result.summary, "gain": result.gain})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import DeepMLFError
-from .output import JsonOption, print_json, stdout_kept_for_json
+from .output import JsonOption, print_json, stdout_reserved_for_json
 from .train import SetOption
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def command(
     from ..sweep import run_sweep
     from ..training.processes import processes
 
-    with stdout_kept_for_json(as_json):
+    with stdout_reserved_for_json(as_json):
         wanted = _plan(plan, grid, preset, settings, seeds, samples)
         result = run_sweep(wanted, dataset, out, jobs=jobs, shard=_shard(shard), tell=print)
     if not processes().is_main_process:  # under `accelerate launch` one process speaks for all

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import DeepMLFError
-from .output import JsonOption, print_json, stdout_kept_for_json, tell_run
+from .output import JsonOption, print_json, print_run, stdout_reserved_for_json
 
 if TYPE_CHECKING:
     from ..training import Run
@@ -55,7 +55,7 @@ def command(
     """Train a fused model. A run that was stopped goes on where it stopped when the command is repeated."""
     from ..training.presets import load_preset
 
-    with stdout_kept_for_json(as_json):
+    with stdout_reserved_for_json(as_json):
         chosen = load_preset(preset, settings or ())
         if not dry_run:
             name = chosen.name if model == "fused" else f"{chosen.name}-{model}"
@@ -64,7 +64,7 @@ def command(
     if dry_run:
         _tell_plan(chosen, as_json)
         return
-    tell_run(run, as_json, after=f"Next: deepmlf evaluate {run.path}")
+    print_run(run, as_json, after=f"Next: deepmlf evaluate {run.path}")
 
 
 def _train(
@@ -95,7 +95,7 @@ def _train(
 def _tell_plan(preset: Preset, as_json: bool) -> None:
     from ..training.dry_run import measured_rate, plan_model
 
-    with stdout_kept_for_json(as_json):
+    with stdout_reserved_for_json(as_json):
         plan, rate = plan_model(preset), measured_rate()
     if as_json:
         print_json({"preset": preset.name, "plan": plan, "seconds_per_1000": plan.seconds(1000, rate)})

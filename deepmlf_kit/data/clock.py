@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmlf_kit.data.schema import FRAME_COLUMNS, DatasetError
+from .schema import FRAME_COLUMNS, DatasetError
 
 #: Begin and end of a padding frame: outside the utterance.
 PADDING_SPAN = 2.0

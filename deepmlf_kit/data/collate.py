@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from deepmlf_kit.data.clock import PADDING_SPAN, spans_of
-from deepmlf_kit.data.labels import class_labels
-from deepmlf_kit.data.normalize import FrameStatistics, Normalizer
-from deepmlf_kit.data.schema import FRAME_COLUMNS, DatasetError
-from deepmlf_kit.model.special_tokens import empty_text_ids, pad_token_id
+from ..model.special_tokens import empty_text_ids, pad_token_id
+from .clock import PADDING_SPAN, spans_of
+from .labels import class_labels
+from .normalize import FrameStatistics, Normalizer
+from .schema import FRAME_COLUMNS, DatasetError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -86,8 +86,8 @@ class Collator:
             batch[f"{name}_spans"] = torch.from_numpy(when)
         labels = np.asarray([row.get("label", np.nan) for row in rows], np.float32)
         if self.classes:
-            chosen = np.asarray([row.get("label_class", np.nan) for row in rows], np.float32)
-            labels = class_labels(labels, self.classes, chosen)
+            annotated = np.asarray([row.get("label_class", np.nan) for row in rows], np.float32)
+            labels = class_labels(labels, self.classes, annotated)
         batch["labels"] = torch.from_numpy(labels)
         return batch
 

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.features.recipe import FeatureRecipe
+from ..errors import DeepMLFError
+from ..features.recipe import FeatureRecipe
 
 WORKER = "deepmlf_kit.data.extraction_worker"
 """Module that a worker process runs."""

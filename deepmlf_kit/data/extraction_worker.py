@@ -12,10 +12,10 @@ import os
 import sys
 from typing import Any, TextIO
 
-from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.features.cache import CacheError, FeatureCache
-from deepmlf_kit.features.clip import extract_clip, load_models
-from deepmlf_kit.features.recipe import FeatureRecipe
+from ..errors import DeepMLFError
+from ..features.cache import CacheError, FeatureCache
+from ..features.clip import extract_clip, load_models
+from ..features.recipe import FeatureRecipe
 
 
 def main() -> None:

@@ -25,18 +25,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.features.cache import FeatureCache, cache_limit
-from deepmlf_kit.features.clip import extract_clip, is_kept
-from deepmlf_kit.features.hf_encoders import encoder_width
-from deepmlf_kit.features.recipe import FeatureRecipe, feature_names
-
+from .. import features
+from ..errors import DeepMLFError
+from ..features.cache import FeatureCache, cache_limit
+from ..features.clip import extract_clip, is_cached
+from ..features.recipe import FeatureRecipe, feature_names
 from .extraction_pool import Job, extract_all
 from .label_csv import LabelFileError, LabelledClip, read_labels
 from .schema import SPLITS, build_split, load, save, utterance
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is done (`look`, `extract`, `write`), how many clips of how many."""
+"""Called with the stage (`look`, `extract`, `write`), the clips done and the clips in all."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +49,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class PreparedFolder:
-    """What became of a folder of clips.
+    """Result of `prepare_folder`.
 
     `path`: where the dataset lies; `dataset`: opened from there (None for a shard without a usable clip);
-    `extracted`, `kept`: clips that were computed now, and that the cache had; `notes`: what was guessed.
+    `extracted`, `cached`: clips extracted now, and found in the cache; `notes`: what was guessed.
     """
 
     path: Path
     dataset: DatasetDict | None
     failures: list[Failure]
     extracted: int
-    kept: int
+    cached: int
     seconds: float
     notes: list[str]
 
@@ -78,7 +77,7 @@ class PreparedFolder:
         """A few lines for people: what was made, what failed and why."""
         rows = ", ".join(f"{count} {split}" for split, count in self.rows.items()) or "no rows"
         lines = [
-            f"{self.path}: {rows} ({self.extracted} clips extracted now, {self.kept} kept from before, "
+            f"{self.path}: {rows} ({self.extracted} clips extracted now, {self.cached} from the cache, "
             f"{self.seconds:.1f} s)"
         ]
         lines += [f"note: {note}" for note in self.notes]
@@ -126,14 +125,13 @@ def prepare_folder(
             `merge_shards` joins them.
             For the job array of a cluster.
         face_model: path of the face model file, see `features.face_model.find_face_model`.
-        cache: where features are kept; the user's cache folder where not given. At the end it is trimmed to
+        cache: of features; by default the user's cache folder. At the end it is trimmed to
             DEEPMLF_CACHE_GB (`features.cache.cache_limit`).
         timeout: seconds without progress after which a clip is given up.
         label_scale: largest absolute label there can be, kept with the dataset: 3 for MOSI and MOSEI, 1 for
-            SIMS. Where not
-            given: 1 if no label is beyond it, else 3.
-        progress, show_progress: a function that is told how far it is; whether a progress bar is drawn on
-            stderr.
+            SIMS. By default 1 if no label is beyond it, else 3.
+        progress: called with the progress, see `Progress`.
+        show_progress: whether to draw a progress bar on stderr.
 
     Raises:
         LabelFileError: the label file cannot be used.
@@ -147,7 +145,7 @@ def prepare_folder(
         )
     recipe = replace(recipe or FeatureRecipe(), transcribe=transcribe)
     cache = cache or FeatureCache()
-    limit = cache_limit()  # a wrong setting is said now, not after hours
+    limit = cache_limit()  # a wrong setting fails now, not after hours
     read = read_labels(labels or root / "label.csv", root)
     notes = list(read.notes)
     label_scale = label_scale or _guessed_scale(read.clips, notes)
@@ -186,8 +184,8 @@ def prepare_folder(
         )
     if removed := cache.trim(limit):
         notes.append(
-            f"kept features were above {limit / 1e9:g} GB (DEEPMLF_CACHE_GB): the {removed} that were not used for "
-            "longest were removed; a run that needs them computes them again"
+            f"cached features were above {limit / 1e9:g} GB (DEEPMLF_CACHE_GB): the {removed} least recently used "
+            "were removed; a run that needs them computes them again"
         )
     if shard is None:
         notes += [
@@ -202,7 +200,7 @@ def prepare_folder(
         dataset=dataset,
         failures=failures,
         extracted=len(pending) - len(failed),
-        kept=sum(part.num_rows for part in (dataset or {}).values()) - (len(pending) - len(failed)),
+        cached=sum(part.num_rows for part in (dataset or {}).values()) - (len(pending) - len(failed)),
         seconds=round(time.perf_counter() - began, 3),
         notes=notes,
     )
@@ -260,7 +258,7 @@ def merge_shards(out: str | Path) -> PreparedFolder:
         dataset=load(out),
         failures=failures,
         extracted=sum(report["extracted"] for report in reports.values()),
-        kept=sum(report["kept"] for report in reports.values()),
+        cached=sum(report["cached"] for report in reports.values()),
         seconds=round(time.perf_counter() - began, 3),
         notes=list(dict.fromkeys(note for report in reports.values() for note in report["notes"])),
     )
@@ -277,7 +275,7 @@ def _pending(
     """The clips that the cache does not hold yet."""
     pending = []
     for number, clip in enumerate(clips):
-        if not is_kept(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache):
+        if not is_cached(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache):
             pending.append(clip)
         tell("look", number + 1, len(clips))
     return pending
@@ -394,7 +392,7 @@ def _dims(recipe: FeatureRecipe) -> tuple[int, int]:
         ("audio", "vision"), (recipe.audio, recipe.vision), feature_names(recipe), strict=True
     ):
         if names is None:
-            dims.append(encoder_width(kind, choice.removeprefix("hf:").strip()))
+            dims.append(features.encoder_width(kind, choice.removeprefix("hf:").strip()))
         else:
             dims.append(max(1, len(names)))
     return dims[0], dims[1]
@@ -452,7 +450,7 @@ def _write_report(prepared: PreparedFolder, recipe: str) -> None:
         "rows": prepared.rows,
         "failures": len(prepared.failures),
         "extracted": prepared.extracted,
-        "kept": prepared.kept,
+        "cached": prepared.cached,
         "seconds": prepared.seconds,
         "notes": prepared.notes,
         "shard": [int(number) for number in part],

@@ -1,4 +1,4 @@
-"""Look at a dataset before training on it: labels, lengths, what is missing, and which dimensions are odd.
+"""Inspect a dataset before training on it: labels, lengths, what is missing, and suspicious feature dimensions.
 
 Where it stands: after a dataset is made, before it is used; behind `deepmlf inspect`. `inspect_dataset` measures
 in one pass over the rows (memory does not grow with the dataset), `print_report` draws the tables in a
@@ -18,12 +18,12 @@ import pandas as pd
 from datasets import DatasetDict
 from rich.console import Console
 
-from deepmlf_kit.data.labels import CLASS_NAMES
-from deepmlf_kit.data.normalize import CHOICES, Normalizer
-from deepmlf_kit.data.schema import DatasetError, check, dims_of, recipe_of
-from deepmlf_kit.data.tables import fitted_table, histogram_table
-from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.features.recipe import FeatureRecipe, feature_names
+from ..errors import DeepMLFError
+from ..features.recipe import FeatureRecipe, feature_names
+from .labels import CLASS_NAMES
+from .normalize import CHOICES, Normalizer
+from .schema import DatasetError, check, dims_of, recipe_of
+from .tables import fitted_table, histogram_table
 
 MODALITIES = ("audio", "vision")
 _SAMPLE = 40_000  # frames per modality and split that percentiles are taken over
@@ -37,13 +37,13 @@ class DatasetReport:
 
     Attributes:
         recipe: what made the features.
-        splits: one row a split: utterances, label mean, deviation, range, labels missing, words from a transcript.
-        labels: one row a bin of the label, one column a split: utterances.
-        classes: one row a class that people chose, one column a split: utterances; empty where none is known.
-        lengths: one row a split and quantity (words, seconds, frames): mean and percentiles.
-        missing: one row a split: shares of utterances without text, audio, vision; share of missing (all-zero)
+        splits: one row per split: utterances, label mean, deviation, range, labels missing, words from a transcript.
+        labels: one row per bin of the label, one column per split: utterances.
+        classes: one row per annotated class, one column per split: utterances; empty where none is known.
+        lengths: one row per split and quantity (words, seconds, frames): mean and percentiles.
+        missing: one row per split: shares of utterances without text, audio, vision; share of missing (all-zero)
             frames; NaN and infinite values.
-        features: one row a dimension of audio and vision: mean, deviation, percentiles, range, remark
+        features: one row per dimension of audio and vision: mean, deviation, percentiles, range, remark
             (`constant`, `wild`, `nearly always 0`).
         label_values: labels of each split, for the plots.
     """
@@ -135,7 +135,7 @@ def normalization_report(dataset: DatasetDict, normalize: str = "train") -> pd.D
       shift, and clips nothing; the figures here are those of its start, over frames.
 
     Returns:
-        One row a dimension: `mean`, `std`, `largest` (absolute) before, the same after, `clipped` (share of
+        One row per dimension: `mean`, `std`, `largest` (absolute) before, the same after, `clipped` (share of
         values) and the remark of `inspect_dataset`.
     """
     if normalize not in CHOICES:
@@ -195,7 +195,7 @@ def print_report(report: DatasetReport, console: Console | None = None, all_dims
     console.print(fitted_table("Splits", report.splits, width))
     console.print(histogram_table(report.labels, width))
     if len(report.classes):
-        console.print(fitted_table("Classes that people chose", report.classes, width))
+        console.print(fitted_table("Annotated classes", report.classes, width))
     console.print(fitted_table("Lengths", report.lengths, width))
     console.print(fitted_table("Missing", report.missing, width))
     shown = report.features if all_dims else report.odd
@@ -294,8 +294,8 @@ class _Frames:
         self.dim, self.count = dim, 0
         self.sum, self.squares, self.zeros = np.zeros(dim), np.zeros(dim), np.zeros(dim)
         self.low, self.high = np.full(dim, np.inf), np.full(dim, -np.inf)
-        self.kept: list[np.ndarray] = []
-        self.held, self.step = 0, 1
+        self.sampled: list[np.ndarray] = []
+        self.sampled_count, self.step = 0, 1
         self.offset: np.ndarray | None = None
 
     def add(self, frames: np.ndarray) -> None:
@@ -310,11 +310,11 @@ class _Frames:
         self.squares += (moved**2).sum(0)
         self.zeros += (frames == 0).sum(0)
         self.low, self.high = np.minimum(self.low, frames.min(0)), np.maximum(self.high, frames.max(0))
-        self.kept.append(frames[:: self.step].astype(np.float32))
-        self.held += len(self.kept[-1])
-        if self.held > _SAMPLE:  # thin what is kept, and keep less of what comes
-            self.kept = [np.concatenate(self.kept)[::2]]
-            self.held, self.step = len(self.kept[0]), self.step * 2
+        self.sampled.append(frames[:: self.step].astype(np.float32))
+        self.sampled_count += len(self.sampled[-1])
+        if self.sampled_count > _SAMPLE:  # halve the sample, and sample half as densely from here on
+            self.sampled = [np.concatenate(self.sampled)[::2]]
+            self.sampled_count, self.step = len(self.sampled[0]), self.step * 2
 
     def table(self, modality: str, names: list[str]) -> Iterator[dict[str, Any]]:
         if not self.count:
@@ -324,7 +324,7 @@ class _Frames:
         assert self.offset is not None
         shift = self.sum / self.count
         mean, std = self.offset + shift, np.sqrt(np.maximum(self.squares / self.count - shift**2, 0))
-        sample = np.concatenate(self.kept)
+        sample = np.concatenate(self.sampled)
         percentiles = np.percentile(sample, [1, 50, 99], axis=0)
         for i, name in enumerate(names):
             far = max(self.high[i] - mean[i], mean[i] - self.low[i])

@@ -1,4 +1,4 @@
-"""`label.csv`: which clips belong to a data set, with their words, labels and splits.
+"""`label.csv`: which clips belong to a dataset, with their words, labels and splits.
 
 The first step of `folder.prepare_folder`. Two layouts are read: M-SENA's (`video_id, clip_id, text, label, mode`,
 clips at `Raw/video_id/clip_id.mp4`) and a plain one (`path, text, label, split`).
@@ -13,15 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.features.media import MEDIA_SUFFIXES
-
-from .labels import class_named
+from ..errors import DeepMLFError
+from ..features.media import MEDIA_SUFFIXES
+from .labels import class_index
 
 M_SENA_COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 PLAIN_COLUMNS = ("path", "text", "label", "split")
 UNIMODAL_LABELS = {"label_T": "label_text", "label_A": "label_audio", "label_V": "label_vision"}
-"""Columns of CH-SIMS that are kept where there are any; so is `annotation`, the class that people chose."""
+"""Optional columns of CH-SIMS; another one is `annotation`, the annotated class."""
 
 _SPLITS = {
     "train": "train",
@@ -68,8 +67,7 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
 
     Returns:
         LabelFile: one entry a line. A line with a wrong label, an unknown split, a repeated id or without a
-            file becomes an
-            entry with a `problem`; its text is None where the file gives none.
+            file becomes an entry with a `problem`; its text is None where the file gives none.
 
     Raises:
         LabelFileError: there is no such file, it is no text, has no lines, or its columns fit neither layout.
@@ -116,7 +114,7 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
         seen.add(clip.id)
         clips.append(clip)
     other = sum(
-        bool(_cell(line, "annotation")) and math.isnan(class_named(_cell(line, "annotation")))
+        bool(_cell(line, "annotation")) and math.isnan(class_index(_cell(line, "annotation")))
         for line in lines
     )
     if other:
@@ -178,7 +176,7 @@ def _clip(id: str, line: dict[str, str], split_column: str, path: str | None, ab
         text=_cell(line, "text") or None,
         split=_SPLITS.get(split, ""),
         label=labels.get("label", math.nan),
-        label_class=class_named(_cell(line, "annotation")),
+        label_class=class_index(_cell(line, "annotation")),
         unimodal={name: labels.get(column, math.nan) for column, name in UNIMODAL_LABELS.items()},
         problem=_short("; ".join(problems)),
     )

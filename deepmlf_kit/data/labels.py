@@ -1,7 +1,7 @@
-"""Classes of sentiment: what becomes of a dataset's labels where a model answers with a class.
+"""Sentiment classes: a dataset's labels as targets of a classifier.
 
-Three classes are MMSA's: negative, neutral, positive; the class that people chose where the dataset has it
-(`label_class`), else the sign of the label. Two are negative and non-negative, by the label. Any other number of
+Three classes are MMSA's: negative, neutral, positive; the annotated class where the dataset has one (`label_class`),
+else the sign of the label. Two are negative and non-negative, by the label. Any other number of
 classes takes the dataset's labels as class indices, as they are.
 """
 
@@ -20,23 +20,23 @@ def probability_columns(classes: int) -> list[str]:
 
 
 def class_names(classes: int) -> list[str]:
-    """What each class is called: by its index, where the classes are neither two nor three."""
+    """Names of the classes; `class 0` and so on where they are neither two nor three."""
     return list(CLASS_NAMES.get(classes, [f"class {index}" for index in range(classes)]))
 
 
-def class_named(name: str) -> float:
-    """The index of one of the three classes by its name (`Negative`, `neutral`, ...); NaN for anything else."""
+def class_index(name: str) -> float:
+    """Index of one of the three classes by its name (`Negative`, `neutral`, ...); NaN for anything else."""
     name = name.strip().lower()
     return float(CLASS_NAMES[3].index(name)) if name in CLASS_NAMES[3] else float("nan")
 
 
-def class_labels(labels: np.ndarray, classes: int, chosen: np.ndarray | None = None) -> np.ndarray:
+def class_labels(labels: np.ndarray, classes: int, annotated: np.ndarray | None = None) -> np.ndarray:
     """Sentiments -> class indices, from 0; NaN (unknown) stays NaN.
 
     Args:
         labels: [N] on the dataset's scale.
         classes: how many.
-        chosen: [N] of three classes, the one that people chose; NaN where they did not.
+        annotated: [N] index of the annotated class, of three classes; NaN where there is none.
 
     Raises:
         DatasetError: with more than three classes, a label that is no class index.
@@ -44,7 +44,9 @@ def class_labels(labels: np.ndarray, classes: int, chosen: np.ndarray | None = N
     labels = np.asarray(labels, np.float32)
     if classes == 3:
         signs = np.sign(labels) + 1
-        return signs if chosen is None else np.where(np.isnan(chosen), signs, chosen).astype(np.float32)
+        return (
+            signs if annotated is None else np.where(np.isnan(annotated), signs, annotated).astype(np.float32)
+        )
     if classes == 2:
         return np.where(np.isnan(labels), np.nan, labels >= 0).astype(np.float32)
     known = labels[~np.isnan(labels)]

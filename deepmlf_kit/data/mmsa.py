@@ -8,10 +8,10 @@ Where it stands: one of the ways into `schema`. The layout is that of the MMSA p
     audio, vision      [N, La, da], [N, Lv, dv] numbers
     audio_lengths, vision_lengths   [N], only in unaligned files
     regression_labels  [N]; CH-SIMS also regression_labels_T, _A, _V
-    annotations        [N] `Negative`, `Neutral`, `Positive`: the class that people chose; may be missing
+    annotations        [N] `Negative`, `Neutral`, `Positive`: the annotated class; may be missing
     classification_labels   [N] the same as 0, 1, 2 (or -1, 0, 1); may be missing
 
-Anything else in it (BERT features) is not needed and stays unread in the file.
+Anything else in it (BERT features) is not needed and not read.
 
 Utterances are padded with all-zero frames to one length, some files at the end, others in front (MMSA's own truncation
 skips empty frames in front). Without frame times nothing tells such a frame from a missing one, so that all-zero frames at
@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
-from deepmlf_kit.data import schema
-from deepmlf_kit.data.labels import class_labels, class_named
-from deepmlf_kit.data.safe_pickle import load_pickle
-from deepmlf_kit.data.schema import SPLITS, DatasetError
+from . import schema
+from .labels import class_index, class_labels
+from .safe_pickle import load_pickle
+from .schema import SPLITS, DatasetError
 
 REPORT_FILE = "conversion.json"
 Progress = Callable[[str, int, int], None]
@@ -83,7 +83,7 @@ class SplitReport:
 
 @dataclass
 class ConversionReport:
-    """What became of a pickle, kept beside the dataset (`conversion.json`)."""
+    """Report of a conversion, stored beside the dataset (`conversion.json`)."""
 
     source: str
     name: str
@@ -130,8 +130,10 @@ def convert_mmsa(
         "aligned": aligned,
         "label_scale": KNOWN[name].scale,
     }
-    classes, said = _classes(splits)
-    report = ConversionReport(path.name, name, aligned, audio_dim, vision_dim, {}, remarks + more + said)
+    classes, on_classes = _classes(splits)
+    report = ConversionReport(
+        path.name, name, aligned, audio_dim, vision_dim, {}, remarks + more + on_classes
+    )
     parts = out.with_name(out.name + ".parts")
     try:
         dataset = DatasetDict()
@@ -258,7 +260,7 @@ def _wrong_in(split: str, data: dict[str, Any], widths: dict[str, dict[str, int]
 
 
 def _classes(splits: dict[str, dict[str, Any]]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """By split, the class [N] that people chose for each utterance (NaN: none), and remarks on it.
+    """By split, the annotated class of each utterance [N] (NaN: none), and remarks on it.
 
     The names in `annotations` come first; `classification_labels` fill in where there are none. Neither is needed, so
     that what cannot be read as three classes is left out with a remark.
@@ -267,7 +269,7 @@ def _classes(splits: dict[str, dict[str, Any]]) -> tuple[dict[str, np.ndarray], 
     for split, data in splits.items():
         count = len(data["id"])
         if _length(data.get("annotations")) == count:
-            named[split] = np.array([class_named(_plain(name)) for name in data["annotations"]], np.float32)
+            named[split] = np.array([class_index(_plain(name)) for name in data["annotations"]], np.float32)
             other = int(np.isnan(named[split]).sum())
             if other:
                 remarks.append(
@@ -302,12 +304,12 @@ def _classes(splits: dict[str, dict[str, Any]]) -> tuple[dict[str, np.ndarray], 
             f"{unlike} utterances: annotations and classification_labels differ; annotations are used"
         )
     by_sign = 0
-    for split, chosen in classes.items():
+    for split, annotated in classes.items():
         signs = class_labels(_numbers(splits[split]["regression_labels"]), 3)
-        by_sign += int((~np.isnan(chosen) & ~np.isnan(signs) & (chosen != signs)).sum())
+        by_sign += int((~np.isnan(annotated) & ~np.isnan(signs) & (annotated != signs)).sum())
     if by_sign:
         remarks.append(
-            f"{by_sign} utterances: the class that people chose is not the sign of the label; heads.classes=3 takes "
+            f"{by_sign} utterances: the annotated class is not the sign of the label; heads.classes=3 takes "
             "the class"
         )
     return classes, remarks

@@ -1,4 +1,4 @@
-"""Read a pickle from a stranger: NumPy arrays and plain containers, and nothing else.
+"""Read an untrusted pickle: NumPy arrays and plain containers, and nothing else.
 
 Where it stands: under `mmsa`. The field's datasets are pickles on shared drives, and a pickle is a program: an
 ordinary `pickle.load` runs whatever it names. Here
@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from deepmlf_kit.data.schema import DatasetError
+from .schema import DatasetError
 
 _LARGE = 1 << 16  # bytes; from here on they stay in the file (and the pickler wrote them outside its frames)
 _KINDS = "biufcSUO"

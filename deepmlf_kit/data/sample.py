@@ -7,7 +7,7 @@ says nothing about people.
 
 How a label comes about (`label_of`). An utterance is meant sincerely or ironically.
 
-* Sincere: voice and face agree (both bright, both dark, or both calm), and the words count as said.
+* Sincere: voice and face agree (both bright, both dark, or both calm), and the words count as they are.
 * Ironic: voice and face disagree (a smile on a flat rough voice, or a stern face with a cheerful voice), and at
   the strong word the eyes roll over a one-sided smirk and the word is drawn out. The words then count the other
   way round. Praise is meant ironically more often than blame, as among people.
@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
-from deepmlf_kit.data import sample_signals as signals
-from deepmlf_kit.data.sample_grammar import Sentence, make_sentence
-from deepmlf_kit.data.schema import DatasetError, build_split, utterance
-from deepmlf_kit.features.recipe import FeatureRecipe
+from ..features.recipe import FeatureRecipe
+from . import sample_signals as signals
+from .sample_grammar import Sentence, make_sentence
+from .schema import DatasetError, build_split, utterance
 
 DESCRIPTION = "Synthetic sample set of the DeepMLF kit: grammar text, synthetic voice and face features."
 NEUTRAL_SHARE = 0.18
@@ -98,10 +98,10 @@ def make_utterance(rng: np.random.Generator, speaker: signals.Speaker, fps: floa
         rng, sentence.words, sentence.strong, expression.drawl, SHORTEST, LONGEST
     )
     if voice:
-        audio, audio_times = signals.make_voice(rng, speaker, words, seconds, sentence.strong, expression)
+        audio, audio_times = signals.make_audio(rng, speaker, words, seconds, sentence.strong, expression)
     else:
         audio, audio_times = signals.make_silence(rng, seconds)
-    vision, vision_times = signals.make_face(rng, speaker, words, seconds, sentence.strong, expression, fps)
+    vision, vision_times = signals.make_vision(rng, speaker, words, seconds, sentence.strong, expression, fps)
     if not face:
         vision = np.zeros_like(vision)
     clean = label_of(sentence, expression, ironic, voice, face)

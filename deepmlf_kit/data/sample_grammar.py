@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Strength 1 (mild) to 3 (strong). Common words first: as in real talk, the first of a row are said most (`_common`).
+# Strength 1 (mild) to 3 (strong). Common words first: as in real talk, the first of a row are the most frequent (`_common`).
 GOOD = {
     1: "nice fine okay",
     2: "good great lovely",
@@ -100,7 +100,7 @@ HOURS = ("eight", "nine", "ten", "eleven", "noon", "two", "three", "four", "five
 
 @dataclass(frozen=True)
 class Sentence:
-    """What is said.
+    """A sentence and its sentiment.
 
     Attributes:
         words: the words, lower case but for "I".

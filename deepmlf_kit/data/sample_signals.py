@@ -1,11 +1,11 @@
-"""Voice and face of the sample set: synthetic features in the real extractors' spaces.
+"""Audio and vision of the sample set: synthetic features in the real extractors' spaces.
 
 Where it stands: between the words (`sample_grammar`) and the dataset (`sample`). Given words and how they are
 meant (`Expression`), it makes eGeMAPS descriptors at 100 Hz and blendshapes with head pose at a face frame
 rate, in the dimensions, units and order of `features.audio_egemaps` and `features.vision_blendshapes`.
 
 The statistics come from short real clips: `scripts/fit_sample_statistics.py` ran the kit's extractors on 49 s of
-speech and 36 s of faces and kept moments only (`assets/sample_statistics.json`): for voiced, unvoiced and pause
+speech and 36 s of faces and stored moments only (`assets/sample_statistics.json`): for voiced, unvoiced and pause
 frames the mean, deviation, correlation and lag-1 autocorrelation of each descriptor, for the face the same, and
 the directions in which a face moves when it smiles, lowers its brows, or speaks. What is added by rule: words
 are spoken as syllables (an unvoiced onset, a voiced stretch) with pauses between; the pitch declines and has an
@@ -131,7 +131,7 @@ def time_words(
     shortest: float,
     longest: float,
 ) -> tuple[list[dict[str, Any]], float]:
-    """When each word is said.
+    """Times of the words.
 
     Returns:
         `[{"word", "start", "end"}]` and the length of the utterance, both in seconds.
@@ -154,7 +154,7 @@ def time_words(
     return timed, fitted
 
 
-def make_voice(
+def make_audio(
     rng: np.random.Generator,
     speaker: Speaker,
     words: list[dict[str, Any]],
@@ -227,7 +227,7 @@ def make_silence(rng: np.random.Generator, seconds: float) -> tuple[np.ndarray, 
     return frames.astype(np.float32), ((np.arange(count) + 1.0) / AUDIO_HZ).astype(np.float32)
 
 
-def make_face(
+def make_vision(
     rng: np.random.Generator,
     speaker: Speaker,
     words: list[dict[str, Any]],
@@ -305,7 +305,7 @@ def _syllables(
 
 
 def _bump(times: np.ndarray, word: dict[str, Any], margin: float) -> np.ndarray:
-    """[n] about 1 while `word` is said, falling to 0 over `margin` seconds."""
+    """[n] about 1 while `word` is spoken, falling to 0 over `margin` seconds."""
     rise = (times - word["start"] + margin) / margin
     fall = (word["end"] + margin - times) / margin
     return np.clip(np.minimum(rise, fall), 0.0, 1.0)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import (
     Array2D,
     Dataset,
@@ -30,7 +31,7 @@ from datasets import (
 )
 from datasets.arrow_writer import ArrowWriter
 
-from deepmlf_kit.errors import DeepMLFError
+from ..errors import DeepMLFError
 
 SPLITS = ("train", "valid", "test")
 FRAME_COLUMNS = ("audio", "vision")
@@ -99,7 +100,7 @@ def utterance(
         audio: [La, audio_dim] float, one row a frame; None or no rows: the utterance has no audio.
         vision: [Lv, vision_dim] float, likewise.
         audio_times, vision_times: seconds, the centre of each frame; None where unknown.
-        label_class: the class that people chose: 0 negative, 1 neutral, 2 positive.
+        label_class: the annotated class: 0 negative, 1 neutral, 2 positive.
         words: mappings with `word`, `start`, `end` (seconds).
         recipe: what made the features, a JSON object or its text; the same in every row.
 
@@ -148,8 +149,6 @@ def build_split(
     """
     schema = features(audio_dim, vision_dim)
     if file is None:
-        import pyarrow as pa
-
         sink = pa.BufferOutputStream()
         _write(rows, schema, stream=sink)
         return Dataset.from_buffer(sink.getvalue())

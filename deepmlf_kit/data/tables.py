@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from rich.console import RenderableType
 
-from deepmlf_kit.rendering.tables import Table
+from ..rendering.tables import Table
 
 _WORDS = {"split", "of", "modality", "dim", "remark", "class"}  # columns of words, aligned left
 

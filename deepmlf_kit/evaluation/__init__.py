@@ -10,26 +10,16 @@
     published("mosi")                                  # peers' numbers, theirs
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_PUBLIC = {
-    "Comparison": "paired",
-    "bootstrap": "intervals",
-    "by_bin": "breakdown",
-    "by_class": "breakdown",
-    "by_length": "breakdown",
-    "compare": "paired",
-    "latex": "tables",
-    "markdown": "tables",
-    "published": "peers",
-    "robustness": "disturbing",
-}
-
-__all__ = [*_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "breakdown": ["by_bin", "by_class", "by_length"],
+        "disturbing": ["robustness"],
+        "intervals": ["bootstrap"],
+        "paired": ["Comparison", "compare"],
+        "peers": ["published"],
+        "tables": ["latex", "markdown"],
+    },
+)

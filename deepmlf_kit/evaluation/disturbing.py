@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data.strangers import strangers
+from ..data.donors import draw_donors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,7 @@ def _shuffled(text: str, random: np.random.Generator) -> str:
 
 def _of_another(rows: Sequence[Row], random: np.random.Generator) -> list[Row]:
     """Every row with the audio and vision, and their times, of an utterance of another video, where there is one."""
-    others, _ = strangers([str(row.get("id", i)) for i, row in enumerate(rows)], random)
+    others, _ = draw_donors([str(row.get("id", i)) for i, row in enumerate(rows)], random)
     return [
         {**row, **{name: rows[other][name] for name in _STREAMS if name in rows[other]}}
         for row, other in zip(rows, others.tolist(), strict=True)

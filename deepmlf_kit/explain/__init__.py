@@ -1,37 +1,22 @@
 """Measure what the fusion tokens do: what they attend to, what each branch adds, and what makes a difference.
 
-`capture` reads a forward pass without changing it, `effects` takes parts of an utterance or of the model out and
-sees how far the prediction moves, `integrated_gradients` shares a prediction out over words and frames. `Lens`
-does each of them for a row of a dataset, in one call. `deepmlf_kit.plots` draws what is measured here.
+`capture` records a forward pass without changing it, `effects` ablates parts of an utterance or of the model and
+measures how far the prediction moves, `integrated_gradients` attributes a prediction to words and frames. `Lens` does
+each of them for a row of a dataset, in one call. `deepmlf_kit.plots` draws what is measured here.
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_PUBLIC = {
-    "Attributions": "gradients",
-    "AttentionVsEffect": "compare",
-    "Capture": "capturing",
-    "Effects": "causes",
-    "Lens": "lens",
-    "Reading": "reading",
-    "Survey": "surveying",
-    "attention_vs_effect": "compare",
-    "capture": "capturing",
-    "effects": "causes",
-    "integrated_gradients": "gradients",
-    "survey": "surveying",
-}
-
-__all__ = [*_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: `import deepmlf_kit.explain` must not wait for torch.
-    if name in _PUBLIC:
-        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# On first use: `import deepmlf_kit.explain` must not wait for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "capturing": ["Capture", "capture"],
+        "ablations": ["Effects", "effects"],
+        "compare": ["AttentionVsEffect", "attention_vs_effect"],
+        "gradients": ["Attributions", "integrated_gradients"],
+        "lens": ["Lens"],
+        "reading": ["Reading"],
+        "surveying": ["Survey", "survey"],
+    },
+)

@@ -7,12 +7,12 @@ bitwise the output without capture.
 What the measures mean, and what they do not:
 
 * Attention says where a token *looked*. It does not say that what it saw changed the prediction (Jain & Wallace,
-  "Attention is not Explanation", 2019): a gate may be shut, a value vector small, two tokens may cancel. Set it
-  beside `causes` (`attention_vs_effect`) before telling a story.
+  "Attention is not Explanation", 2019): a gate may be closed, a value vector small, two tokens may cancel. Compare it
+  with `effects` (`attention_vs_effect`) before telling a story.
 * A norm says how far a branch *moves* a token, not in which direction, nor whether a head reads that direction.
-* A sentiment at depth is the trained head read too early (nostalgebraist's "logit lens", 2020): the head was
-  trained on the last states only, so that early values show when the answer becomes readable, not what the
-  model "thinks" there.
+* A sentiment at depth is the trained head applied to an earlier state (nostalgebraist's "logit lens", 2020): the head
+  was trained on the last states only, so that early values show when the answer becomes readable, not an
+  intermediate answer.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Capture:
         self_attention: weights of fusion tokens over text tokens and fusion tokens up to themselves
             [B, N, heads, F, L + F]; rows sum to 1, padding is 0.
         gates: `cross_attention` and `feed_forward`: what scales each branch, after the gating function [M].
-        read_norms: length of what cross-attention adds to a fusion token, gate included [B, M, F].
-        think_norms: length of what the feed-forward adds, gate included [B, M, L + F]; NaN where it does not
-            run on text.
-        state_norms: length of a fusion token's state as it enters the MM Block [B, M, F], to compare with.
-        fusion_sentiment: the fusion head read from each fusion token at every depth [B, N + 1, F]; depth 0 is
+        cross_attention_norms: norm of what cross-attention adds to a fusion token, gate included [B, M, F].
+        feed_forward_norms: norm of what the feed-forward adds, gate included [B, M, L + F]; NaN where it does
+            not run on text.
+        state_norms: norm of a fusion token's state as it enters the MM Block [B, M, F], to compare with.
+        fusion_sentiment: the fusion head applied to each fusion token at every depth [B, N + 1, F]; depth 0 is
             the input, depth i + 1 follows LM layer i and its MM Block.
         text_sentiment: the text head, likewise [B, N + 1].
         task_sentiment: the task head on that depth's fusion and text states [B, N + 1]; the last is the
@@ -74,8 +74,8 @@ class Capture:
     cross_attention: np.ndarray | None = None
     self_attention: np.ndarray | None = None
     gates: dict[str, np.ndarray] | None = None
-    read_norms: np.ndarray | None = None
-    think_norms: np.ndarray | None = None
+    cross_attention_norms: np.ndarray | None = None
+    feed_forward_norms: np.ndarray | None = None
     state_norms: np.ndarray | None = None
     fusion_sentiment: np.ndarray | None = None
     text_sentiment: np.ndarray | None = None
@@ -98,17 +98,14 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
     wanted = {what} if isinstance(what, str) else set(what)
     if unknown := sorted(wanted - set(MEASURES)):
         raise DeepMLFError(f"what={unknown} cannot be captured: choose from {', '.join(MEASURES)}.")
-    if model.training:
-        raise DeepMLFError(
-            "The model is in training mode, where dropout changes every pass: call model.eval()."
-        )
+    check_eval_mode(model)
     batch = to_device(batch, model)
     tokens = model.config.fusion_tokens
     layers = tuple(model.config.fusion_layers)
     blocks = [model.mm_blocks[str(layer)] for layer in layers]
     cross: dict[int, Tensor] = {}
-    read: dict[int, Tensor] = {}
-    think: dict[int, Tensor] = {}
+    attended: dict[int, Tensor] = {}
+    transformed: dict[int, Tensor] = {}
     entered: dict[int, Tensor] = {}
     hooks: list[tuple[Any, Any]] = []
 
@@ -119,7 +116,7 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
                 some = av_mask.any(dim=1)[:, None, None, None]
                 # `forward`, not a call: the weights beside the pass, without this hook
                 cross[index] = module.forward(fusion, av_states, av_mask, need_weights=True)[1] * some
-            read[index] = output[0]
+            attended[index] = output[0]
 
         return hook
 
@@ -135,7 +132,7 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
         if "norms" in wanted:
             hooks.append((block.norm_1, keep(entered, index, of_input=True)))
             if block.feed_forward is not None:
-                hooks.append((block.feed_forward, keep(think, index)))
+                hooks.append((block.feed_forward, keep(transformed, index)))
     with torch.no_grad(), ExitStack() as stack:
         attention: dict[int, Tensor] = {}
         if "self_attention" in wanted:
@@ -151,17 +148,17 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
     )
     with torch.no_grad():
         if "cross_attention" in wanted:
-            seen.cross_attention = _array(torch.stack([cross[i] for i in range(len(blocks))], dim=1))
+            seen.cross_attention = to_array(torch.stack([cross[i] for i in range(len(blocks))], dim=1))
         if attention:
-            seen.self_attention = _array(torch.stack([attention[i] for i in sorted(attention)], dim=1))
+            seen.self_attention = to_array(torch.stack([attention[i] for i in sorted(attention)], dim=1))
         if wanted & {"gates", "norms"}:
             seen.gates = gates_of(model)
         if "norms" in wanted:
-            _add_norms(seen, read, think, entered)
+            _add_norms(seen, attended, transformed, entered)
         if "depth" in wanted:
             _add_depth(seen, model, output, batch)
         if "av_states" in wanted:
-            seen.av_states = _array(output.av_states)
+            seen.av_states = to_array(output.av_states)
     return seen
 
 
@@ -178,12 +175,38 @@ def gates_of(model: DeepMLFModel) -> dict[str, np.ndarray]:
     return {name: np.asarray(values, np.float32) for name, values in gates.items()}
 
 
-def score_of(said: Tensor, classes: int) -> Tensor:
-    """What a head says as one number: itself [..], or for classes [.., C] the expected class in [-1, 1] [..]."""
+def score_of(prediction: Tensor, classes: int) -> Tensor:
+    """A head's prediction as one number: itself [..], or for classes [.., C] the expected class in [-1, 1] [..]."""
     if not classes:
-        return said
-    values = torch.linspace(-1, 1, classes, device=said.device, dtype=said.dtype)
-    return said.softmax(dim=-1) @ values
+        return prediction
+    values = torch.linspace(-1, 1, classes, device=prediction.device, dtype=prediction.dtype)
+    return prediction.softmax(dim=-1) @ values
+
+
+def head_scores(output: DeepMLFOutput, classes: int) -> dict[str, Tensor]:
+    """`score_of` each head: `task`, `text` and `av` [B], `fusion` [B, F]."""
+    predictions = {
+        "task": output.prediction,
+        "text": output.text_prediction,
+        "av": output.av_prediction,
+        "fusion": output.fusion_prediction,
+    }
+    return {name: score_of(prediction, classes) for name, prediction in predictions.items()}
+
+
+def check_eval_mode(model: DeepMLFModel) -> None:
+    """Raise `DeepMLFError` where the model is in training mode."""
+    if model.training:
+        raise DeepMLFError(
+            "The model is in training mode, where dropout changes every pass: call model.eval()."
+        )
+
+
+def check_one_utterance(model: DeepMLFModel, batch: Mapping[str, Any]) -> None:
+    """Raise `DeepMLFError` where the model is in training mode, or the batch is not one utterance."""
+    check_eval_mode(model)
+    if len(batch["input_ids"]) != 1:
+        raise DeepMLFError(f"One utterance was expected, the batch has {len(batch['input_ids'])}: pass one.")
 
 
 def to_device(batch: Mapping[str, Any], model: DeepMLFModel) -> dict[str, Any]:
@@ -198,22 +221,27 @@ def text_mask_of(batch: Mapping[str, Any]) -> Tensor:
     return torch.ones_like(batch["input_ids"]).bool() if mask is None else mask.bool()
 
 
+def to_array(values: Tensor) -> np.ndarray:
+    """A tensor as float32 on the CPU."""
+    return values.detach().float().cpu().numpy()
+
+
 def _add_norms(
-    seen: Capture, read: dict[int, Tensor], think: dict[int, Tensor], entered: dict[int, Tensor]
+    seen: Capture, attended: dict[int, Tensor], transformed: dict[int, Tensor], entered: dict[int, Tensor]
 ) -> None:
     assert seen.gates is not None
-    count, tokens = len(seen.fusion_layers), read[0].shape[1]
+    blocks, tokens = range(len(seen.fusion_layers)), attended[0].shape[1]
     length = seen.text_mask.shape[1]
     gate = seen.gates["cross_attention"]
-    reads = [np.abs(gate[i]) * _array(read[i].norm(dim=-1)) for i in range(count)]
-    seen.read_norms = np.stack(reads, axis=1).astype(np.float32)
-    seen.state_norms = np.stack([_array(entered[i].float().norm(dim=-1)) for i in range(count)], axis=1)
-    thinks = np.full((len(seen.text_mask), count, length + tokens), np.nan, np.float32)
-    for i, added in think.items():
-        norms = np.abs(seen.gates["feed_forward"][i]) * _array(added.float().norm(dim=-1))
-        thinks[:, i, -norms.shape[1] :] = norms
-    thinks[:, :, :length][~np.broadcast_to(seen.text_mask[:, None], thinks[:, :, :length].shape)] = np.nan
-    seen.think_norms = thinks
+    added = [np.abs(gate[i]) * to_array(attended[i].norm(dim=-1)) for i in blocks]
+    seen.cross_attention_norms = np.stack(added, axis=1).astype(np.float32)
+    seen.state_norms = np.stack([to_array(entered[i].float().norm(dim=-1)) for i in blocks], axis=1)
+    norms = np.full((len(seen.text_mask), len(blocks), length + tokens), np.nan, np.float32)
+    for i, states in transformed.items():
+        of_block = np.abs(seen.gates["feed_forward"][i]) * to_array(states.float().norm(dim=-1))
+        norms[:, i, -of_block.shape[1] :] = of_block
+    norms[:, :, :length][~np.broadcast_to(seen.text_mask[:, None], norms[:, :, :length].shape)] = np.nan
+    seen.feed_forward_norms = norms
 
 
 def _add_depth(seen: Capture, model: DeepMLFModel, output: DeepMLFOutput, batch: Mapping[str, Any]) -> None:
@@ -222,22 +250,18 @@ def _add_depth(seen: Capture, model: DeepMLFModel, output: DeepMLFOutput, batch:
     last = (text_mask_of(batch).sum(dim=1) - 1).clamp(min=0)
     av_mean = mean_state(output.av_states, output.av_mask)
     rows = torch.arange(len(last), device=last.device)
-    fusion_said, text_said, task_said, similarity = [], [], [], []
+    scores: dict[str, list[Tensor]] = {"fusion": [], "text": [], "task": []}
+    similarity = []
     for depth, hidden in enumerate(output.hidden_states):
         state = hidden if depth == len(output.hidden_states) - 1 else model.language.finish(hidden)
         fusion = state[:, -tokens:]
-        said = model.heads(fusion, state[rows, last], av_mean)
-        said = said if classes else {name: value.squeeze(-1) for name, value in said.items()}
-        fusion_said.append(score_of(said["fusion"], classes))
-        text_said.append(score_of(said["text"], classes))
-        task_said.append(score_of(said["task"], classes))
+        predictions = model.heads(fusion, state[rows, last], av_mean)
+        for name, of_depth in scores.items():
+            prediction = predictions[name] if classes else predictions[name].squeeze(-1)
+            of_depth.append(score_of(prediction, classes))
         unit = torch.nn.functional.normalize(fusion.float(), dim=-1)
         similarity.append(unit @ unit.transpose(1, 2))
-    seen.fusion_sentiment = _array(torch.stack(fusion_said, dim=1))
-    seen.text_sentiment = _array(torch.stack(text_said, dim=1))
-    seen.task_sentiment = _array(torch.stack(task_said, dim=1))
-    seen.token_similarity = _array(torch.stack(similarity, dim=1))
-
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.detach().float().cpu().numpy()
+    seen.fusion_sentiment = to_array(torch.stack(scores["fusion"], dim=1))
+    seen.text_sentiment = to_array(torch.stack(scores["text"], dim=1))
+    seen.task_sentiment = to_array(torch.stack(scores["task"], dim=1))
+    seen.token_similarity = to_array(torch.stack(similarity, dim=1))

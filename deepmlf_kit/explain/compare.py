@@ -1,7 +1,7 @@
-"""Attention beside effect: does the model use what it looks at?
+"""Attention against effect: does the model use what it attends to?
 
-Where it stands: over `capturing` and `causes`. Both are measured on the same stretches of time (or words) and
-compared by rank (Spearman), since their units differ. Near 1: where the model looks most is what moves it most.
+Where it stands: over `capturing` and `ablations`. Both are measured on the same stretches of time (or words) and
+compared by rank (Spearman), since their units differ. Near 1: what the model attends to most is what moves it most.
 Near 0 or below: attention misleads here; believe the effect.
 """
 
@@ -10,24 +10,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from ..errors import DeepMLFError
-from .causes import Effects
+from .ablations import Effects
 from .reading import Reading
 
 
 @dataclass
 class AttentionVsEffect:
-    """Attention and effect of the same n things.
+    """Attention and effect of the same n parts.
 
     Attributes:
         of: `time` or `words`.
-        names: of the things [n].
-        attention: share of all attention that goes there [n], averaged over layers, heads and fusion tokens.
+        names: of the parts [n].
+        attention: share of all attention that the part gets [n], averaged over layers, heads and fusion tokens.
         effect: prediction minus prediction without it [n].
         rank_correlation: Spearman's, of attention with the size of the effect; NaN where one does not vary.
         p_value: of a rank correlation of 0; a handful of words says little.
-        meaning: what took the place of what was taken out.
+        replacement: what replaced an ablated part, in words.
     """
 
     of: str
@@ -36,7 +37,7 @@ class AttentionVsEffect:
     effect: np.ndarray
     rank_correlation: float
     p_value: float
-    meaning: str
+    replacement: str
 
     @property
     def misleading(self) -> bool:
@@ -52,7 +53,7 @@ def attention_vs_effect(
     head: int | None = None,
     token: int | None = None,
 ) -> AttentionVsEffect:
-    """Set attention beside effect.
+    """Compare attention with effect.
 
     Args:
         reading: with `cross_attention` (for time) or `self_attention` (for words) captured.
@@ -61,13 +62,11 @@ def attention_vs_effect(
         head, token: one of each; None: the mean of all.
 
     Raises:
-        DeepMLFError: effects of something that has no attention of its own.
+        DeepMLFError: effects of another kind of part, or of another utterance.
     """
-    from scipy.stats import spearmanr
-
     if effects.of not in ("time", "words"):
         raise DeepMLFError(
-            f"Effects of {effects.of} have no attention beside them: measure of='time' or 'words'."
+            f"Effects of {effects.of} have no attention to compare with: measure of='time' or 'words'."
         )
     # [M, heads, F, K] or [N, heads, F, W]
     weights = reading.get("cross_attention") if effects.of == "time" else reading.attention_to_words()
@@ -94,5 +93,5 @@ def attention_vs_effect(
         effect=effects.effect,
         rank_correlation=rank,
         p_value=p_value,
-        meaning=effects.meaning,
+        replacement=effects.replacement,
     )

@@ -1,12 +1,12 @@
-"""Integrated gradients: a prediction shared out over words, voice frames and face frames.
+"""Integrated gradients: a prediction attributed to words, audio frames and video frames.
 
-Where it stands: beside `causes`. Along the straight path from a baseline (an utterance that says nothing) to the
-utterance, the gradients of the prediction are averaged and multiplied with what changed (Sundararajan et al.,
-2017; `captum`). The shares add up to the difference of the two predictions (`gap` says how nearly).
+Where it stands: beside `ablations`. Along the straight path from a baseline (a neutral utterance) to the utterance, the
+gradients of the prediction are averaged and multiplied by the difference (Sundararajan et al., 2017; `captum`). The
+attributions add up to the difference of the two predictions, but for `convergence_delta`.
 
-The baseline is part of the answer: a share says what a frame adds *against the baseline's frame*. Points on the
-path are utterances that nobody ever said, so where the model is far from linear, set the shares beside
-`causes`.
+The baseline is part of the answer: an attribution is what a frame adds *relative to the baseline's frame*. Points on the
+path are utterances that nobody ever said, so where the model is far from linear, compare the attributions with
+`effects`.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from captum.attr import IntegratedGradients
 from torch import Tensor
 
 from ..errors import DeepMLFError
 from ..model.av_encoder import even_spans
 from ..model.deepmlf import DeepMLFModel
-from .capturing import score_of, text_mask_of, to_device
+from .capturing import check_one_utterance, score_of, text_mask_of, to_array, to_device
 
 BASELINES = ("zero", "mean")
 
 
 @dataclass
 class Attributions:
-    """Shares of one prediction.
+    """Attributions of one prediction.
 
     Attributes:
         text: of each text token [L].
         audio, vision: of each feature of each frame [La, da], [Lv, dv].
         prediction, baseline_prediction: at both ends of the path.
-        gap: what the shares miss of the difference between the two; more steps make it smaller.
-        how: the baselines, in words.
+        convergence_delta: the difference between the two predictions minus the sum of the attributions; more steps
+            make it smaller.
+        baselines: in words.
     """
 
     text: np.ndarray
@@ -44,17 +46,13 @@ class Attributions:
     vision: np.ndarray
     prediction: float
     baseline_prediction: float
-    gap: float
-    how: str
+    convergence_delta: float
+    baselines: str
 
     @property
     def by_modality(self) -> dict[str, float]:
-        """Summed shares of `words`, `voice` and `face`."""
-        return {
-            "words": float(self.text.sum()),
-            "voice": float(self.audio.sum()),
-            "face": float(self.vision.sum()),
-        }
+        """Summed attributions of `text`, `audio` and `vision`."""
+        return {name: float(getattr(self, name).sum()) for name in ("text", "audio", "vision")}
 
 
 def integrated_gradients(
@@ -72,35 +70,28 @@ def integrated_gradients(
         model: in eval mode.
         batch: one utterance (B = 1), as `DeepMLFModel.forward` takes it.
         text_baseline: `mean`: every word is the LM's mean embedding; `zero`: the zero vector, which an RMSNorm
-            blows up close to zero, so that it takes more steps.
+            amplifies close to zero, so that it takes more steps.
         frame_baseline: `zero`: frames of zeros, the training mean where features are normalised; `mean`: the
-            utterance's own mean frame, so that only what changes during the utterance gets a share.
+            utterance's own mean frame, so that only what changes during the utterance gets an attribution.
         steps: points on the path (Gauss-Legendre).
         rows: points per forward pass.
 
     Raises:
         DeepMLFError: more than one utterance, a baseline that does not exist, or a model in training mode.
     """
-    from captum.attr import IntegratedGradients
-
     for name, value in (("text_baseline", text_baseline), ("frame_baseline", frame_baseline)):
         if value not in BASELINES:
             raise DeepMLFError(f"{name}={value!r} is not known: choose from {', '.join(BASELINES)}.")
-    if model.training:
-        raise DeepMLFError(
-            "The model is in training mode, where dropout changes every pass: call model.eval()."
-        )
-    if len(batch["input_ids"]) != 1:
-        raise DeepMLFError(f"One utterance was expected, the batch has {len(batch['input_ids'])}: pass one.")
+    check_one_utterance(model, batch)
     batch = to_device(batch, model)
     ids = batch["input_ids"]
     text = model.language.embed(ids).detach()  # [1, L, D]
     if text_baseline == "mean":
         weight = model.language.lm.get_input_embeddings().weight
-        neutral = model.language.embed(torch.arange(len(weight), device=weight.device)).mean(dim=0)
-        nothing = neutral.detach().to(text.dtype).expand_as(text)
+        mean = model.language.embed(torch.arange(len(weight), device=weight.device)).mean(dim=0)
+        neutral = mean.detach().to(text.dtype).expand_as(text)
     else:
-        nothing = torch.zeros_like(text)
+        neutral = torch.zeros_like(text)
     frames, masks, all_spans, empty = [], [], [], []
     for stream in ("audio", "vision"):
         values, mask, spans = _stream(batch, stream, model)
@@ -125,30 +116,30 @@ def integrated_gradients(
         return score_of(output.prediction, model.config.num_classes)
 
     rest = (ids, text_mask_of(batch).long(), *masks, *all_spans)
-    shares = IntegratedGradients(predict).attribute(
+    attributions = IntegratedGradients(predict).attribute(
         inputs=(text, *frames),
-        baselines=(nothing, *empty),
+        baselines=(neutral, *empty),
         additional_forward_args=rest,
         n_steps=steps,
         internal_batch_size=rows,
     )
     with torch.no_grad():
         there = float(predict(text, *frames, *rest))
-        base = float(predict(nothing, *empty, *rest))
-    parts = [share.detach().float().cpu().numpy()[0] for share in shares]
-    said = text_mask_of(batch)[0].cpu().numpy()
+        base = float(predict(neutral, *empty, *rest))
+    parts = [to_array(part)[0] for part in attributions]
+    real = text_mask_of(batch)[0].cpu().numpy()
     return Attributions(
-        text=parts[0].sum(axis=-1)[said],
+        text=parts[0].sum(axis=-1)[real],
         audio=parts[1],
         vision=parts[2],
         prediction=there,
         baseline_prediction=base,
-        gap=there - base - float(sum(part.sum() for part in parts)),
-        how=f"integrated gradients from {_SAYS['text', text_baseline]} and {_SAYS['frame', frame_baseline]}",
+        convergence_delta=there - base - float(sum(part.sum() for part in parts)),
+        baselines=f"{_IN_WORDS['text', text_baseline]} and {_IN_WORDS['frame', frame_baseline]}",
     )
 
 
-_SAYS = {
+_IN_WORDS = {
     ("text", "mean"): "the LM's mean embedding",
     ("text", "zero"): "zero embeddings",
     ("frame", "zero"): "zero frames",

@@ -1,7 +1,7 @@
-"""Hooks that see (or change) one thread's forward pass and are gone afterwards, whatever happens in it.
+"""Forward hooks that see (or change) one thread's forward pass and are always removed afterwards.
 
-Where it stands: under `capture` and `causes`. A model may answer several users at once; a hook that another
-thread's pass runs into does nothing there.
+Where it stands: under `capture` and `effects`. A model may answer several users at once; in another
+thread's pass a hook does nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
-"""(module, args, kwargs, output) -> None, or what to give instead of the output."""
+"""(module, args, kwargs, output) -> None, or a replacement for the output."""
 
 
 @contextmanager

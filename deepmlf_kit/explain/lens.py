@@ -1,7 +1,7 @@
-"""Lens: a trained model and a dataset, looked at one call a question.
+"""Lens: a trained model on a dataset, one call per question.
 
-Where it stands: the door that notebooks, the explorer and reports use; the measures themselves take a model and
-a batch and stand in their own modules.
+Where it stands: what notebooks, the explorer and reports call; the measures themselves take a model and a batch and
+stand in their own modules.
 
     lens = Lens("runs/demo", dataset)
     reading = lens.read(3)                       # attention, gates, depth of test utterance 3
@@ -14,32 +14,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from datasets import Dataset, DatasetDict
 
-from ..data.strangers import video_of
+from ..data import schema
+from ..data.collate import Collator
+from ..data.donors import video_of
 from ..errors import DeepMLFError
 from ..model.deepmlf import DeepMLFModel
-from . import causes, gradients
+from ..training.run_folder import Run
+from . import ablations, gradients
 from .capturing import MEASURES, capture
 from .compare import AttentionVsEffect, attention_vs_effect
 from .reading import Reading, av_step_times
-from .surveying import Survey, survey
+from .surveying import MODALITIES, Survey, survey
 from .words import words_of
-
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
-
-    from ..data.collate import Collator
-    from ..training.run_folder import Run
 
 Row = int | str | Mapping[str, Any]
 """An utterance: its number in the split, its id, or a row of one's own with `text`, `audio` and `vision`."""
 
 
 class Lens:
-    """A model and the utterances it is looked at with.
+    """A model and the utterances it is examined on.
 
     Args:
         model_or_run: a `DeepMLFModel`, a `Run`, or the path of a run's folder.
@@ -136,14 +134,14 @@ class Lens:
         steps, timed = av_step_times(row, self.model.config.av_steps)
         return Reading(row, self._words(row), seen, steps, timed, self.model.config.num_classes)
 
-    def effects(self, which: Row, of: str, how: str | None = None, **options: Any) -> causes.Effects:
-        """How far the prediction moves when things are taken out (`explain.effects`); donors are other utterances."""
+    def effects(self, which: Row, of: str, ablation: str | None = None, **options: Any) -> ablations.Effects:
+        """How far the prediction moves when parts are ablated (`explain.effects`); donors are other utterances."""
         row = self.row(which)
-        if how == "resampled":
+        if ablation == "resampled":
             options.setdefault("donors", self.donors(which))
         if of == "words":
             options.setdefault("words", self._words(row))
-        found = causes.effects(self.model, self.collator([row]), of, how, **options)
+        found = ablations.effects(self.model, self.collator([row]), of, ablation, **options)
         steps, timed = av_step_times(row, self.model.config.av_steps)
         if timed and found.start is not None and found.end is not None:
             half = float(np.diff(steps).mean()) / 2
@@ -158,19 +156,17 @@ class Lens:
         return gradients.integrated_gradients(self.model, self.batch(which), **options)
 
     def compare(
-        self, which: Row, of: str = "time", how: str | None = None, **options: Any
+        self, which: Row, of: str = "time", ablation: str | None = None, **options: Any
     ) -> AttentionVsEffect:
-        """Attention beside effect (`attention_vs_effect`), over `time` or `words`."""
+        """Attention against effect (`attention_vs_effect`), over `time` or `words`."""
         measure = "cross_attention" if of == "time" else "self_attention"
-        return attention_vs_effect(self.read(which, measure), self.effects(which, of, how, **options))
+        return attention_vs_effect(self.read(which, measure), self.effects(which, of, ablation, **options))
 
     def survey(self, limit: int | None = None, specialise: bool = True, progress: bool = False) -> Survey:
-        """The whole split (`survey`), or its first `limit` utterances. The whole split's is kept."""
-        kept = self._survey
-        if limit is None and kept is not None and (kept.specialisation is not None or not specialise):
-            return kept
-        from ..data.schema import scale_of
-
+        """The whole split (`survey`), or its first `limit` utterances. The whole split's is cached."""
+        cached = self._survey
+        if limit is None and cached is not None and (cached.specialisation is not None or not specialise):
+            return cached
         chosen = self.rows if limit is None else self.rows.select(range(min(limit, len(self))))
         wanted = ("id", "text", "audio", "audio_times", "vision", "vision_times", "label")
         columns = [c for c in wanted if c in chosen.column_names]
@@ -179,7 +175,7 @@ class Lens:
             self.model,
             rows,
             self.collator,
-            scale=scale_of(chosen),
+            scale=schema.scale_of(chosen),
             specialise=specialise,
             ids=list(chosen.with_format(None)["id"]) if "id" in columns else None,
             progress=progress,
@@ -189,7 +185,7 @@ class Lens:
         return made
 
     def predict(self, which: Row, text: str | None = None, without: Iterable[str] = ()) -> Reading:
-        """Read an utterance with other words, or without `words`, `voice` or `face`; cheap measures only."""
+        """Read an utterance with other words, or without some of `MODALITIES`; cheap measures only."""
         return self.read(self.changed(which, text, without), what=("cross_attention", "depth"))
 
     def changed(self, which: Row, text: str | None = None, without: Iterable[str] = ()) -> dict[str, Any]:
@@ -198,22 +194,19 @@ class Lens:
         if text is not None:
             row["text"] = text
         without = set(without)
-        if unknown := sorted(without - {"words", "voice", "face"}):
-            raise DeepMLFError(f"without={unknown} is not known: choose from words, voice, face.")
-        if "words" in without:
+        if unknown := sorted(without - set(MODALITIES)):
+            raise DeepMLFError(f"without={unknown} is not known: choose from {', '.join(MODALITIES)}.")
+        if "text" in without:
             row["text"] = ""
-        for name, stream in (("voice", "audio"), ("face", "vision")):
-            if name in without:
-                row[stream] = np.zeros_like(np.asarray(row[stream]))  # all-zero frames are missing frames
+        for stream in without - {"text"}:
+            row[stream] = np.zeros_like(np.asarray(row[stream]))  # all-zero frames are missing frames
         return row
 
     def _words(self, row: Mapping[str, Any]) -> Any:
         limit = getattr(self.collator, "max_text_tokens", self.model.config.max_text_tokens)
         return words_of(str(row["text"]), self.model.tokenizer, limit, row.get("words") or ())
 
-    def _plain_collator(self) -> Any:
-        from ..data.collate import Collator
-
+    def _plain_collator(self) -> Collator:
         config = self.model.config
         return Collator(
             self.model.tokenizer,
@@ -224,8 +217,6 @@ class Lens:
 
 
 def _open(model_or_run: Any) -> Run:
-    from ..training.run_folder import Run
-
     run = Run.open(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
     if run.kind != "fused":
         raise DeepMLFError(
@@ -240,7 +231,5 @@ def _open_dataset(dataset: Any) -> DatasetDict:
             "The run does not say where its dataset lies (it was made in memory): pass dataset=."
         )
     if isinstance(dataset, str | Path):
-        from ..data import schema
-
         return schema.load(dataset)
     return dataset

@@ -1,6 +1,6 @@
-"""Reading: one utterance with all that was captured of it, words and seconds attached.
+"""Reading: the captured forward pass of one utterance, with its words and times.
 
-Where it stands: what `Lens.read` gives and what the plots of one utterance take.
+Where it stands: what `Lens.read` returns and what the plots of one utterance take.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ import numpy as np
 import torch
 
 from ..data.clock import spans_of, step_times
+from ..errors import DeepMLFError
 from ..model.av_encoder import frames_of_steps
-from .capturing import Capture, score_of
+from .capturing import Capture, head_scores
 from .words import Words
 
 
 @dataclass
 class Reading:
-    """One utterance, read by a model.
+    """One utterance and its captured forward pass.
 
     Attributes:
         row: the dataset's row (`docs/layout.md`): text, frames, times, label.
-        words: which token belongs to which word, and when it was said.
+        words: which token belongs to which word, and the words' times.
         seen: what was captured (B = 1).
         steps: the time of each AV step in seconds [K], or its number where times are unknown.
         timed: whether `steps` are seconds.
@@ -54,18 +55,13 @@ class Reading:
     @property
     def sentiment(self) -> float:
         """The prediction."""
-        return float(score_of(self.seen.output.prediction, self.classes)[0])
+        return self.heads["task"]
 
     @property
     def heads(self) -> dict[str, float]:
-        """What each head says; `fusion` is the mean over fusion tokens."""
-        output = self.seen.output
-        return {
-            "task": self.sentiment,
-            "text": float(score_of(output.text_prediction, self.classes)[0]),
-            "fusion": float(score_of(output.fusion_prediction, self.classes)[0].mean()),
-            "av": float(score_of(output.av_prediction, self.classes)[0]),
-        }
+        """Each head's prediction; `fusion` is the mean over fusion tokens."""
+        scores = head_scores(self.seen.output, self.classes)
+        return {name: float(score[0].mean()) for name, score in scores.items()}
 
     @property
     def fusion_layers(self) -> tuple[int, ...]:
@@ -105,8 +101,6 @@ class Reading:
         """
         values = getattr(self.seen, name)
         if values is None:
-            from ..errors import DeepMLFError
-
             raise DeepMLFError(f"{name} was not captured: read the utterance again with it in what=.")
         return values[0]
 

@@ -1,7 +1,7 @@
-"""Survey: every utterance of a split at once; which fusion token lives on which modality.
+"""Survey: the predictions for a whole split, and which fusion token depends on which modality.
 
-Where it stands: `Lens.survey` and the plots of a whole split. One forward pass a batch for what the heads say,
-and one more for each modality, with that modality taken from an utterance of another video.
+Where it stands: `Lens.survey` and the plots of a whole split. One forward pass per batch for the heads' predictions, and
+one more for each modality, with that modality replaced by a donor's.
 """
 
 from __future__ import annotations
@@ -11,45 +11,49 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
-from ..data.strangers import strangers
+from ..data.donors import draw_donors
 from ..errors import DeepMLFError
 from ..model.deepmlf import DeepMLFModel
-from .capturing import score_of, to_device
+from .capturing import check_eval_mode, head_scores, score_of, to_array, to_device
 
-MODALITIES = ("words", "voice", "face")
-#: Columns of a row that belong to a modality.
-_COLUMNS = {"words": ("text",), "voice": ("audio", "audio_times"), "face": ("vision", "vision_times")}
+_KEYS = {
+    "text": ("input_ids", "attention_mask"),
+    "audio": ("audio", "audio_mask", "audio_spans"),
+    "vision": ("vision", "vision_mask", "vision_spans"),
+}
+MODALITIES = tuple(_KEYS)
 
 
 @dataclass
 class Survey:
-    """A split, as the model sees it.
+    """Predictions and specialisation over a split.
 
     Attributes:
-        table: pandas DataFrame, one utterance a row: `index` in the split, `id`, `text`, `label`, what the
-            heads say (`prediction`, `text_head`, `fusion_head`, `av_head`), `error` (prediction minus label)
+        table: one utterance a row: `index` in the split, `id`, `text`, `label`, the
+            heads' predictions (`prediction`, `text_head`, `fusion_head`, `av_head`), `error` (prediction minus label)
             and `disagreement` (the largest difference between text, fusion and AV head).
-        specialisation: mean absolute change of each fusion token's own sentiment when words, voice or face
-            are replaced by another utterance's [F, 3], in the label's units. A token with a large value for
-            voice depends on the voice; equal rows mean that tokens do not specialise. None where it was left out.
-        replaced_by: row in the split whose words, voice and face stood in for an utterance's own [N] int64. None
-            where specialisation was left out.
-        replacement: whose they were, in words: utterances of other videos (and so mostly of other speakers), or,
-            in a split of one video, others of the same.
-        modalities: names of the columns.
+        specialisation: mean absolute change of each fusion token's own sentiment when text, audio or vision is
+            replaced by a donor's [F, 3], in the label's units. A token with a large value for audio depends on the
+            audio; equal rows mean that tokens do not specialise. None where it was left out.
+        modalities: names of its columns.
+        donors: row in the split of each utterance's donor [N] int64. None where specialisation was left out.
+        replacement: the donors in words: utterances of other videos (and so mostly of other speakers), or, in a
+            split of one video, others of the same.
         scale: largest absolute label.
     """
 
-    table: Any
+    table: pd.DataFrame
     specialisation: np.ndarray | None
     modalities: tuple[str, ...]
     scale: float
-    replaced_by: np.ndarray | None = None
+    donors: np.ndarray | None = None
     replacement: str = ""
 
-    def worst(self, count: int = 10) -> Any:
+    def worst(self, count: int = 10) -> pd.DataFrame:
         """The utterances with the largest errors."""
         return self.table.sort_values("error", key=abs, ascending=False).head(count)
 
@@ -73,35 +77,29 @@ def survey(
         rows: mappings of the dataset's schema.
         collate: rows -> batch (`Collator`).
         scale: largest absolute label.
-        batch_size: utterances a pass.
+        batch_size: utterances per pass.
         specialise: False leaves the specialisation out, which takes three of the four passes.
         ids: of the rows, by which videos are told apart; by default read from the rows.
-        seed: of the utterances that stand in for others.
-        progress: show a bar.
+        seed: of the donors.
+        progress: show a progress bar.
 
     Raises:
-        DeepMLFError: the model is in training mode, or there is no other utterance to take a modality from.
+        DeepMLFError: the model is in training mode, or there is no other utterance to be a donor.
     """
-    import pandas as pd
-    from tqdm.auto import tqdm
-
     if specialise and len(rows) < 2:
         raise DeepMLFError(
-            f"The split has {len(rows)} utterances; a survey replaces one's words, voice and face by another's and "
-            "needs at least two: survey a larger split, or leave that out with specialise=False."
+            f"The split has {len(rows)} utterances; the specialisation replaces an utterance's text, audio and "
+            "vision by another's and needs at least two: survey a larger split, or pass specialise=False."
         )
-    if model.training:
-        raise DeepMLFError(
-            "The model is in training mode, where dropout changes every pass: call model.eval()."
-        )
+    check_eval_mode(model)
     classes = model.config.num_classes
-    said: dict[str, list[np.ndarray]] = {name: [] for name in ("prediction", "text", "fusion", "av")}
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in ("task", "text", "fusion", "av")}
     changes: list[np.ndarray] = []
     facts: list[tuple[int, str, str, float]] = []
-    replaced_by, replacement = None, ""
+    donors, replacement = None, ""
     if specialise:
         ids = ids if ids is not None else [str(row.get("id", i)) for i, row in enumerate(rows)]
-        replaced_by, of_other_videos = strangers(ids, np.random.default_rng(seed))
+        donors, of_other_videos = draw_donors(ids, np.random.default_rng(seed))
         same = "other utterances of the same video, the only one there is"
         replacement = "utterances of other videos" if of_other_videos else same
     for start in tqdm(range(0, len(rows), batch_size), disable=not progress):
@@ -115,27 +113,20 @@ def survey(
             output = model(**batch)
             tokens = score_of(output.fusion_prediction, classes)  # [B, F]
             moved = []
-            donors = (
-                [] if replaced_by is None else [rows[int(i)] for i in replaced_by[start : start + len(some)]]
-            )
+            if donors is not None:
+                donor_rows = [rows[int(i)] for i in donors[start : start + len(some)]]
+                given = to_device(collate(donor_rows), model)
             for modality in MODALITIES if specialise else ():
-                mixed = [
-                    {**row, **{name: donor[name] for name in _COLUMNS[modality] if name in donor}}
-                    for row, donor in zip(some, donors, strict=True)
-                ]
-                other = to_device(collate(mixed), model)
+                other = {**batch, **{key: given[key] for key in _KEYS[modality] if key in given}}
                 moved.append((score_of(model(**other).fusion_prediction, classes) - tokens).abs())
         if moved:
-            changes.append(torch.stack(moved, dim=-1).float().cpu().numpy())  # [B, F, 3]
-        for name in said:
-            value = score_of(
-                output.prediction if name == "prediction" else output[f"{name}_prediction"], classes
-            )
-            said[name].append((value.mean(dim=1) if name == "fusion" else value).float().cpu().numpy())
+            changes.append(to_array(torch.stack(moved, dim=-1)))  # [B, F, 3]
+        for name, score in head_scores(output, classes).items():
+            scores[name].append(to_array(score.mean(dim=1) if name == "fusion" else score))
     table = pd.DataFrame(facts, columns=["index", "id", "text", "label"])
-    columns = {"prediction": "prediction", "text": "text_head", "fusion": "fusion_head", "av": "av_head"}
+    columns = {"task": "prediction", "text": "text_head", "fusion": "fusion_head", "av": "av_head"}
     for name, column in columns.items():
-        table[column] = np.concatenate(said[name])
+        table[column] = np.concatenate(scores[name])
     table["error"] = table["prediction"] - table["label"]
     heads = table[["text_head", "fusion_head", "av_head"]]
     table["disagreement"] = heads.max(axis=1) - heads.min(axis=1)
@@ -144,6 +135,6 @@ def survey(
         specialisation=np.concatenate(changes).mean(axis=0) if changes else None,
         modalities=MODALITIES,
         scale=scale,
-        replaced_by=replaced_by,
+        donors=donors,
         replacement=replacement,
     )

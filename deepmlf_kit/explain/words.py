@@ -1,4 +1,4 @@
-"""Tokens, words and seconds: which word a token belongs to, and when it was said.
+"""Tokens, words and seconds: which word a token belongs to, and when it is spoken.
 
 Where it stands: the LM reads tokens, people read words, voice and face run in seconds. Every view of the
 language stream goes through here.

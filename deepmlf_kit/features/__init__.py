@@ -4,31 +4,23 @@
 names are imported on first use, because MediaPipe, openSMILE and faster-whisper take seconds to import.
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_PUBLIC = {
-    "ClipError": "media",
-    "ClipFeatures": "clip",
-    "FaceModelMissing": "face_model",
-    "FeatureCache": "cache",
-    "FeatureRecipe": "recipe",
-    "MediaInfo": "media",
-    "RecipeError": "recipe",
-    "SpeechModelMissing": "transcript",
-    "extract_clip": "clip",
-    "feature_names": "recipe",
-    "probe": "media",
-}
-
-__all__ = [*_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "cache": ["FeatureCache"],
+        "clip": ["ClipFeatures", "extract_clip"],
+        "face_model": ["FaceModelMissing"],
+        "hf_encoders": [
+            "encode_audio",
+            "encode_frames",
+            "encoder_identity",
+            "encoder_width",
+            "load_encoder",
+        ],
+        "media": ["ClipError", "MediaInfo", "probe"],
+        "recipe": ["FeatureRecipe", "RecipeError", "feature_names"],
+        "transcript": ["SpeechModelMissing"],
+    },
+)

@@ -1,4 +1,4 @@
-"""Voice features by openSMILE: eGeMAPSv02 low-level descriptors, 25 dims every 10 ms.
+"""Audio features by openSMILE: eGeMAPSv02 low-level descriptors, 25 dims every 10 ms.
 
 Licence: openSMILE is free for research and private use only (audEERING); `audio_mfcc` is the free choice.
 Source: Eyben et al., "The Geneva Minimalistic Acoustic Parameter Set (GeMAPS)", IEEE TAC 2016.
@@ -48,7 +48,7 @@ AUDIO_NAMES = (
 """The 25 descriptors, in openSMILE's order and under its names."""
 
 F0 = AUDIO_NAMES.index("F0semitoneFrom27.5Hz_sma3nz")
-"""Column of the pitch in semitones above 27.5 Hz; 0 where the voice is silent or unvoiced."""
+"""Column of the pitch in semitones above 27.5 Hz; 0 in unvoiced frames and silence."""
 
 _SHORTEST = 0.1  # seconds; openSMILE gives nothing below its 60 ms pitch window
 _lock = threading.Lock()
@@ -59,8 +59,7 @@ def egemaps(samples: np.ndarray, start: float = 0.0) -> tuple[np.ndarray, np.nda
 
     Args:
         samples: [N] float32 in [-1, 1] at `RATE` Hz. Sound shorter than 0.1 s is padded with silence, and the
-            frames of
-            the padding are dropped again.
+            frames of the padding are dropped again.
         start: time of the first sample in seconds.
 
     Returns:

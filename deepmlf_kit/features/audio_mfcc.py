@@ -1,4 +1,4 @@
-"""Voice features by librosa, the recipe of CH-SIMS: log F0, 20 MFCC, 12 CQT, 33 dims every 23 ms.
+"""Audio features by librosa, as for CH-SIMS: log F0, 20 MFCC, 12 CQT, 33 dims every 23 ms.
 
 The free choice: librosa is under the ISC licence. Sampling rate 22,050 Hz and a step of 512 samples as in the
 paper of CH-SIMS (Yu et al., ACL 2020), which names librosa's own defaults.
@@ -24,7 +24,7 @@ AUDIO_NAMES = (
 """The 33 dims: natural logarithm of the pitch in Hz (0 where unvoiced), MFCC, energy of the 12 pitch classes."""
 
 F0 = 0
-"""Column of the pitch; 0 where the voice is silent or unvoiced."""
+"""Column of the pitch; 0 in unvoiced frames and silence."""
 
 _SHORTEST = 4096  # samples; the pitch of a low voice needs two of its periods, the CQT a few frames
 

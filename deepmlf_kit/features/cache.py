@@ -1,8 +1,8 @@
-"""Features kept on disk, so that a second run or a second recipe computes only what is new.
+"""Feature cache on disk: a second run or a second recipe computes only what is new.
 
-An entry belongs to a clip's content (not its name) and to the part of the recipe that decides it: audio, vision
-and transcript are kept apart. Entries are written whole or not at all; one that cannot be read is made again.
-`trim` bounds their size: those that were not used for longest go first.
+An entry is keyed by a clip's content (not its name) and by the part of the recipe that determines it: audio, vision and
+transcript are separate entries. Entries are written atomically; one that cannot be read is computed again. `trim` bounds
+their size: the least recently used go first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmlf_kit.errors import DeepMLFError
+from ..errors import DeepMLFError
 
 
 class CacheError(DeepMLFError):
@@ -27,17 +27,15 @@ class CacheError(DeepMLFError):
 
 
 def cache_folder() -> Path:
-    """Folder of downloads and kept features: the environment variable DEEPMLF_CACHE, else ~/.cache/deepmlf_kit."""
+    """Folder of downloads and cached features: the environment variable DEEPMLF_CACHE, else ~/.cache/deepmlf_kit."""
     return Path(os.environ.get("DEEPMLF_CACHE") or Path.home() / ".cache" / "deepmlf_kit").expanduser()
 
 
 def cache_limit() -> float:
-    """Largest size of all kept features in bytes: DEEPMLF_CACHE_GB (10^9 bytes; `inf`: no limit), else 20 GB.
+    """Largest size of all cached features in bytes: DEEPMLF_CACHE_GB (10^9 bytes; `inf`: no limit), else 20 GB.
 
-    Raises
-    ------
-    CacheError
-        The variable holds something else than a number from 0 up.
+    Raises:
+        CacheError: the variable holds something else than a number from 0 up.
     """
     given = os.environ.get("DEEPMLF_CACHE_GB", "").strip() or "20"
     try:
@@ -52,23 +50,21 @@ def cache_limit() -> float:
 
 
 class FeatureCache:
-    """Arrays and their notes, kept by clip content and recipe part.
+    """Arrays and JSON metadata, cached by clip content and recipe part.
 
-    Parameters
-    ----------
-    folder
-        Where entries lie; `features` under `cache_folder()` where not given.
+    Args:
+        folder: of the entries; by default `features` under `cache_folder()`.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder) if folder is not None else cache_folder() / "features"
 
     def load(self, clip: str, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Arrays and notes kept for a clip (`clip_hash`) under a name, or None where there are none."""
+        """Arrays and metadata of a clip (`clip_hash`) under a name, or None where there are none."""
         try:
             with np.load(self._path(clip, name), allow_pickle=False) as entry:
                 arrays = {key: entry[key] for key in entry.files}
-            self._used(clip, name)
+            self._touch(clip, name)
             return arrays, json.loads(bytes(arrays.pop("notes")).decode())
         except FileNotFoundError:
             return None
@@ -76,16 +72,14 @@ class FeatureCache:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
-    def save(self, clip: str, name: str, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
-        """Keep arrays and notes (what JSON can hold).
+    def save(self, clip: str, name: str, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
+        """Store arrays and metadata (JSON values).
 
-        Raises
-        ------
-        CacheError
-            The folder cannot be written to.
+        Raises:
+            CacheError: the folder cannot be written to.
         """
         path = self._path(clip, name)
-        text = np.frombuffer(json.dumps(notes, ensure_ascii=False).encode(), np.uint8)
+        text = np.frombuffer(json.dumps(metadata, ensure_ascii=False).encode(), np.uint8)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
@@ -102,18 +96,19 @@ class FeatureCache:
             ) from error
 
     def holds(self, clip: str, name: str) -> bool:
-        """Whether there is an entry; `load` finds out whether it can be read."""
+        """Whether there is an entry; `load` checks that it can be read."""
         return self._path(clip, name).is_file()
 
     def trim(self, limit: float | None = None) -> int:
-        """Remove the entries that were not used for longest, until the rest is within the limit; how many went.
+        """Remove the least recently used entries until the rest is within the limit.
 
         To be called when a run is done, not between computing its features and reading them.
 
-        Parameters
-        ----------
-        limit
-            Bytes of all entries together; `cache_limit()` where not given.
+        Args:
+            limit: bytes of all entries together; `cache_limit()` by default.
+
+        Returns:
+            How many entries were removed.
         """
         limit = cache_limit() if limit is None else limit
         entries = []
@@ -134,7 +129,7 @@ class FeatureCache:
                 path.parent.rmdir()  # the last entry of its clip
         return removed
 
-    def _used(self, clip: str, name: str) -> None:
+    def _touch(self, clip: str, name: str) -> None:
         with suppress(OSError):  # a cache that others own can be read all the same
             os.utime(self._path(clip, name))
 
@@ -143,13 +138,13 @@ class FeatureCache:
 
 
 def clip_hash(path: str | Path) -> str:
-    """32 hex digits of a file's content; remembered as long as its size and time stay the same."""
+    """Hash of a file's content, 32 hex digits; memoised while its size and modification time stay the same."""
     stat = Path(path).stat()
     return _clip_hash(str(path), stat.st_size, stat.st_mtime_ns)
 
 
 def folder_hash(path: str | Path) -> str:
-    """32 hex digits of what a model's folder holds: the names and contents of its files, without its model card."""
+    """Hash of a model folder, 32 hex digits: the names and contents of its files, without its model card."""
     files = [file for file in sorted(Path(path).iterdir()) if file.is_file()]
     listed = [
         f"{file.name} {clip_hash(file)}"

@@ -1,10 +1,10 @@
-"""One clip -> features: the call that prediction, the app and the preparation of data sets share.
+"""One clip -> features: the call that prediction, the app and dataset preparation share.
 
-    read sound --> voice features (audio)      [La, da]
-           `-----> transcript (text, words)
-    read frames   --> face features (vision)   [Lv, dv]
+    sound   --> audio features    [La, da]
+       `------> transcript (text, words)
+    frames  --> vision features   [Lv, dv]
 
-What a clip does not have is left out and said in `found.notes`; a clip of which nothing can be used is refused.
+What a clip lacks is left out and noted in `found.notes`; a clip of which nothing can be used is refused.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 import av
 import numpy as np
 
+from .. import features as lazy_features  # `hf_encoders` needs torch: it is imported where an encoder is used
 from .cache import FeatureCache, clip_hash, folder_hash
-from .extractors import extract_face, extract_voice, load_extractors
+from .extractors import extract_audio, extract_vision, load_extractors
 from .face_model import checksum, find_face_model
-from .hf_encoders import encoder_identity
 from .media import (
     ClipError,
     Damage,
@@ -42,10 +42,10 @@ from .media import (
 from .recipe import FeatureRecipe, Part, feature_names
 from .transcript import Transcript, load_speech_model, speech_model_name, transcribe
 
-_MEDIA = "media-1"  # under which the cache keeps what `probe` found
+_MEDIA = "media-1"  # cache entry of what `probe` found
 
 Progress = Callable[[str, float], None]
-"""Called with the stage (`open`, `voice`, `transcript`, `face`) and the share of it that is done, 0 to 1."""
+"""Called with the stage (`open`, `voice`, `transcript`, `face`) and the fraction of it that is done, 0 to 1."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class ClipFound:
     """What was found in a clip.
 
     `face_share`: share of the sampled frames with a face, None where none was looked for. `voiced_share`:
-    share of the audio frames with a pitch, None without audio. `notes`: sentences about what was left out.
+    share of the audio frames with a pitch, None without audio. `notes`: sentences on what was left out.
     """
 
     seconds: float
@@ -99,7 +99,7 @@ def extract_clip(
     progress: Progress | None = None,
     cache: FeatureCache | None = None,
 ) -> ClipFeatures:
-    """Extract voice, face and words of one clip.
+    """Extract audio, vision and text of one clip.
 
     Args:
         path: a video or audio file.
@@ -107,17 +107,17 @@ def extract_clip(
         text: the words, where they are known; speech is then not transcribed. An empty text counts as given.
         face_model: path of the face model file, see `face_model.find_face_model`.
         progress: see `Progress`.
-        cache: where features are kept and looked up; nothing is kept where not given.
+        cache: of features; None: no cache.
 
     Raises:
         ClipError: the file is no clip, too long, or nothing in it could be decoded.
-        FaceModelMissing, SpeechModelMissing: a model that this clip needs is not at hand. Raised before
-            anything is computed.
+        FaceModelMissing, SpeechModelMissing: a model that this clip needs is missing. Raised before anything is
+            computed.
     """
     return _Extraction(Path(path), recipe or FeatureRecipe(), text, face_model, progress, cache).run()
 
 
-def is_kept(
+def is_cached(
     path: str | Path,
     recipe: FeatureRecipe,
     *,
@@ -125,20 +125,20 @@ def is_kept(
     face_model: str | Path | None = None,
     cache: FeatureCache,
 ) -> bool:
-    """Whether `extract_clip` with the same arguments would compute nothing: all is kept, or was refused before."""
-    return _Extraction(Path(path), recipe, text, face_model, None, cache).is_kept()
+    """Whether `extract_clip` with the same arguments computes nothing: all is cached, or was refused before."""
+    return _Extraction(Path(path), recipe, text, face_model, None, cache).is_cached()
 
 
 def load_models(
     recipe: FeatureRecipe, *, face_model: str | Path | None = None, speech: bool | None = None
 ) -> None:
-    """Load or download what `extract_clip` will need, so that it neither waits nor fails for it later.
+    """Load or download the models that `extract_clip` will need.
 
     Args:
         speech: whether the speech model is needed; `recipe.transcribe` where not given.
 
     Raises:
-        FaceModelMissing, SpeechModelMissing, EncoderError: a model cannot be had.
+        FaceModelMissing, SpeechModelMissing, EncoderError: a model cannot be loaded.
     """
     if recipe.vision == "blendshapes" or recipe.face_crop:
         find_face_model(face_model)
@@ -149,7 +149,7 @@ def load_models(
 
 @dataclass(frozen=True)
 class _Part:
-    """Features of one stream, the frames' times, and the share of frames that say something (None: unknown)."""
+    """Features of one stream, the frames' times, and the share of voiced frames or frames with a face (None: unknown)."""
 
     features: np.ndarray
     times: np.ndarray
@@ -158,7 +158,7 @@ class _Part:
 
 
 class _Extraction:
-    """One run over one clip: decodes the sound once for voice and transcript, and times the stages."""
+    """One run over one clip: decodes the sound once for audio and transcript, and times the stages."""
 
     def __init__(
         self,
@@ -170,8 +170,8 @@ class _Extraction:
         cache: FeatureCache | None,
     ) -> None:
         self.path, self.recipe, self.text, self.cache = path, recipe, text, cache
-        self.told: Progress = progress or (lambda stage, share: None)
-        self.untold: queue.SimpleQueue[tuple[str, float]] = queue.SimpleQueue()
+        self.report: Progress = progress or (lambda stage, share: None)
+        self.pending: queue.SimpleQueue[tuple[str, float]] = queue.SimpleQueue()
         self.caller = threading.get_ident()
         self.timings: dict[str, float] = {}
         self.notes: list[str] = []
@@ -185,29 +185,31 @@ class _Extraction:
         self.progress("open", 0.0)
         with self.timed("open"):
             self.info = info = self.open()
-        wanted = self.wanted(info)
-        wants_voice, wants_face, wants_words = (part in wanted for part in ("audio", "vision", "transcript"))
-        self.need_models(wants_words, wants_face)
+        parts = self.requested(info)
+        with_audio, with_vision, with_transcript = (
+            part in parts for part in ("audio", "vision", "transcript")
+        )
+        self.check_models(with_transcript, with_vision)
 
-        def voice_and_words() -> tuple[_Part, Transcript]:
-            voice = self.part("audio", self.voice) if wants_voice else self.nothing("audio")
-            return voice, self.part_transcript() if wants_words else Transcript("")
+        def audio_and_transcript() -> tuple[_Part, Transcript]:
+            made = self.part("audio", self.audio) if with_audio else self.empty("audio")
+            return made, self.transcript() if with_transcript else Transcript("")
 
-        def face() -> _Part:
-            return self.part("vision", self.face) if wants_face else self.nothing("vision")
+        def vision_alone() -> _Part:
+            return self.part("vision", self.vision) if with_vision else self.empty("vision")
 
-        (audio, transcript), vision = self.at_once(voice_and_words, face)
+        (audio, transcript), vision = self.run_both(audio_and_transcript, vision_alone)
         if not info.has_audio:
             self.notes.append("no audio stream: the voice is left out")
         if not info.has_video:
             self.notes.append("no video stream: the face is left out")
         self.notes += [*audio.notes, *vision.notes]
-        if (wants_voice or wants_face) and not len(audio.times) and not len(vision.times):
+        if (with_audio or with_vision) and not len(audio.times) and not len(vision.times):
             raise ClipError(
                 f"{self.path}: found nothing that can be used, expected sound or pictures: {'; '.join(self.notes)}."
             )
-        text, source = self.words(transcript, wants_words)
-        self.say_what_is_missing(audio, vision)
+        text, source = self.text_of(transcript, with_transcript)
+        self.note_missing(audio, vision)
         self.timings["total"] = time.perf_counter() - began
         found = ClipFound(
             seconds=round(info.seconds, 3),
@@ -231,10 +233,10 @@ class _Extraction:
             timings=timings,
         )
 
-    def at_once(self, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, Any]:
-        """Results of both: side by side where there are two cores for it, else one after the other.
+    def run_both(self, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, Any]:
+        """Results of both: in parallel where several threads are allowed, else one after the other.
 
-        What they call spends its time in native code, so a thread is enough.
+        Both spend their time in native code, so a thread is enough.
         """
         if allowed_threads() == 1:
             return one(), other()
@@ -243,18 +245,18 @@ class _Extraction:
             result = other()
             while not running.done():
                 wait([running], timeout=0.1)
-                self.tell_what_was_done()
+                self.flush_progress()
             return running.result(), result
 
     def progress(self, stage: str, share: float) -> None:
-        """Tell the caller, always from the caller's own thread: interfaces ask for that."""
-        self.untold.put((stage, share))
+        """Report progress, always from the caller's own thread, as user interfaces need."""
+        self.pending.put((stage, share))
         if threading.get_ident() == self.caller:
-            self.tell_what_was_done()
+            self.flush_progress()
 
-    def tell_what_was_done(self) -> None:
-        while not self.untold.empty():
-            self.told(*self.untold.get())
+    def flush_progress(self) -> None:
+        while not self.pending.empty():
+            self.report(*self.pending.get())
 
     def open(self) -> MediaInfo:
         if self.cache is None or not self.path.is_file():
@@ -263,9 +265,9 @@ class _Extraction:
         refused = self.cache.load(self.hash, _refused())
         if refused is not None:
             raise ClipError(f"{self.path}: {refused[1]['reason']}")
-        kept = self.cache.load(self.hash, _MEDIA)
-        if kept is not None:
-            info = MediaInfo(**kept[1])
+        cached = self.cache.load(self.hash, _MEDIA)
+        if cached is not None:
+            info = MediaInfo(**cached[1])
             check_length(self.path, info.seconds, self.recipe.max_seconds)
             return info
         try:
@@ -278,45 +280,45 @@ class _Extraction:
         check_length(self.path, info.seconds, self.recipe.max_seconds)
         return info
 
-    def is_kept(self) -> bool:
+    def is_cached(self) -> bool:
         cache = self.cache
         if cache is None or not self.path.is_file():
             return False
         self.hash = clip_hash(self.path)
         if cache.holds(self.hash, _refused()):
             return True
-        kept = cache.load(self.hash, _MEDIA)
-        if kept is None:
+        cached = cache.load(self.hash, _MEDIA)
+        if cached is None:
             return False
-        wanted = self.wanted(MediaInfo(**kept[1]))
-        if "vision" in wanted:
+        parts = self.requested(MediaInfo(**cached[1]))
+        if "vision" in parts:
             self.find_face_model()
-        return all(cache.holds(self.hash, self.key(part)) for part in wanted)
+        return all(cache.holds(self.hash, self.key(part)) for part in parts)
 
-    def wanted(self, info: MediaInfo) -> list[Part]:
+    def requested(self, info: MediaInfo) -> list[Part]:
         """Parts that the recipe asks for and the clip has."""
-        wanted: list[Part] = []
+        parts: list[Part] = []
         if info.has_audio and self.recipe.audio != "none":
-            wanted.append("audio")
+            parts.append("audio")
         if info.has_video and self.recipe.vision != "none":
-            wanted.append("vision")
+            parts.append("vision")
         if info.has_audio and self.recipe.transcribe and self.text is None:
-            wanted.append("transcript")
-        return wanted
+            parts.append("transcript")
+        return parts
 
     def find_face_model(self) -> None:
         if self.recipe.vision == "blendshapes" or self.recipe.face_crop:
             self.face_model = find_face_model(self._face_model_given)
 
-    def need_models(self, wants_words: bool, wants_face: bool) -> None:
-        """Say what is missing before any work is done, and load what takes time to load."""
-        if wants_face:
+    def check_models(self, with_transcript: bool, with_vision: bool) -> None:
+        """Fail for a missing model before any work is done, and load the speech model."""
+        if with_vision:
             self.find_face_model()
-        if wants_words and self.kept("transcript") is None:
+        if with_transcript and self.cached("transcript") is None:
             with self.timed("load_speech_model"):
                 load_speech_model(self.recipe.speech_model)
 
-    # What is kept ------------------------------------------------------------------------------------------
+    # The cache ---------------------------------------------------------------------------------------------
 
     def key(self, part: Part) -> str:
         more = {}
@@ -328,48 +330,48 @@ class _Extraction:
             choice = self.recipe.audio if part == "audio" else self.recipe.vision
             if choice.startswith("hf:"):
                 name = choice.removeprefix("hf:").strip()
-                more["encoder"] = encoder_identity(name, self.recipe.device, self.recipe.half)
+                more["encoder"] = lazy_features.encoder_identity(name, self.recipe.device, self.recipe.half)
             if part == "vision" and self.face_model is not None:
                 more["face_model"] = checksum(self.face_model)
         return f"{part}-{self.recipe.key(part, **more)}"
 
-    def kept(self, part: Part) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    def cached(self, part: Part) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         return self.cache.load(self.hash, self.key(part)) if self.cache is not None else None
 
-    def keep(self, part: Part, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
+    def store(self, part: Part, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
         if self.cache is not None:
             self.cache.save(self.hash, self.key(part), arrays, notes)
 
     # The three parts ---------------------------------------------------------------------------------------
 
     def part(self, part: Part, compute: Callable[[], _Part]) -> _Part:
-        """A stream's features: kept ones, or computed now and kept; nothing where it cannot be decoded."""
-        kept = self.kept(part)
-        if kept is not None and {"features", "times"} <= kept[0].keys():
-            arrays, notes = kept
+        """A stream's features, from the cache or computed now; empty where it cannot be decoded."""
+        cached = self.cached(part)
+        if cached is not None and {"features", "times"} <= cached[0].keys():
+            arrays, notes = cached
             return _Part(arrays["features"], arrays["times"], notes["share"], tuple(notes["notes"]))
         try:
             made = compute()
         except UndecodableStream:
             stream, what = {"audio": ("audio", "voice"), "vision": ("video", "face")}[part]
             note = f"the {stream} stream is damaged, nothing of it could be decoded: the {what} is left out"
-            made = replace(self.nothing(part), notes=(note,))
+            made = replace(self.empty(part), notes=(note,))
         notes = {"notes": made.notes, "share": made.share}
-        self.keep(part, {"features": made.features, "times": made.times}, notes)
+        self.store(part, {"features": made.features, "times": made.times}, notes)
         return made
 
-    def nothing(self, part: Part) -> _Part:
+    def empty(self, part: Part) -> _Part:
         names = feature_names(self.recipe)[0 if part == "audio" else 1]
         return _Part(np.zeros((0, len(names or ())), np.float32), np.zeros(0, np.float32))
 
-    def part_transcript(self) -> Transcript:
-        kept = self.kept("transcript")
-        if kept is not None:
-            return Transcript(**kept[1])
+    def transcript(self) -> Transcript:
+        cached = self.cached("transcript")
+        if cached is not None:
+            return Transcript(**cached[1])
         try:
             sound = self.sound()
         except UndecodableStream:
-            self.keep("transcript", {}, asdict(Transcript("")))
+            self.store("transcript", {}, asdict(Transcript("")))
             return Transcript("")
         self.progress("transcript", 0.0)
         with self.timed("transcript"):
@@ -381,7 +383,7 @@ class _Extraction:
                 lambda share: self.progress("transcript", share),
             )
         self.progress("transcript", 1.0)
-        self.keep("transcript", {}, asdict(transcript))
+        self.store("transcript", {}, asdict(transcript))
         return transcript
 
     def sound(self) -> Sound:
@@ -391,24 +393,24 @@ class _Extraction:
                 self._sound = read_audio(self.path, 16000, self.recipe.max_seconds)
         return self._sound
 
-    def voice(self) -> _Part:
+    def audio(self) -> _Part:
         self.progress("voice", 0.0)
         sound = self.sound()
         with self.timed("voice"):
-            features, times, voiced = extract_voice(
+            features, times, voiced = extract_audio(
                 sound, self.recipe, lambda share: self.progress("voice", share)
             )
         self.progress("voice", 1.0)
-        return _Part(features, times, voiced, _said_of("audio", sound.damage))
+        return _Part(features, times, voiced, _damage_notes("audio", sound.damage))
 
-    def face(self) -> _Part:
+    def vision(self) -> _Part:
         self.progress("face", 0.0)
         damage = Damage()
         began = time.perf_counter()
-        features, times, seen = extract_face(self.frames(damage), self.recipe, self.face_model)
+        features, times, seen = extract_vision(self.frames(damage), self.recipe, self.face_model)
         self.timings["face"] = time.perf_counter() - began - self.timings.get("decode_video", 0.0)
         self.progress("face", 1.0)
-        return _Part(features, times, seen, _said_of("video", damage))
+        return _Part(features, times, seen, _damage_notes("video", damage))
 
     def frames(self, damage: Damage) -> Iterator[Frame]:
         """Sampled frames; the time to decode them is counted apart from the time to extract features."""
@@ -424,10 +426,10 @@ class _Extraction:
             yield frame
             self.progress("face", min(1.0, frame.time / max(self.info.seconds, 0.01)))
 
-    # What is said about it ---------------------------------------------------------------------------------
+    # Notes -------------------------------------------------------------------------------------------------
 
-    def words(self, transcript: Transcript, transcribed: bool) -> tuple[str, str]:
-        """The text and where it is from; says so where there is none."""
+    def text_of(self, transcript: Transcript, transcribed: bool) -> tuple[str, str]:
+        """The text and its source; notes where there is none."""
         if self.text is not None:
             return self.text.strip(), "given"
         if not transcribed:
@@ -440,7 +442,7 @@ class _Extraction:
             self.notes.append("the transcript is doubtful; check the words")
         return transcript.text, "transcribed"
 
-    def say_what_is_missing(self, audio: _Part, vision: _Part) -> None:
+    def note_missing(self, audio: _Part, vision: _Part) -> None:
         if vision.share == 0:
             self.notes.append("no face was found in any picture: the face says nothing")
         if audio.share == 0:
@@ -455,7 +457,7 @@ class _Extraction:
             self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - began
 
 
-def _said_of(stream: str, damage: Damage) -> tuple[str, ...]:
+def _damage_notes(stream: str, damage: Damage) -> tuple[str, ...]:
     if not damage.ended_early and not damage.packets:
         return ()
     what = "ends early" if damage.ended_early else f"has {damage.packets} damaged packets"
@@ -463,5 +465,5 @@ def _said_of(stream: str, damage: Damage) -> tuple[str, ...]:
 
 
 def _refused() -> str:
-    """Name under which it is kept that a file is no clip; a newer decoder may think otherwise."""
+    """Cache entry of a file that is no clip, by decoder version: a newer one may read it."""
     return f"refused-{av.__version__}"

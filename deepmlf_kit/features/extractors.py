@@ -1,26 +1,27 @@
-"""From a recipe's choices to the extractors: sound -> voice features, frames -> face features."""
+"""The extractors of a recipe: sound -> audio features, frames -> vision features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
 
+from .. import features as lazy_features  # `hf_encoders` needs torch: it is imported where an encoder is used
 from . import audio_mfcc
 from .audio_egemaps import F0, egemaps
-from .hf_encoders import encode_audio, encode_frames, load_encoder
 from .media import Frame, Sound
 from .recipe import FeatureRecipe
 from .vision_blendshapes import blendshapes
 from .voicing import voiced_share
 
 Features = tuple[np.ndarray, np.ndarray, float | None]
-"""Features [L, d], times [L] in seconds, share of the frames that say something (None: unknown)."""
+"""Features [L, d], times [L] in seconds, share of voiced frames or of frames with a face (None: unknown)."""
 
 
-def extract_voice(
+def extract_audio(
     sound: Sound, recipe: FeatureRecipe, progress: Callable[[float], None] | None = None
 ) -> Features:
     """Features of mono sound at 16 kHz by `recipe.audio`, and the share of frames with a voiced pitch."""
@@ -31,33 +32,29 @@ def extract_voice(
         samples = resampled(sound, audio_mfcc.RATE)
         features, times = audio_mfcc.mfcc(samples, sound.start)
         return features, times, _share(features[:, audio_mfcc.F0])
-    features, times = encode_audio(
+    features, times = lazy_features.encode_audio(
         sound.samples,
         recipe.audio.removeprefix("hf:").strip(),
         layer=recipe.audio_layer,
         start=sound.start,
-        device=recipe.device,
-        half=recipe.half,
-        batch_size=recipe.batch_size,
         progress=progress,
+        **_machine(recipe),
     )
     return features, times, voiced_share(sound.samples, sound.rate)
 
 
-def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Path | None) -> Features:
+def extract_vision(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Path | None) -> Features:
     """Features of a clip's frames by `recipe.vision`, and the fraction of frames with a face."""
     if recipe.vision == "blendshapes":
         assert face_model is not None
         features, times = blendshapes(frames, face_model)
         return features, times, _share(features)
-    features, times = encode_frames(
+    features, times = lazy_features.encode_frames(
         frames,
         recipe.vision.removeprefix("hf:").strip(),
         layer=recipe.vision_layer,
         face_model=face_model if recipe.face_crop else None,
-        device=recipe.device,
-        half=recipe.half,
-        batch_size=recipe.batch_size,
+        **_machine(recipe),
     )
     return features, times, _share(features) if recipe.face_crop else None
 
@@ -65,17 +62,22 @@ def extract_face(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Pat
 def load_extractors(recipe: FeatureRecipe) -> None:
     """Load (or download) what a recipe names; the first clip then takes no longer than the others."""
     if recipe.audio in ("egemaps", "mfcc"):
-        extract_voice(Sound(np.zeros(4000, np.float32), 16000), recipe)
+        extract_audio(Sound(np.zeros(4000, np.float32), 16000), recipe)
     if recipe.vision == "blendshapes" or recipe.face_crop:
         import mediapipe.tasks.python.vision  # noqa: F401
     for kind, choice in (("audio", recipe.audio), ("vision", recipe.vision)):
         if choice.startswith("hf:"):
-            load_encoder(kind, choice.removeprefix("hf:").strip(), recipe.device, recipe.half)
+            lazy_features.load_encoder(kind, choice.removeprefix("hf:").strip(), recipe.device, recipe.half)
 
 
 def resampled(sound: Sound, rate: int) -> np.ndarray:
     """The samples at another rate, [N * rate / sound.rate] float32."""
     return soxr.resample(sound.samples, sound.rate, rate).astype(np.float32)
+
+
+def _machine(recipe: FeatureRecipe) -> dict[str, Any]:
+    """Where and how an encoder runs."""
+    return {name: getattr(recipe, name) for name in ("device", "half", "batch_size")}
 
 
 def _share(values: np.ndarray) -> float:

@@ -12,8 +12,7 @@ import urllib.request
 from functools import lru_cache
 from pathlib import Path
 
-from deepmlf_kit.errors import DeepMLFError
-
+from ..errors import DeepMLFError
 from .cache import cache_folder
 
 FACE_MODEL_URL = "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
@@ -21,7 +20,7 @@ FACE_MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0
 
 
 class FaceModelMissing(DeepMLFError):
-    """The face model file is not at hand and could not be downloaded; the message says both ways to give it."""
+    """The face model file was not found and could not be downloaded."""
 
 
 def find_face_model(path: str | Path | None = None, *, download: bool = True) -> Path:
@@ -45,12 +44,12 @@ def find_face_model(path: str | Path | None = None, *, download: bool = True) ->
                     f"correct the path, or leave it out to have the file downloaded once."
                 )
             return Path(given)
-    kept = cache_folder() / "models" / "face_landmarker.task"
-    if kept.is_file() and checksum(kept) == FACE_MODEL_SHA256:
-        return kept
-    reason = "downloading is switched off" if not download else _download(kept)
+    cached = cache_folder() / "models" / "face_landmarker.task"
+    if cached.is_file() and checksum(cached) == FACE_MODEL_SHA256:
+        return cached
+    reason = "downloading is switched off" if not download else _download(cached)
     if reason is None:
-        return kept
+        return cached
     raise FaceModelMissing(
         f"face model: found none, and {reason}. Either connect this machine to the network once, or download "
         f"{FACE_MODEL_URL} elsewhere and give its path with face_model=... or the environment variable "
@@ -59,7 +58,7 @@ def find_face_model(path: str | Path | None = None, *, download: bool = True) ->
 
 
 def checksum(path: str | Path) -> str:
-    """SHA-256 of a file, remembered as long as its size and time stay the same."""
+    """SHA-256 of a file, memoised while its size and modification time stay the same."""
     stat = Path(path).stat()
     return _checksum(str(path), stat.st_size, stat.st_mtime_ns)
 

@@ -1,10 +1,9 @@
 """Features by any frozen Hugging Face encoder: `hf:<model>` for voice or face.
 
-Sound goes through wav2vec2, HuBERT, WavLM, data2vec and their like, in windows; sampled pictures go through ViT,
-DINOv2, CLIP, SigLIP and their like, in batches. The encoder is loaded once per process, in eval mode and without
-gradients. A name on the hub and a local folder work the same way.
+Sound is encoded by wav2vec2, HuBERT, WavLM, data2vec and the like, in windows; sampled frames by ViT, DINOv2, CLIP,
+SigLIP and the like, in batches. The encoder is loaded once per process, in eval mode and without gradients. A name on the hub and a local folder work the same way.
 
-The dims of the published `mosi` recipe, 1024 for audio and 768 for vision, are those of:
+The dims of the preset `mosi`, 1024 for audio and 768 for vision, are those of:
 
 ======================================================  ==========================================================
 audio, 1024                                             vision, 768
@@ -26,32 +25,32 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from huggingface_hub import hf_hub_download
+from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoModel
 
-from deepmlf_kit.errors import DeepMLFError
-
+from ..errors import DeepMLFError
 from .cache import folder_hash
 from .media import Frame
-
-if TYPE_CHECKING:
-    import torch
+from .vision_blendshapes import FaceTracker
 
 RATE = 16000
 """Sampling rate in Hz that audio encoders take."""
 
 WINDOW_SECONDS = 20.0
-"""Sound longer than this goes through in windows, so that memory does not grow with the clip."""
+"""Sound longer than this is encoded in windows, so that memory does not grow with the clip."""
 
 CONTEXT_SECONDS = 1.0
-"""Sound that a window sees on either side of the frames that are taken from it."""
+"""Overlap: sound on either side of the frames that are taken from a window."""
 
 _lock = threading.Lock()
 
 
 class EncoderError(DeepMLFError):
-    """An encoder that cannot be had, or that is no encoder of the kind asked for."""
+    """An encoder that cannot be loaded, or is of another kind."""
 
 
 def encode_audio(
@@ -67,33 +66,21 @@ def encode_audio(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hidden states of a frozen audio encoder.
 
-    Parameters
-    ----------
-    samples
-        [N] float32 in [-1, 1] at `RATE` Hz.
-    model
-        Name on the hub or local folder.
-    layer
-        Whose output: -1 the last, 0 what enters the first.
-    start
-        Time of the first sample in seconds.
-    device, half, batch_size
-        See `FeatureRecipe`; one in 8 of `batch_size` is the number of 20 s windows that go through at a time.
-    progress
-        Called with the share that is done, from 0 to 1.
+    Args:
+        samples: [N] float32 in [-1, 1] at `RATE` Hz.
+        model: name on the hub or local folder.
+        layer: whose output: -1 the last, 0 the input of the first.
+        start: time of the first sample in seconds.
+        device, half, batch_size: see `FeatureRecipe`; a batch holds one 20 s window for each 8 of `batch_size`.
+        progress: called with the fraction done, from 0 to 1.
 
-    Returns
-    -------
-    (features, times)
-        [L, d] float32 and the frames' centres [L] float32 in seconds (wav2vec2 and its like: 20 ms apart).
+    Returns:
+        (features, times): [L, d] float32 and the frames' centres [L] float32 in seconds (wav2vec2 and the like: 20 ms
+            apart).
 
-    Raises
-    ------
-    EncoderError
-        The model cannot be had, is no convolutional audio encoder, or has no such layer.
+    Raises:
+        EncoderError: the model cannot be loaded, is no convolutional audio encoder, or has no such layer.
     """
-    import torch
-
     encoder = load_encoder("audio", model, device, half)
     _check_layer(model, encoder.config, layer)
     kernels, strides = list(encoder.config.conv_kernel), list(encoder.config.conv_stride)
@@ -135,31 +122,20 @@ def encode_frames(
     half: bool | str = "auto",
     batch_size: int = 16,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """States of a frozen vision encoder, one row a picture.
+    """Hidden states of a frozen vision encoder, one row per frame: the class token, or the mean over patches.
 
-    The row is the class token's state where the encoder has one, else the mean over its patches.
+    Args:
+        frames: of one clip; taken `batch_size` at a time.
+        model, layer, device, half: as in `encode_audio`.
+        face_model: path of the face model file: frames are then cropped to the face, and one without a face is an
+            all-zero row.
 
-    Parameters
-    ----------
-    frames
-        Pictures of one clip; taken `batch_size` at a time.
-    model, layer, device, half
-        As in `encode_audio`.
-    face_model
-        Path of the face model file: pictures are then cut to the face, and one without a face is an all-zero row.
+    Returns:
+        (features, times): [L, d] float32 and [L] float32 seconds.
 
-    Returns
-    -------
-    (features, times)
-        [L, d] float32 and [L] float32 seconds.
-
-    Raises
-    ------
-    EncoderError
-        The model cannot be had, is no vision encoder, or has no such layer.
+    Raises:
+        EncoderError: the model cannot be loaded, is no vision encoder, or has no such layer.
     """
-    import torch
-
     encoder = load_encoder("vision", model, device, half)
     _check_layer(model, encoder.config, layer)
     rows: list[np.ndarray] = []
@@ -183,7 +159,7 @@ def encode_frames(
 
 
 class _Encoder:
-    """A loaded encoder with what is needed to feed it."""
+    """A loaded encoder with its preprocessor."""
 
     def __init__(self, model: Any, processor: Any, device: str) -> None:
         self.model = model
@@ -209,22 +185,17 @@ class _Encoder:
 def load_encoder(kind: str, name: str, device: str, half: bool | str) -> _Encoder:
     """The loaded encoder, one per process and content; `kind` is `audio` or `vision`.
 
-    Raises
-    ------
-    EncoderError
-        The model cannot be had, or is no encoder of that kind.
+    Raises:
+        EncoderError: the model cannot be loaded, or is no encoder of that kind.
     """
     return _load(kind, name, _content(name), _device(device), _half(device, half))
 
 
 def encoder_identity(name: str, device: str, half: bool | str) -> str:
-    """What decides an encoder's features beside its name: its commit on the hub or its folder's content, and the
-    precision it runs in.
+    """Cache key of an encoder beside its name: its commit on the hub or its folder's content, and its precision.
 
-    Raises
-    ------
-    EncoderError
-        The model cannot be had.
+    Raises:
+        EncoderError: the model cannot be loaded.
     """
     return f"{_content(name)} {'float16' if _half(device, half) else 'float32'}"
 
@@ -236,11 +207,9 @@ def _content(name: str) -> str:
 
 @lru_cache(maxsize=16)
 def _commit(name: str) -> str:
-    from huggingface_hub import hf_hub_download
-
     try:
         return Path(hf_hub_download(name, "config.json")).parent.name
-    # The hub client and the network raise a dozen kinds here; the cure is the same.
+    # The hub client and the network raise many exception types here; the remedy is the same.
     except Exception as error:
         raise _not_loaded(name, "an encoder", error) from error
 
@@ -250,8 +219,6 @@ def _revision(name: str) -> str:
 
 
 def _device(device: str) -> str:
-    import torch
-
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
@@ -270,9 +237,6 @@ def _not_loaded(name: str, expected: str, error: Exception) -> EncoderError:
 
 @lru_cache(maxsize=4)
 def _load(kind: str, name: str, content: str, device: str, half: bool) -> _Encoder:
-    import torch
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoModel
-
     revision = _revision(name)
     expected = {
         "audio": "an audio encoder with a convolutional front (wav2vec2, HuBERT, WavLM, data2vec, ...)",
@@ -299,7 +263,7 @@ def _load(kind: str, name: str, content: str, device: str, half: bool) -> _Encod
             processor = AutoImageProcessor.from_pretrained(name, revision=revision, backend="pil")
     except EncoderError:
         raise
-    # The hub client, the file system and transformers raise a dozen kinds here; the cure is the same.
+    # The hub client, the file system and transformers raise many exception types here; the remedy is the same.
     except Exception as error:
         raise _not_loaded(name, expected, error) from error
     try:
@@ -318,8 +282,6 @@ def _load(kind: str, name: str, content: str, device: str, half: bool) -> _Encod
 
 def encoder_width(kind: str, model: str) -> int:
     """Number of dims that an encoder gives, from its config alone; `kind` is `audio` or `vision`."""
-    from transformers import AutoConfig
-
     try:
         config = AutoConfig.from_pretrained(model, revision=_revision(model))
     except Exception as error:
@@ -361,20 +323,18 @@ def _pooled(states: torch.Tensor, pixels: torch.Tensor, config: Any) -> np.ndarr
 
 
 def _faces(frames: Iterable[Frame], face_model: str | Path) -> Iterator[tuple[np.ndarray | None, float]]:
-    """Each picture cut to a square around the face (a quarter wider on every side), or None without a face."""
-    from .vision_blendshapes import FaceTracker
-
+    """Each frame cropped to a square around the face (a quarter wider on every side), or None without a face."""
     with FaceTracker(face_model) as tracker:
         for frame in frames:
             found = tracker.detect(frame).face_landmarks
             if not found:
                 yield None, frame.time
                 continue
-            yield cut_face(frame.image, np.array([(point.x, point.y) for point in found[0]])), frame.time
+            yield crop_face(frame.image, np.array([(point.x, point.y) for point in found[0]])), frame.time
 
 
-def cut_face(image: np.ndarray, landmarks: np.ndarray, margin: float = 0.25) -> np.ndarray:
-    """Square around landmarks [n, 2] (shares of width and height) in an image [H, W, 3]; black beyond its edge."""
+def crop_face(image: np.ndarray, landmarks: np.ndarray, margin: float = 0.25) -> np.ndarray:
+    """Square around landmarks [n, 2] (fractions of width and height) in an image [H, W, 3]; black beyond its edge."""
     size = np.array([image.shape[1], image.shape[0]])
     low, high = landmarks.min(0) * size, landmarks.max(0) * size
     side = max(2, round(float((high - low).max()) * (1 + 2 * margin)))

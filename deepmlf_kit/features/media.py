@@ -18,7 +18,7 @@ import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 
-from deepmlf_kit.errors import DeepMLFError
+from ..errors import DeepMLFError
 
 MAX_SECONDS = 600.0
 """Longest clip that is read by default, in seconds."""

@@ -1,7 +1,7 @@
-"""How features are made: one dataclass that every extraction step reads, and that is kept with the dataset.
+"""The feature recipe: one dataclass that every extraction step reads, and that is stored with the dataset.
 
 Two datasets made with equal recipes have the same columns in the same units; a model trained on one takes the
-other. Licences differ, so they are said where a user chooses (`AUDIO_CHOICES`, `VISION_CHOICES`).
+other. Licences differ, so they are named where a user chooses (`AUDIO_CHOICES`, `VISION_CHOICES`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from deepmlf_kit.errors import DeepMLFError
+from ..errors import DeepMLFError
+from . import audio_egemaps, audio_mfcc, vision_blendshapes
 
 AUDIO_CHOICES = {
     "egemaps": "openSMILE eGeMAPSv02 low-level descriptors, 25 dims, 10 ms; openSMILE is free for research and private use only",
@@ -31,50 +32,38 @@ VISION_CHOICES = {
 
 Part = Literal["audio", "vision", "transcript"]
 
-# Raised when the code of a part changes what it computes: kept features of the older code are then made again.
+# Raised when the code of a part changes what it computes, so that older cache entries are not used.
 _VERSIONS: dict[str, int] = {"audio": 1, "vision": 1, "transcript": 1}
-# Where the work is done and how much at a time: does not belong to what the features are.
+# Where and how the work is done: no part of what the features are.
 _MACHINE_FIELDS = ("device", "half", "batch_size", "max_seconds", "transcribe")
-# What a dataset's `recipe` column says besides.
+# What else a dataset's `recipe` column holds.
 _DATASET_FIELDS = ("label_scale",)
 
 
 class RecipeError(DeepMLFError):
-    """A feature recipe with an unknown or impossible value: the value, what is allowed, the likely intent."""
+    """A feature recipe with an unknown or impossible value."""
 
 
 @dataclass(frozen=True)
 class FeatureRecipe:
     """What is extracted from a clip, and how.
 
-    Parameters
-    ----------
-    audio, vision
-        Extractors: see `AUDIO_CHOICES` and `VISION_CHOICES`.
-    fps
-        Pictures a second at which video is sampled.
-    max_side
-        Pictures larger than this many pixels are scaled down before the face is looked for.
-    audio_layer, vision_layer
-        For `hf:` encoders: whose hidden states to take. -1 is the last layer, 0 the embeddings.
-    face_crop
-        For `hf:` vision encoders: cut each picture to the face (needs the face model).
-    transcribe
-        Whether a clip that comes without its words is transcribed.
-    speech_model
-        faster-whisper model: a size (`tiny`, `base.en`, `small`, ...), a Hugging Face name or a local folder.
-        None: the environment variable DEEPMLF_SPEECH_MODEL, else `base`.
-    language
-        Code such as `en` or `zh` of what is spoken; None lets the speech model decide.
-    max_seconds
-        Longest clip that is taken.
-    device, half, batch_size
-        For `hf:` encoders: `auto` takes the GPU where there is one, and half precision there only.
+    Args:
+        audio, vision: extractors, see `AUDIO_CHOICES` and `VISION_CHOICES`.
+        fps: frames per second at which video is sampled.
+        max_side: frames larger than this many pixels are scaled down before face detection.
+        audio_layer, vision_layer: for `hf:` encoders, whose hidden states to take: -1 the last layer, 0 the embeddings.
+        face_crop: for `hf:` vision encoders, crop each frame to the face (needs the face model).
+        transcribe: whether a clip without a given text is transcribed.
+        speech_model: faster-whisper model: a size (`tiny`, `base.en`, `small`, ...), a Hugging Face name or a local
+            folder; None: the environment variable DEEPMLF_SPEECH_MODEL, else `base`.
+        language: spoken language, a code such as `en` or `zh`; None lets the speech model detect it.
+        max_seconds: longest clip that is accepted.
+        device, half, batch_size: for `hf:` encoders; `auto` takes the GPU where there is one, and half precision there
+            only.
 
-    Raises
-    ------
-    RecipeError
-        A value is not allowed.
+    Raises:
+        RecipeError: a value is not allowed.
     """
 
     audio: str = "egemaps"
@@ -108,7 +97,7 @@ class FeatureRecipe:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """All that decides what the features are; where they were computed is left out."""
+        """All fields that determine the features, without where they were computed."""
         return {name: value for name, value in asdict(self).items() if name not in _MACHINE_FIELDS}
 
     def to_json(self) -> str:
@@ -117,9 +106,9 @@ class FeatureRecipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FeatureRecipe:
-        """Make a recipe from a mapping; a key that is none of its fields is refused with the likely one.
+        """A recipe from a mapping; a key that is no field is refused with the likely one.
 
-        What only a dataset's recipe says (`label_scale`) is left out.
+        What only a dataset's recipe holds (`label_scale`) is ignored.
         """
         values = {key: value for key, value in values.items() if key not in _DATASET_FIELDS}
         known = [field.name for field in fields(cls)]
@@ -142,9 +131,11 @@ class FeatureRecipe:
         return cls.from_dict(values)
 
     def key(self, part: Part, **more: str) -> str:
-        """Name under which a part's features are kept: 16 hex digits of all that decides what they are.
+        """Cache key of a part: a hash, 16 hex digits, of all that determines its features.
 
-        `more` names what lies outside the recipe, such as the checksum of a face model of one's own.
+        Args:
+            part: of the recipe.
+            more: what lies outside the recipe, such as the checksum of a face model of one's own.
         """
         audio: dict[str, Any] = {"audio": self.audio}
         vision: dict[str, Any] = {"vision": self.vision, "fps": self.fps, "max_side": self.max_side}
@@ -160,8 +151,6 @@ class FeatureRecipe:
 
 def feature_names(recipe: FeatureRecipe) -> tuple[list[str] | None, list[str] | None]:
     """Names of the audio and the vision dims; None for an encoder, whose dims have no names."""
-    from . import audio_egemaps, audio_mfcc, vision_blendshapes
-
     audio = {"egemaps": audio_egemaps.AUDIO_NAMES, "mfcc": audio_mfcc.AUDIO_NAMES, "none": ()}.get(
         recipe.audio
     )

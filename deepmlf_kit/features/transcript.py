@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmlf_kit.errors import DeepMLFError
-
+from ..errors import DeepMLFError
 from .media import allowed_threads
 
 RATE = 16000
@@ -35,7 +34,7 @@ class SpeechModelMissing(DeepMLFError):
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said.
+    """A transcript.
 
     `text`, and its words as {word, start, end} with times in seconds of the clip; the code of the language; and
     `log_probability`, the mean of a token in the least certain segment (0: certain, below -1: doubtful).
@@ -56,8 +55,8 @@ def load_speech_model(name: str | None = None, threads: int = 0):
     """The loaded faster-whisper model, one per process and name.
 
     Raises:
-        SpeechModelMissing: it is no folder of a CTranslate2 Whisper model, and no model that is kept here or
-            can be downloaded.
+        SpeechModelMissing: it is no folder of a CTranslate2 Whisper model, and no model that is cached or can
+            be downloaded.
     """
     with _lock:
         return _load(speech_model_name(name), threads or allowed_threads() or min(4, os.cpu_count() or 1))
@@ -70,7 +69,7 @@ def transcribe(
     start: float = 0.0,
     progress: Callable[[float], None] | None = None,
 ) -> Transcript:
-    """Write down what is said in mono sound.
+    """Transcribe mono sound.
 
     Stretches without speech are left out first (Silero voice activity detection), and decoding takes the
     likeliest words (temperature 0), so that noise stays empty and the same sound gives the same words.
@@ -79,7 +78,7 @@ def transcribe(
         samples: [N] float32 in [-1, 1] at `RATE` Hz.
         model, language: see `FeatureRecipe.speech_model` and `FeatureRecipe.language`.
         start: time of the first sample in seconds; added to the words' times.
-        progress: called with the share that is done, from 0 to 1.
+        progress: called with the fraction done, from 0 to 1.
 
     Raises:
         SpeechModelMissing: see `load_speech_model`.
@@ -93,7 +92,7 @@ def transcribe(
             f"speech model {speech_model_name(model)}: found language={language!r}, expected one of "
             f"{', '.join(sorted(whisper.supported_languages))}."
         )
-    text, words, certainty = [], [], 0.0
+    text, words, log_probability = [], [], 0.0
     with _lock:
         segments, info = whisper.transcribe(
             np.ascontiguousarray(samples, np.float32),
@@ -107,7 +106,7 @@ def transcribe(
         )
         for segment in segments:
             text.append(segment.text.strip())
-            certainty = min(certainty, round(segment.avg_logprob, 3))
+            log_probability = min(log_probability, round(segment.avg_logprob, 3))
             for word in segment.words or ():
                 words.append(
                     {
@@ -119,7 +118,7 @@ def transcribe(
             if progress is not None:
                 progress(min(1.0, segment.end * RATE / len(samples)))
     joiner = "" if info.language in ("zh", "ja", "yue", "th") else " "
-    return Transcript(joiner.join(part for part in text if part), words, info.language or "", certainty)
+    return Transcript(joiner.join(part for part in text if part), words, info.language or "", log_probability)
 
 
 @lru_cache(maxsize=2)
@@ -139,11 +138,11 @@ def _load(name: str, threads: int):
             return WhisperModel(str(folder), **settings)
         try:
             return WhisperModel(name, local_files_only=True, **settings)
-        except Exception as not_kept:
+        except Exception as not_cached:
             if os.environ.get("HF_HUB_OFFLINE") == "1":
-                raise not_kept
+                raise not_cached
             return WhisperModel(name, **settings)
-    # Whatever hub, file system and CTranslate2 raise here, the cure is the same.
+    # Whatever hub, file system and CTranslate2 raise here, the remedy is the same.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SpeechModelMissing(

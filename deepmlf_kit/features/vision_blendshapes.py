@@ -1,4 +1,4 @@
-"""Face features by MediaPipe's Face Landmarker: 52 blendshapes, head rotation and translation, 58 dims per frame.
+"""Vision features by MediaPipe's Face Landmarker: 52 blendshapes, head rotation and translation, 58 dims per frame.
 
 Licence: Apache-2.0. One tracker follows the face from frame to frame of one clip, so each clip gets its own:
 a result then depends on that clip alone, and two clips at once do not mix.
@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from deepmlf_kit.errors import DeepMLFError
-
+from ..errors import DeepMLFError
 from .media import Frame
 from .quiet import without_startup_logs
 

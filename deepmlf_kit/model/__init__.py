@@ -1,22 +1,14 @@
 """The model, part by part as in the paper's figure; `DeepMLFModel.forward` in `deepmlf.py` reads it in order."""
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_PUBLIC = {
-    "AVEncoder": "av_encoder",
-    "AVSentimentModel": "av_encoder",
-    "DeepMLFConfig": "config",
-    "DeepMLFModel": "deepmlf",
-    "DeepMLFOutput": "deepmlf",
-    "MMBlock": "mm_block",
-}
-
-__all__ = [*_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: a configuration alone must not wait for torch.
-    if name in _PUBLIC:
-        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# On first use: a configuration alone must not wait for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "av_encoder": ["AVEncoder", "AVSentimentModel"],
+        "config": ["DeepMLFConfig"],
+        "deepmlf": ["DeepMLFModel", "DeepMLFOutput"],
+        "mm_block": ["MMBlock"],
+    },
+)

@@ -1,45 +1,24 @@
 """Plotly figures of the kit: each function takes what another part measured and returns a `go.Figure`."""
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_PUBLIC: dict[str, str] = {
-    "ablation_curve": "ablation",
-    "attention_effect": "effect_views",
-    "attention_maps": "attention_views",
-    "attention_to_words": "attention_views",
-    "calibration": "split_views",
-    "clip_timeline": "clip_views",
-    "confusion": "split_views",
-    "effect_bars": "effect_views",
-    "gates_by_depth": "depth_views",
-    "gradient_timeline": "clip_views",
-    "layer_token_map": "attention_views",
-    "live_curves": "live",
-    "modality_errors": "modalities",
-    "plot_labels": "data_labels",
-    "plot_lengths": "data_lengths",
-    "plot_normalization": "data_features",
-    "plot_ranges": "data_features",
-    "plot_utterance": "utterance_timeline",
-    "predicted_vs_true": "predictions",
-    "sentiment_by_depth": "depth_views",
-    "specialisation": "split_views",
-    "token_similarity": "depth_views",
-    "training_losses": "training_curves",
-    "validation_errors": "training_curves",
-    "worst_errors": "split_views",
-}
-
-__all__ = [*_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: plotly is imported only where something is drawn.
-    if name in _PUBLIC:
-        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# On first use: plotly is imported only where something is drawn.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "ablation": ["ablation_curve"],
+        "attention_views": ["attention_maps", "attention_to_words", "layer_token_map"],
+        "clip_views": ["clip_timeline", "gradient_timeline"],
+        "data_features": ["plot_normalization", "plot_ranges"],
+        "data_labels": ["plot_labels"],
+        "data_lengths": ["plot_lengths"],
+        "depth_views": ["gates_by_depth", "sentiment_by_depth", "token_similarity"],
+        "effect_views": ["attention_effect", "effect_bars"],
+        "live": ["live_curves"],
+        "modalities": ["modality_errors"],
+        "predictions": ["predicted_vs_true"],
+        "split_views": ["calibration", "confusion", "specialisation", "worst_errors"],
+        "training_curves": ["training_losses", "validation_errors"],
+        "utterance_timeline": ["plot_utterance"],
+    },
+)

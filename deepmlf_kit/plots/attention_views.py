@@ -1,4 +1,4 @@
-"""Attention maps: every MM Block and fusion token at a glance, and what fusion tokens read of the words."""
+"""Attention maps: every MM Block and fusion token at a glance, and the fusion tokens' attention to the words."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from plotly.subplots import make_subplots
 
 from ..errors import DeepMLFError
 from ..explain import Reading
-from .style import DIVERGING, SEQUENTIAL, figure
+from .style import DIVERGING, SEQUENTIAL, figure, shortened
 
 MEASURES = {
-    "reads": "length of what cross-attention adds, relative to the token's state",
+    "update": "norm of what cross-attention adds, relative to the token's state",
     "focus": "how narrow the attention is (0: even over all steps, 1: one step)",
     "time": "where the attention's centre lies",
-    "sentiment": "the fusion head read from the token there",
+    "sentiment": "the fusion head applied to the token there",
 }
 
 
-def layer_token_map(reading: Reading, measure: str = "reads") -> go.Figure:
+def layer_token_map(reading: Reading, measure: str = "update") -> go.Figure:
     """One number for every MM Block and fusion token.
 
     Args:
         reading: with `cross_attention`, `norms` or `depth`, as the measure needs.
-        measure: `reads`: how much the token takes from voice and face, relative to its state; `focus`: 1 minus
+        measure: `update`: norm of what cross-attention adds to the token, relative to its state; `focus`: 1 minus
             the attention's entropy over that of an even spread, mean of heads; `time`: the centre of its
             attention; `sentiment`: its own sentiment after the block.
     """
     if measure not in MEASURES:
         raise DeepMLFError(f"measure={measure!r} is not known: choose from {', '.join(MEASURES)}.")
     scale: dict[str, object] = {"colorscale": SEQUENTIAL}
-    if measure == "reads":
-        values = reading.get("read_norms") / np.maximum(reading.get("state_norms"), 1e-9)
+    if measure == "update":
+        values = reading.get("cross_attention_norms") / np.maximum(reading.get("state_norms"), 1e-9)
     elif measure == "focus":
         weights = reading.get("cross_attention")  # [M, heads, F, K]
         entropy = -(weights * np.log(np.maximum(weights, 1e-12))).sum(axis=-1)
@@ -47,7 +47,7 @@ def layer_token_map(reading: Reading, measure: str = "reads") -> go.Figure:
         f"{measure.capitalize()} of every fusion token in every MM Block",
         "fusion token",
         "MM Block (after LM layer)",
-        subtitle=f"{MEASURES[measure]}; “{_short(reading.text)}”",
+        subtitle=f"{MEASURES[measure]}; “{shortened(reading.text, 70)}”",
         height=130 + 46 * len(values),
     )
     made.add_trace(
@@ -90,7 +90,7 @@ def attention_maps(reading: Reading, head: int | None = None) -> go.Figure:
     which = "mean of heads" if head is None else f"head {head}"
     base = figure(
         "Where fusion tokens look, block by block",
-        subtitle=f"attention over voice and face, {which}; “{_short(reading.text)}”",
+        subtitle=f"attention over voice and face, {which}; “{shortened(reading.text, 70)}”",
         height=186 + 200 * rows,
     )
     made.update_layout(base.layout)
@@ -156,7 +156,3 @@ def attention_to_words(reading: Reading, layer: int | None = None, head: int | N
     made.update_yaxes(autorange="reversed")
     made.update_xaxes(tickangle=-40)
     return made
-
-
-def _short(text: str, most: int = 70) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from ..errors import DeepMLFError
 from ..explain import Attributions, Reading
-from .style import COLOURS, GREY, SEQUENTIAL, figure
+from .style import COLOURS, GREY, MODALITY_NAMES, SEQUENTIAL, figure, shortened
 from .tracks import TRACK_COLOURS, tracks_of
 
 
@@ -30,8 +30,8 @@ def clip_timeline(reading: Reading, layer: int | None = None, head: int | None =
     weights, where = select_attention(reading, layer, head)  # [F, K]
     made = _stacked(
         reading,
-        f"“{_short(reading.text)}”",
-        f"{_said(reading)}. Above: attention of fusion tokens over voice and face, {where}; it shows where they look, "
+        f"“{shortened(reading.text, 96)}”",
+        f"{_prediction_and_label(reading)}. Above: attention of fusion tokens over voice and face, {where}; it shows where they look, "
         "not what matters",
     )
     steps = reading.steps
@@ -57,22 +57,24 @@ def clip_timeline(reading: Reading, layer: int | None = None, head: int | None =
     return made
 
 
-def gradient_timeline(reading: Reading, shares: Attributions) -> go.Figure:
+def gradient_timeline(reading: Reading, attributions: Attributions) -> go.Figure:
     """Integrated gradients over the clip: the contribution of each word and each moment of voice and face.
 
     Args:
         reading: of the same utterance.
-        shares: `Lens.gradients(...)`. Blue pushes the sentiment up, red down; `shares.how` names the baselines.
+        attributions: `Lens.gradients(...)`. Blue pushes the sentiment up, red down.
     """
-    parts = shares.by_modality
+    parts = attributions.by_modality
     made = _stacked(
         reading,
-        f"“{_short(reading.text)}”",
-        f"Shares of {shares.prediction:+.2f} (from {shares.baseline_prediction:+.2f}): words {parts['words']:+.2f}, voice "
-        f"{parts['voice']:+.2f}, face {parts['face']:+.2f}; {shares.how}",
+        f"“{shortened(reading.text, 96)}”",
+        f"Attributions of {attributions.prediction:+.2f} (from {attributions.baseline_prediction:+.2f}): words "
+        f"{parts['text']:+.2f}, voice {parts['audio']:+.2f}, face {parts['vision']:+.2f}; integrated gradients from "
+        f"{attributions.baselines}",
     )
-    for modality, name in (("audio", "voice"), ("vision", "face")):
-        values = getattr(shares, modality).sum(axis=1)
+    for modality in ("audio", "vision"):
+        name = MODALITY_NAMES[modality]
+        values = getattr(attributions, modality).sum(axis=1)
         times = reading.frame_times(modality)
         count = min(len(values), len(times))
         if not count or not np.any(values):
@@ -91,7 +93,7 @@ def gradient_timeline(reading: Reading, shares: Attributions) -> go.Figure:
             row=1,
             col=1,
         )
-    by_word = reading.words.sum_over_words(shares.text[: len(reading.words.tokens)])
+    by_word = reading.words.sum_over_words(attributions.text[: len(reading.words.tokens)])
     limit = float(np.abs(by_word).max()) if len(by_word) else 1.0
     for shape, value in zip(_words_drawn(made), by_word[np.isfinite(reading.words.start)], strict=False):
         shape.fillcolor = _signed(value / (limit or 1))
@@ -251,7 +253,7 @@ def _signed(value: float) -> str:
     return f"rgba({colour},{0.06 + 0.26 * min(abs(value), 1):.2f})"
 
 
-def _said(reading: Reading) -> str:
+def _prediction_and_label(reading: Reading) -> str:
     label = "" if np.isnan(reading.label) else f", labelled {reading.label:+.2f}"
     return f"predicted {reading.sentiment:+.2f}{label}"
 
@@ -265,16 +267,13 @@ def _word_at(reading: Reading, time: float) -> str:
 
 def _frames_named(reading: Reading) -> list[str]:
     """The frames of voice and face that each AV step averages, in words [K]."""
-    said: list[list[str]] = [[] for _ in reading.steps]
-    for modality, name in (("audio", "voice"), ("vision", "face")):
+    parts: list[list[str]] = [[] for _ in reading.steps]
+    for modality in ("audio", "vision"):
+        name = MODALITY_NAMES[modality]
         for step, averaged in enumerate(reading.frames_of_steps(modality)):
             frames = np.flatnonzero(averaged)
             if len(frames) == 1:
-                said[step].append(f"{name} frame {frames[0]}")
+                parts[step].append(f"{name} frame {frames[0]}")
             elif len(frames):
-                said[step].append(f"{name} frames {frames[0]} to {frames[-1]}")
-    return [", ".join(parts) for parts in said]
-
-
-def _short(text: str, most: int = 96) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+                parts[step].append(f"{name} frames {frames[0]} to {frames[-1]}")
+    return [", ".join(of_step) for of_step in parts]

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from deepmlf_kit.data.inspect import DatasetReport
-
+from ..data.inspect import DatasetReport
 from .style import COLOURS, GREY, figure
 
 _FLAGGED = "#d64577"

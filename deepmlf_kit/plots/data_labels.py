@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from deepmlf_kit.data.inspect import DatasetReport
-
+from ..data.inspect import DatasetReport
 from .style import SERIES, figure
 
 

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..explain import Reading
-from .style import COLOURS, DIVERGING, LINE, figure
+from .style import COLOURS, DIVERGING, LINE, figure, shortened
 
 
 def gates_by_depth(reading: Reading) -> go.Figure:
@@ -23,9 +23,13 @@ def gates_by_depth(reading: Reading) -> go.Figure:
     state = np.maximum(reading.get("state_norms"), 1e-9)  # [M, F]
     tokens = state.shape[1]
     parts = {
-        "cross-attention": (reading.get("read_norms") / state, gates["cross_attention"], COLOURS["av"]),
+        "cross-attention": (
+            reading.get("cross_attention_norms") / state,
+            gates["cross_attention"],
+            COLOURS["av"],
+        ),
         "feed-forward": (
-            reading.get("think_norms")[:, -tokens:] / state,
+            reading.get("feed_forward_norms")[:, -tokens:] / state,
             gates["feed_forward"],
             COLOURS["fusion"],
         ),
@@ -34,7 +38,7 @@ def gates_by_depth(reading: Reading) -> go.Figure:
     base = figure(
         "Gates and what passes them, by depth",
         subtitle=f"bars: mean over fusion tokens of what the branch adds, relative to the state; dots: gates; "
-        f"“{_short(reading.text)}”",
+        f"“{shortened(reading.text, 60)}”",
     )
     made.update_layout(base.layout)
     x = [str(layer) for layer in reading.fusion_layers]
@@ -86,7 +90,7 @@ def sentiment_by_depth(reading: Reading) -> go.Figure:
         "How the sentiment forms through the layers",
         "depth (LM layers passed; shaded: an MM Block follows the layer)",
         "sentiment (label's units)",
-        subtitle=f"heads read at every depth; “{_short(reading.text)}”",
+        subtitle=f"heads read at every depth; “{shortened(reading.text, 60)}”",
         height=460,
     )
     for layer in reading.fusion_layers:
@@ -191,7 +195,3 @@ def token_similarity(reading: Reading) -> go.Figure:
     made.update_yaxes(autorange="reversed", scaleanchor="x", **bare)
     made.update_xaxes(**bare)
     return made
-
-
-def _short(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,4 +1,4 @@
-"""Effects of ablations on the prediction, alone and beside attention."""
+"""Effects of ablations on the prediction, alone and against attention."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..explain import AttentionVsEffect, Effects
-from .style import COLOURS, GREY, LINE, figure
+from .style import COLOURS, GREY, LINE, MODALITY_NAMES, figure
 
-_THINGS = {
+_PARTS = {
     "modalities": "modality",
     "time": "stretch of time",
     "words": "word",
@@ -27,19 +27,23 @@ def effect_bars(effects: Effects) -> go.Figure:
     """
     value = effects.effect
     made = figure(
-        f"What each {_THINGS[effects.of]} does to the prediction ({effects.prediction:+.2f})",
-        _THINGS[effects.of],
+        f"What each {_PARTS[effects.of]} does to the prediction ({effects.prediction:+.2f})",
+        _PARTS[effects.of],
         "with minus without (label's units)",
-        subtitle=f"taken out means: {effects.meaning}"
-        + (f" ({effects.draws}; whiskers: their standard deviation)" if effects.how == "resampled" else ""),
+        subtitle=f"ablated: {effects.replacement}"
+        + (
+            f" ({effects.draws}; whiskers: their standard deviation)"
+            if effects.ablation == "resampled"
+            else ""
+        ),
     )
     made.add_trace(
         go.Bar(
-            x=effects.names,
+            x=[MODALITY_NAMES.get(name, name) for name in effects.names],
             y=value,
             marker={"color": np.where(value >= 0, UP, DOWN), "opacity": 0.85},
             error_y={"array": effects.spread, "color": GREY, "thickness": 1.2}
-            if effects.how == "resampled"
+            if effects.ablation == "resampled"
             else None,
             customdata=effects.prediction - value,
             hovertemplate="%{x}<br>effect %{y:+.3f}<br>without it: %{customdata:+.2f}<extra></extra>",
@@ -68,10 +72,10 @@ def attention_effect(found: AttentionVsEffect) -> go.Figure:
         if found.p_value > 0.05:
             verdict += ", as far as so few can tell"
     made = figure(
-        f"Attention beside effect, over {'time' if found.of == 'time' else 'words'}",
+        f"Attention against effect, over {'time' if found.of == 'time' else 'words'}",
         "share of attention",
         "size of the effect (label's units)",
-        subtitle=f"{verdict}; taken out means: {found.meaning}",
+        subtitle=f"{verdict}; ablated: {found.replacement}",
     )
     made.add_trace(
         go.Scatter(

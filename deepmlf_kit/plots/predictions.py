@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from sklearn import metrics
 
 from .style import COLOURS, SEQUENTIAL, SERIES, figure
 
@@ -98,9 +99,6 @@ def confusion_matrix(
             without a label are left out.
         names: of the classes, in the order of their indices.
     """
-    import plotly.graph_objects as go
-    from sklearn import metrics
-
     table = predictions.dropna(subset=["label"])
     pairs = table[["label", "prediction"]].to_numpy().round().astype(int)
     counts = metrics.confusion_matrix(pairs[:, 0], pairs[:, 1], labels=range(len(names)))

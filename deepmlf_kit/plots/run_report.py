@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.labels import class_names, probability_columns
 from ..data.schema import recipe_of
 from ..errors import DeepMLFError
-from ..explain import Reading
+from ..explain import Lens, Reading
 from ..features.recipe import FeatureRecipe, feature_names
 from ..rendering.html_page import figure_html, page
 from ..training import Run
@@ -154,8 +154,6 @@ def _attention_part(
     lm: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> list[str]:
-    from ..explain import Lens
-
     wanted = utterance or choose_utterance(run)
     ids = list(split["id"])
     if wanted not in ids:
@@ -173,7 +171,7 @@ def _attention_part(
         axis=reading.time_axis,
     )
     label = collator([reading.row])["labels"].item()
-    sentence = ", ".join(f"{who} {what}" for who, what in _said(reading, label).items())
+    sentence = ", ".join(f"{who} {what}" for who, what in _in_words(reading, label).items())
     return [
         "<h2>What the fusion tokens look at</h2>",
         f"<p>Utterance <code>{html.escape(wanted)}</code>: {sentence}. Attention is where the tokens read, not yet "
@@ -182,8 +180,8 @@ def _attention_part(
     ]
 
 
-def _said(reading: Reading, label: float) -> dict[str, str]:
-    """What the heads say of an utterance, and its label, in words."""
+def _in_words(reading: Reading, label: float) -> dict[str, str]:
+    """The heads' predictions for an utterance, and its label, in words."""
     output = reading.seen.output
     heads = {
         "the text head says": output.text_prediction,
@@ -191,14 +189,14 @@ def _said(reading: Reading, label: float) -> dict[str, str]:
         "the model": output.prediction,
     }
     if not reading.classes:
-        said = {who: f"{value.item():+.2f}" for who, value in heads.items()}
-        return said | {"the label is": "unknown" if np.isnan(label) else f"{label:+.2f}"}
+        words = {who: f"{value.item():+.2f}" for who, value in heads.items()}
+        return words | {"the label is": "unknown" if np.isnan(label) else f"{label:+.2f}"}
     names = class_names(reading.classes)
-    said = {}
+    words = {}
     for who, scores in heads.items():
         probability, index = scores[0].softmax(dim=-1).max(dim=-1)
-        said[who] = f"{names[int(index)]} ({float(probability):.0%})"
-    return said | {"the label is": "unknown" if np.isnan(label) else names[int(label)]}
+        words[who] = f"{names[int(index)]} ({float(probability):.0%})"
+    return words | {"the label is": "unknown" if np.isnan(label) else names[int(label)]}
 
 
 def _tracks(row: Mapping[str, Any], split: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -7,36 +7,32 @@ import plotly.graph_objects as go
 
 from ..errors import DeepMLFError
 from ..explain import Survey
-from .style import COLOURS, GREY, LINE, SEQUENTIAL, figure
+from .style import COLOURS, GREY, LINE, MODALITY_NAMES, SEQUENTIAL, figure
 
 
 def specialisation(survey: Survey) -> go.Figure:
-    """How far each fusion token's own sentiment moves when words, voice or face are exchanged.
+    """How far each fusion token's own sentiment moves when words, voice or face are replaced.
 
     Args:
-        survey: `Lens.survey()`. A token that moves most for the voice lives on the voice; where all rows look
+        survey: `Lens.survey()`. A token that moves most for the voice depends on the voice; where all rows look
             alike, the tokens do not specialise.
     """
     if survey.specialisation is None:
         raise DeepMLFError("This survey left the specialisation out: make one with specialise=True.")
     made = figure(
-        "What each fusion token lives on",
+        "What each fusion token depends on",
         "fusion token",
         "mean change (label's units)",
         subtitle=f"one modality replaced by that of {survey.replacement}; mean of {len(survey.table)} utterances",
     )
-    for name, colour, values in zip(
-        survey.modalities,
-        (COLOURS["text"], COLOURS["audio"], COLOURS["vision"]),
-        survey.specialisation.T,
-        strict=True,
-    ):
+    for modality, values in zip(survey.modalities, survey.specialisation.T, strict=True):
+        name = MODALITY_NAMES[modality]
         made.add_trace(
             go.Bar(
                 x=[str(i) for i in range(len(values))],
                 y=values,
                 name=name,
-                marker={"color": colour},
+                marker={"color": COLOURS[modality]},
                 hovertemplate="token %{x}: %{y:.3f}<extra>" + name + "</extra>",
             )
         )

@@ -21,6 +21,8 @@ COLOURS = {
     "task": "#d64577",
     "label": "#7b828c",
 }
+#: What a modality is called in figures and on pages.
+MODALITY_NAMES = {"text": "words", "audio": "voice", "vision": "face", "audio and vision": "voice and face"}
 #: For series without a stream of their own.
 SERIES = ("#3b82f6", "#e0701a", "#2f9e5b", "#a45ee5", "#d64577", "#8f9a27", "#17a2b8", "#b07d48")
 #: Text: a contrast of 4 on white and on JupyterLab's dark page alike.
@@ -86,3 +88,8 @@ def figure(title: str, x: str = "", y: str = "", *, subtitle: str = "", height: 
     if y:
         made.update_yaxes(title_text=y)
     return made
+
+
+def shortened(text: str, most: int) -> str:
+    """A text for a title, cut to `most` characters."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import COLOURS, GREY, LINE, SERIES, figure
+from .style import COLOURS, GREY, LINE, SERIES, figure, shortened
 from .tracks import NAMED, TRACK_COLOURS
 
 
@@ -36,7 +36,7 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
     label = float(row["label"])
     text = str(row["text"])
     base = figure(
-        _short(text.strip() or "(no text)", 90),
+        shortened(text.strip() or "(no text)", 90),
         subtitle=f"{row['id']}, labelled {label:+.2f}" if np.isfinite(label) else f"{row['id']}, no label",
         height=560,
     )
@@ -218,7 +218,3 @@ def _curves(
     return {
         f"{what}, component {i + 1} ({share[i]:.0%})": centred @ axes[i] for i in range(min(3, len(axes)))
     }
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"

@@ -1,19 +1,11 @@
-"""One clip or text -> a sentiment, what every head says and what was found in the clip."""
+"""One clip or text -> its sentiment, each head's prediction and what was found in the clip."""
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_PUBLIC = {
-    "BUNDLED": "predictor",
-    "Prediction": "predictor",
-    "Predictor": "predictor",
-}
-
-__all__ = [*_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: a configuration alone must not wait for torch.
-    if name in _PUBLIC:
-        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# On first use: it imports torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "predictor": ["BUNDLED", "Prediction", "Predictor"],
+    },
+)

@@ -1,4 +1,4 @@
-"""One clip -> its sentiment, what every head says, and what was found in it: the end of the pipeline.
+"""One clip -> its sentiment, each head's prediction and what was found in the clip: the end of the pipeline.
 
 clip ─► features (features/clip.py) ─► batch (data/collate.py) ─► model of a run ─► Prediction
 """
@@ -31,14 +31,14 @@ SCALES = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0}
 
 @dataclass
 class Prediction:
-    """What a model says of one clip.
+    """A model's prediction for one clip.
 
     Attributes:
         sentiment: the prediction, on the dataset's scale (MOSI and MOSEI -3 to 3, SIMS -1 to 1; the model may
             overshoot a little).
         polarity: the same in words.
-        heads: what each stream says alone: `text`, `av` and `fusion` (mean over fusion tokens).
-        fusion_tokens: what each fusion token says [F].
+        heads: predictions of the heads `text`, `av` and `fusion` (mean over fusion tokens).
+        fusion_tokens: each fusion token's prediction [F].
         scale: the largest sentiment of the scale.
         text: the words that were read.
         clip: what was found in the clip (see `ClipFound`), with the transcript.
@@ -62,7 +62,7 @@ class Prediction:
 
 
 class Predictor:
-    """A run that is ready to answer. Loads its model once; several threads may ask it.
+    """A loaded run that predicts. Several threads may share it.
 
     Args:
         run: the folder of a finished fused run, or a `Run`; None: the checkpoint that the kit brings along.
@@ -93,7 +93,7 @@ class Predictor:
         self.model = self.run.load_model().to(self.device)
         self.collator = self.run.collator(self.model.tokenizer)
         self.scale = SCALES[self.run.preset.data.scale]
-        #: One pass at a time: whoever runs `model` beside `rows` holds it, too.
+        #: One pass at a time: whoever runs `model` outside `rows` holds it, too.
         self.lock = threading.RLock()
 
     @property
@@ -127,7 +127,7 @@ class Predictor:
         progress: Progress | None = None,
         cache: FeatureCache | None = None,
     ) -> Prediction:
-        """Answer for a clip: extract its features, then ask the model.
+        """Predict for a clip: extract its features, then run the model.
 
         Args:
             path: a video or audio file.
@@ -145,21 +145,21 @@ class Predictor:
     def features(
         self, features: ClipFeatures, text: str | None = None, *, audio: bool = True, vision: bool = True
     ) -> Prediction:
-        """Answer for features that were extracted before.
+        """Predict for features that were extracted before.
 
         Args:
             features: of one clip.
             text: other words than the clip's.
-            audio, vision: False leaves the voice or the face out.
+            audio, vision: False leaves that modality out.
         """
         began = time.perf_counter()
         words = features.text if text is None else text
         row = self.row(features, words, audio=audio, vision=vision)
-        said = self.rows([row])
-        heads = {name: float(said[name][0]) for name in ("text", "av")}
-        tokens = [float(value) for value in said["fusion"][0]]
+        predictions = self.rows([row])
+        heads = {name: float(predictions[name][0]) for name in ("text", "av")}
+        tokens = [float(value) for value in predictions["fusion"][0]]
         heads["fusion"] = float(np.mean(tokens))
-        sentiment = float(said["task"][0])
+        sentiment = float(predictions["task"][0])
         found = features.found.to_dict()
         notes = [*found.pop("notes"), *disagreements(heads, self.scale)]
         if not words.strip():
@@ -192,7 +192,7 @@ class Predictor:
         return row
 
     def rows(self, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """Ask the model about rows of a dataset at once.
+        """Predict for rows of a dataset, as one batch.
 
         Returns:
             `task`, `text`, `av` [B] and `fusion` [B, F].
@@ -202,13 +202,13 @@ class Predictor:
         }
         with self.lock, torch.inference_mode():
             output = self.model(**batch)
-        named = {
+        predictions = {
             "task": output.prediction,
             "text": output.text_prediction,
             "av": output.av_prediction,
             "fusion": output.fusion_prediction,
         }
-        return {name: tensor.float().cpu().numpy() for name, tensor in named.items()}
+        return {name: tensor.float().cpu().numpy() for name, tensor in predictions.items()}
 
 
 def polarity(sentiment: float, scale: float = 3.0) -> str:

@@ -9,26 +9,16 @@ each, `jobs.py` and `worker.py` share them out between processes (by the locks o
 choose, `results.py` gathers, `verdicts.py` compares with claims, `report.py` writes.
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_PUBLIC = {
-    "SweepPlan": "plan",
-    "available_plans": "plan",
-    "load_plan": "plan",
-    "SweepResult": "running",
-    "run_sweep": "running",
-    "gather": "results",
-    "findings": "verdicts",
-    "joint_findings": "verdicts",
-    "write_report": "report",
-}
-
-__all__ = [*_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: to list plans must not wait for torch.
-    if name in _PUBLIC:
-        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# On first use: to list plans must not wait for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "plan": ["SweepPlan", "available_plans", "load_plan"],
+        "report": ["write_report"],
+        "results": ["gather"],
+        "running": ["SweepResult", "run_sweep"],
+        "verdicts": ["findings", "joint_findings"],
+    },
+)

@@ -5,16 +5,15 @@ run = train("sample", dataset, "runs/first", av_encoder=av)
 run.metrics
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_PUBLIC = {"Recipe": "recipe", "Run": "run_folder", "pretrain_av": "av_pretraining", "train": "fused"}
-
-__all__ = ["Recipe", "Run", "pretrain_av", "train"]
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: presets need only the recipe, and must not wait for torch.
-    if name in _PUBLIC:
-        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# On first use: presets need only the recipe, and must not wait for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "av_pretraining": ["pretrain_av"],
+        "fused": ["train"],
+        "recipe": ["Recipe"],
+        "run_folder": ["Run"],
+    },
+)

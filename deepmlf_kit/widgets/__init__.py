@@ -1,15 +1,11 @@
 """Widgets: play with a trained model in a notebook."""
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_PUBLIC = {"Explorer": "explorer"}
-
-__all__ = ["Explorer"]
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: ipywidgets and torch are imported only where a widget is shown.
-    if name in _PUBLIC:
-        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# On first use: ipywidgets and torch are imported only where a widget is shown.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "explorer": ["Explorer"],
+    },
+)

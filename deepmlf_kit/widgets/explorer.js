@@ -16,7 +16,7 @@ const VIEWS = {
   heads: { name: "Heads: one token, one MM Block", uses: ["token", "layer"] },
   words: { name: "Words: self-attention to the text", uses: ["lm_layer", "lm_head"] },
   sentiment: { name: "Sentiment through depth", uses: ["token"] },
-  reads: { name: "What each token takes, by depth", uses: [] },
+  update: { name: "Cross-attention update, by depth", uses: [] },
   similarity: { name: "Similarity of tokens", uses: ["lm_layer"] },
   effects: { name: "Effects: what matters", uses: ["effects_of"] },
 };
@@ -27,7 +27,7 @@ const NOTES = {
   heads: "Where each head of this MM Block looks for this token.",
   words: "Inside the LM. Attention is often parked on the first token where there is nothing to read.",
   sentiment: "The heads, read too early on purpose: when does the answer become readable?",
-  reads: "Length of what cross-attention adds, relative to the token's state. Long is not important.",
+  update: "Norm of what cross-attention adds, relative to the token's state. Long is not important.",
   similarity: "Cosine between the tokens' states. Close to 1: they do the same.",
   effects: "With minus without, one thing at a time. Blue pushes the sentiment up, red down.",
 };
@@ -101,7 +101,7 @@ function render({ model, el: root }) {
   }
   const effectsOf = select("effects_of", (value) => { put("effects_of", value); draw(); });
   for (const value of ["modalities", "words", "time", "tokens", "blocks"]) effectsOf.append(el("option", { value }, value));
-  pickers.effects_of = field("Taken out", effectsOf);
+  pickers.effects_of = field("Ablated", effectsOf);
   pickers.effects_of.control = effectsOf;
 
   let wait = null;
@@ -112,13 +112,13 @@ function render({ model, el: root }) {
   } });
   const switches = {};
   const modalities = el("span", { class: "dmlf-switches", role: "group", "aria-label": "Modalities" });
-  for (const name of ["words", "voice", "face"]) {
-    const box = el("input", { type: "checkbox", "data-name": name, onchange: () => {
+  for (const [name, label] of [["text", "words"], ["audio", "voice"], ["vision", "face"]]) {
+    const box = el("input", { type: "checkbox", "data-name": `use_${name}`, onchange: () => {
       put("without", Object.keys(switches).filter((key) => !switches[key].checked));
     } });
     box.checked = true;
     switches[name] = box;
-    modalities.append(el("label", {}, box, ` ${name}`));
+    modalities.append(el("label", {}, box, ` ${label}`));
   }
   const reset = el("button", { type: "button", "data-name": "reset", onclick: () => put("index_again", Date.now() % 1e9) }, "As recorded");
   const answer = el("div", { class: "dmlf-answer", role: "status", "aria-live": "polite" });
@@ -292,22 +292,22 @@ function render({ model, el: root }) {
       xaxis: axis(data.timed ? "time (s)" : "AV step", { range, anchor: "y4" }),
       yaxis: axis(yTitle, { autorange: "reversed", domain: [0.56, 1], type: "category" }),
       yaxis2: axis("words", { domain: [0.46, 0.54], range: [0, 1], showticklabels: false, showgrid: false, ticks: "" }),
-      yaxis3: axis(data.tracks.voice.length ? `${data.tracks.voice[0].name} (${data.tracks.voice[0].unit})` : "no voice",
+      yaxis3: axis(data.tracks.audio.length ? `${data.tracks.audio[0].name} (${data.tracks.audio[0].unit})` : "no voice",
         { domain: [0.24, 0.44], nticks: 4 }),
-      yaxis5: axis(data.tracks.voice.length > 1 ? `${data.tracks.voice[1].name}` : "", { overlaying: "y3", side: "right", showgrid: false, nticks: 4 }),
-      yaxis4: axis(data.tracks.face.length ? `face (${data.tracks.face[0].unit})` : "no face", { domain: [0, 0.2], nticks: 4 }),
+      yaxis5: axis(data.tracks.audio.length > 1 ? `${data.tracks.audio[1].name}` : "", { overlaying: "y3", side: "right", showgrid: false, nticks: 4 }),
+      yaxis4: axis(data.tracks.vision.length ? `face (${data.tracks.vision[0].unit})` : "no face", { domain: [0, 0.2], nticks: 4 }),
       shapes: [] });
-    const said = data.words.filter((w) => w.start !== null);
+    const spoken = data.words.filter((w) => w.start !== null);
     for (const word of said) layout.shapes.push({ type: "rect", x0: word.start, x1: word.end, y0: 0, y1: 1, yref: "y2",
       fillcolor: COLOUR.text, opacity: 0.22, line: { width: 0 } });
-    traces.push({ type: "scatter", mode: "text", x: said.map((w) => (w.start + w.end) / 2), y: said.map((_, i) => (said.length > 16 ? 0.7 - 0.4 * (i % 2) : 0.5)),
-      text: said.map((w) => w.word), yaxis: "y2", textfont: { size: 11 }, showlegend: false, hovertemplate: "%{text}<extra></extra>" });
+    traces.push({ type: "scatter", mode: "text", x: spoken.map((w) => (w.start + w.end) / 2), y: spoken.map((_, i) => (said.length > 16 ? 0.7 - 0.4 * (i % 2) : 0.5)),
+      text: spoken.map((w) => w.word), yaxis: "y2", textfont: { size: 11 }, showlegend: false, hovertemplate: "%{text}<extra></extra>" });
     const curve = (track, target) => traces.push({ type: "scatter", mode: "lines", x: track.t, y: track.v, yaxis: target,
       name: track.name, line: { width: 1.5, color: TRACKS[track.name] || GREY },
       hovertemplate: `%{x:.2f}: %{y:.2f} ${track.unit}<br>frame %{pointNumber}<extra>${track.name}</extra>` });
-    data.tracks.voice.slice(0, 2).forEach((track, i) => curve(track, i ? "y5" : "y3"));
-    data.tracks.face.forEach((track) => curve(track, "y4"));
-    for (const [tracks, target] of [[data.tracks.voice, "y3"], [data.tracks.face, "y4"]]) // an axis needs a trace to be drawn
+    data.tracks.audio.slice(0, 2).forEach((track, i) => curve(track, i ? "y5" : "y3"));
+    data.tracks.vision.forEach((track) => curve(track, "y4"));
+    for (const [tracks, target] of [[data.tracks.audio, "y3"], [data.tracks.vision, "y4"]]) // an axis needs a trace to be drawn
       if (!tracks.length) traces.push({ type: "scatter", x: [null], y: [null], yaxis: target, showlegend: false, hoverinfo: "skip" });
     return { traces, layout };
   }
@@ -354,8 +354,8 @@ function render({ model, el: root }) {
       return { traces, layout: base("How the sentiment forms through the layers (dashed: label)", { shapes, showlegend: true, legend: { orientation: "h", y: -0.22 },
         xaxis: axis("depth (LM layers passed; shaded: an MM Block follows)"), yaxis: axis("sentiment (label's units)") }) };
     },
-    reads(data) {
-      return { traces: [{ type: "heatmap", z: data.reads, x: data.reads[0].map((_, i) => String(i)), y: data.layers.map(String), colorscale: "Viridis", xgap: 1, ygap: 1,
+    update(data) {
+      return { traces: [{ type: "heatmap", z: data.update, x: data.update[0].map((_, i) => String(i)), y: data.layers.map(String), colorscale: "Viridis", xgap: 1, ygap: 1,
         colorbar: { thickness: 10, title: { text: "share" } }, hovertemplate: "layer %{y}, token %{x}: %{z:.3f} of the state<extra></extra>" }],
         layout: base("What cross-attention adds, relative to the token's state", { xaxis: axis("fusion token", { type: "category", showgrid: false }),
           yaxis: axis("MM Block (after LM layer)", { type: "category", showgrid: false }) }) };
@@ -373,7 +373,7 @@ function render({ model, el: root }) {
       if (!found || found.of !== pickers.effects_of.control.value) return { traces: [], layout: base("Measuring …", { xaxis: axis(""), yaxis: axis("") }) };
       const traces = [{ type: "bar", x: found.names, y: found.effect, marker: { color: found.effect.map((v) => (v >= 0 ? UP : DOWN)), opacity: 0.85 },
         hovertemplate: "%{x}<br>effect %{y:+.3f}<extra></extra>" }];
-      const layout = base(`Effect of each of the ${found.of} (taken out: ${found.meaning})`, { xaxis: axis(found.of, { type: "category" }), yaxis: axis("effect (label's units)") });
+      const layout = base(`Effect of each of the ${found.of} (ablated: ${found.replacement})`, { xaxis: axis(found.of, { type: "category" }), yaxis: axis("effect (label's units)") });
       if (found.attention) {
         traces.push({ type: "scatter", mode: "markers", x: found.names, y: found.attention, yaxis: "y2", marker: { color: COLOUR.av, size: 9 },
           hovertemplate: "%{x}<br>attention %{y:.3f}<extra></extra>" });

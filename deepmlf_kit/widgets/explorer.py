@@ -23,12 +23,12 @@ import traitlets
 from plotly.offline import get_plotlyjs
 
 from ..errors import DeepMLFError
-from ..explain.causes import HOWS
+from ..explain.ablations import ABLATIONS
 from ..explain.lens import Lens, Row
+from ..explain.surveying import MODALITIES
 from .payload import clip_of, effects_payload, payload_of, plain
 
-VIEWS = ("timeline", "layers", "heads", "words", "sentiment", "reads", "similarity", "effects")
-MODALITIES = ("words", "voice", "face")
+VIEWS = ("timeline", "layers", "heads", "words", "sentiment", "update", "similarity", "effects")
 
 
 @lru_cache(maxsize=1)
@@ -48,7 +48,7 @@ class Explorer(anywidget.AnyWidget):
     """Explore a trained model utterance by utterance.
 
     Everything a control sets can be set from Python too: `explorer.index = 3`, `explorer.text = "..."`,
-    `explorer.without = ["voice"]`, `explorer.view = "words"`.
+    `explorer.without = ["audio"]`, `explorer.view = "words"`.
 
     Args:
         model_or_run: a `Lens`, a `DeepMLFModel`, a `Run` or the path of a run's folder.
@@ -60,7 +60,7 @@ class Explorer(anywidget.AnyWidget):
     Attributes:
         index: number of the utterance in the split.
         text: its words; changing them reads the utterance again.
-        without: modalities switched off, of `words`, `voice`, `face`.
+        without: modalities switched off, of `text`, `audio`, `vision`.
         view: one of `VIEWS`. layer, head, lm_layer, lm_head: -1 for the mean; layer counts MM Blocks.
         token: the fusion token. effects_of: what is ablated in the view `effects`.
 
@@ -138,9 +138,9 @@ class Explorer(anywidget.AnyWidget):
 
     @traitlets.validate("effects_of")
     def _check_effects(self, proposal: Any) -> str:
-        if proposal["value"] not in HOWS:
+        if proposal["value"] not in ABLATIONS:
             raise DeepMLFError(
-                f"effects_of={proposal['value']!r} is not known: choose from {', '.join(HOWS)}."
+                f"effects_of={proposal['value']!r} is not known: choose from {', '.join(ABLATIONS)}."
             )
         return proposal["value"]
 
@@ -239,10 +239,10 @@ class Explorer(anywidget.AnyWidget):
         if not numbers:
             raise DeepMLFError("No utterance to export: name one or more.")
         by_index = {row["index"]: row for row in self.listing}
-        kept = [self._frozen(number) for number in numbers]
+        frozen = [self._frozen(number) for number in numbers]
         data = {
             "listing": [by_index[n] for n in numbers if n in by_index],
-            "utterances": {str(n): values for n, values in zip(numbers, kept, strict=True)},
+            "utterances": {str(n): values for n, values in zip(numbers, frozen, strict=True)},
             "first": numbers[0],
         }
         page = _PAGE.format(
@@ -278,13 +278,13 @@ class Explorer(anywidget.AnyWidget):
         without = {}
         for count in range(1, len(MODALITIES) + 1):
             for gone in combinations(MODALITIES, count):
-                said = self.lens.read(self.lens.changed(row, without=gone), "gates")
+                ablated = self.lens.read(self.lens.changed(row, without=gone), "gates")
                 without[",".join(gone)] = {
-                    "sentiment": plain(said.sentiment),
-                    "heads": {name: plain(value) for name, value in said.heads.items()},
+                    "sentiment": plain(ablated.sentiment),
+                    "heads": {name: plain(value) for name, value in ablated.heads.items()},
                 }
         measured = {}
-        for of in HOWS:
+        for of in ABLATIONS:
             if of != "words" or reading.words.words:
                 measured[of] = effects_payload(self.lens.effects(row, of), reading)
         return {

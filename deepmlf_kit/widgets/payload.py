@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..explain.causes import Effects
+from ..explain.ablations import Effects
 from ..explain.compare import attention_vs_effect
 from ..explain.reading import Reading
+from ..plots.style import MODALITY_NAMES
 from ..plots.tracks import tracks_of
 
 LARGEST_CLIP = 40_000_000  # bytes that are sent to the browser
@@ -41,7 +42,7 @@ def payload_of(reading: Reading, scale: float = 3.0) -> tuple[dict[str, Any], by
     self_bytes, self_top = pack(to_words)
     words, steps = reading.words, reading.steps
     half = float(np.diff(steps).mean()) / 2 if len(steps) > 1 else 0.5
-    reads = reading.get("read_norms") / np.maximum(reading.get("state_norms"), 1e-9)
+    update = reading.get("cross_attention_norms") / np.maximum(reading.get("state_norms"), 1e-9)
     values = {
         "id": reading.id,
         "text": reading.text,
@@ -63,16 +64,13 @@ def payload_of(reading: Reading, scale: float = 3.0) -> tuple[dict[str, Any], by
             for word, label, start, end in zip(words.words, words.labels, words.start, words.end, strict=True)
         ],
         "note": f"The last {words.cut} words are not read: the text is too long. " if words.cut else "",
-        "tracks": {
-            "voice": _tracks(reading, "audio"),
-            "face": _tracks(reading, "vision"),
-        },
+        "tracks": {modality: _tracks(reading, modality) for modality in ("audio", "vision")},
         "depth": {
             "fusion": plain(reading.get("fusion_sentiment")),
             "text": plain(reading.get("text_sentiment")),
             "task": plain(reading.get("task_sentiment")),
         },
-        "reads": plain(reads),
+        "update": plain(update),
         "similarity": plain(reading.get("token_similarity")),
     }
     return values, cross_bytes, self_bytes
@@ -82,8 +80,8 @@ def effects_payload(found: Effects, reading: Reading) -> dict[str, Any]:
     """Effects for the front end, with attention and the rank correlation where there is one."""
     values: dict[str, Any] = {
         "of": found.of,
-        "meaning": found.meaning,
-        "names": list(found.names),
+        "replacement": found.replacement,
+        "names": [MODALITY_NAMES.get(name, name) for name in found.names],
         "effect": plain(found.effect),
     }
     if found.of in ("time", "words") and len(found.names):

@@ -7,34 +7,34 @@ function bytes(text) {
   return new DataView(array.buffer);
 }
 
-function staticModel(kept) {
-  const values = { listing: kept.listing, index: kept.first, view: "timeline", layer: -1, head: -1, token: 0,
+function staticModel(page) {
+  const values = { listing: page.listing, index: page.first, view: "timeline", layer: -1, head: -1, token: 0,
     lm_layer: -1, lm_head: -1, effects_of: "modalities", busy: false, trouble: "" };
-  const heard = {};
-  const tell = (name) => (heard[`change:${name}`] || []).forEach((call) => call());
+  const listeners = {};
+  const notify = (name) => (listeners[`change:${name}`] || []).forEach((call) => call());
   const open = (index) => {
-    const one = kept.utterances[index];
+    const one = page.utterances[index];
     Object.assign(values, { index, payload: one.payload, cross: bytes(one.cross), self_attention: bytes(one.self_attention),
       clip: bytes(one.clip), effects: one.effects });
   };
-  open(kept.first);
+  open(page.first);
   return {
     get: (name) => values[name],
     set(name, value) {
       values[name] = value;
-      if (name === "index") { open(value); tell("payload"); }
-      if (name === "index_again") { open(values.index); tell("payload"); }
+      if (name === "index") { open(value); notify("payload"); }
+      if (name === "index_again") { open(values.index); notify("payload"); }
       if (name === "without") {
-        const one = kept.utterances[values.index];
-        const order = ["words", "voice", "face"].filter((m) => value.includes(m));
+        const one = page.utterances[values.index];
+        const order = ["text", "audio", "vision"].filter((m) => value.includes(m));
         values.payload = { ...one.payload, ...(order.length ? one.without[order.join(",")] : {}), without: order,
           note: order.length ? "Pictures below: as recorded. " : "" };
-        tell("payload");
+        notify("payload");
       }
     },
     save_changes() {},
-    on: (event, call) => { (heard[event] ||= []).push(call); },
-    off: (event, call) => { heard[event] = (heard[event] || []).filter((c) => c !== call); },
+    on: (event, call) => { (listeners[event] ||= []).push(call); },
+    off: (event, call) => { listeners[event] = (listeners[event] || []).filter((c) => c !== call); },
   };
 }
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from deepmlf_kit.rendering.tables import Table
+
 _PERPLEXITY = {"lm": "this model", "trigram": "trigram (Kneser-Ney)", "unigram": "unigram"}
 _PROBE = {"lm": "this model", "random_weights": "same shape, random weights", "bag_of_words": "bag of words"}
 
@@ -93,23 +95,18 @@ def _result(task: str, dataset: str, metric: str, value: float) -> EvalResult:
     )
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
 def _body(m: Measured) -> str:
-    perplexity = _table(
+    perplexity = Table(
         ("model of the same tokens", "perplexity"),
         [(label, f"{m.perplexity[name]:.1f}") for name, label in _PERPLEXITY.items()],
-    )
-    sources = _table(
+    ).markdown()
+    sources = Table(
         ("source", "documents", "characters", "weight", "tokens read", "terms"),
         [
             (name, f"{docs:,}", f"{chars:,}", f"{weight:g}", f"{read:,}", _terms(name))
             for name, (docs, chars, weight, read) in sorted(m.sources.items())
         ],
-    )
+    ).markdown()
     return f"""# The embedded language model of the DeepMLF kit
 
 A small causal language model of short English, made for this kit so that everything in it runs without a
@@ -140,9 +137,7 @@ their words, all models on the same tokens, each predicted by this model from {m
 tokens before it:
 
 {perplexity}
-
 {_probe_text(m)}
-
 ## What it was trained on
 
 Next-token prediction, {m.steps:,} steps, {m.tokens_read:,} tokens read from texts of {m.tokens_in_texts:,}
@@ -150,7 +145,6 @@ tokens. Labels, tags, ratings and speakers of the corpora were taken off and not
 `weight` times in each pass.
 
 {sources}
-
 The texts are not part of this project. They hold the opinions, the language and the prejudices of their
 writers, much of it from films of the 1990s and from informal talk; the model may repeat them. It knows no
 facts and must not be used to judge people.
@@ -171,7 +165,7 @@ def _terms(source: str) -> str:
 
 def _probe_text(m: Measured) -> str:
     if m.probe is None:
-        return "No sentiment probe was run."
+        return "No sentiment probe was run.\n"
     rows = [(label, f"{100 * m.probe[name]:.1f} %") for name, label in _PROBE.items()]
     return f"""## What it knows of sentiment
 
@@ -180,4 +174,4 @@ Accuracy of logistic regression on {int(m.probe["train"]):,} sentences of positi
 state. None of these sentences, and no line that shares eight words in a row with one, was in the training
 texts.
 
-{_table(("features", "accuracy"), rows)}"""
+{Table(("features", "accuracy"), rows).markdown()}"""

@@ -85,8 +85,8 @@ def _make(script: _Script, folder: Path) -> Example:
     speaker = signals.make_speaker(rng)
     expression = signals.Expression(script.face, script.voice, script.smirk, script.drawl)
     words, seconds = signals.time_words(rng, script.words, script.strong, script.drawl, 2.5, 4.0)
-    audio, _ = signals.make_voice(rng, speaker, words, seconds, script.strong, expression)
-    vision, _ = signals.make_face(rng, speaker, words, seconds, script.strong, expression, FPS)
+    audio, _ = signals.make_audio(rng, speaker, words, seconds, script.strong, expression)
+    vision, _ = signals.make_vision(rng, speaker, words, seconds, script.strong, expression, FPS)
     seen = vision.any(axis=1)  # a tracker loses a face for a moment, a drawing does not
     vision = vision[np.maximum.accumulate(np.where(seen, np.arange(len(vision)), 0))]
     sound = synthesize(audio, script.seed)

@@ -1,7 +1,7 @@
-"""Another utterance for each: whose words, voice or face stand in for its own.
+"""Donor utterances: whose text, audio or vision replaces that of a given utterance.
 
-Clips of one video are mostly of one speaker, whose voice and face are no replacement for themselves: another
-utterance is one of another video wherever there is one.
+Clips of one video are mostly of one speaker, whose voice and face are no replacement for themselves: a donor comes from
+another video wherever there is one.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ def video_of(id: str) -> str:
     return id.split("$_$")[0]
 
 
-def strangers(ids: Sequence[str], random: np.random.Generator) -> tuple[np.ndarray, bool]:
-    """For each utterance of a split another one, drawn from all those of other videos alike.
+def draw_donors(ids: Sequence[str], random: np.random.Generator) -> tuple[np.ndarray, bool]:
+    """Draw a donor for each utterance of a split, uniformly from the utterances of other videos.
 
     Args:
         ids: of the utterances [N], at least 2.
-        random: what they are drawn with.
+        random: the generator to draw with.
 
     Returns:
-        Row numbers [N] int64, and whether all are of other videos: where the split has one video only, they are
+        The donors' row numbers [N] int64, and whether they come from other videos: in a split of one video, they are
         its other utterances.
     """
     videos = np.unique([video_of(id) for id in ids], return_inverse=True)[1]
-    others = videos.max() > 0
-    if not others:
+    several = videos.max() > 0
+    if not several:
         videos = np.arange(len(ids))
     # In this order a video's utterances stand together, and the others follow them in a circle.
     order = np.argsort(videos, kind="stable")
     counts = np.bincount(videos)
     ends = np.cumsum(counts)
     steps = random.integers(len(ids) - counts[videos])
-    return order[(ends[videos] + steps) % len(ids)], bool(others)
+    return order[(ends[videos] + steps) % len(ids)], bool(several)

@@ -1,4 +1,4 @@
-"""Taking things out: the effect is the difference it makes, whatever was computed together."""
+"""Ablations: the effect is the difference that each makes, whatever was computed together."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ from deepmlf_kit import DeepMLFModel
 from deepmlf_kit.data.collate import Collator
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.explain import attention_vs_effect, effects, integrated_gradients
-from deepmlf_kit.explain.causes import HOWS
+from deepmlf_kit.explain.ablations import ABLATIONS
 from deepmlf_kit.explain.words import Words, words_of
+from deepmlf_kit.model.av_encoder import mean_state
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +50,9 @@ def test_a_missing_modality_is_the_models_own_missing_modality(model, batch):
     whole = predict(model, batch)
     assert found.prediction == pytest.approx(whole, abs=1e-5)
     for name, without in (
-        ("voice", {"audio": None, "audio_mask": None}),
-        ("face", {"vision": None, "vision_mask": None}),
-        ("voice and face", {"audio": None, "audio_mask": None, "vision": None, "vision_mask": None}),
+        ("audio", {"audio": None, "audio_mask": None}),
+        ("vision", {"vision": None, "vision_mask": None}),
+        ("audio and vision", {"audio": None, "audio_mask": None, "vision": None, "vision_mask": None}),
     ):
         expected = whole - predict(model, {**batch, **without})
         assert found.effect[found.names.index(name)] == pytest.approx(expected, abs=1e-5), name
@@ -86,7 +87,7 @@ def test_removed_words_are_what_the_tokenizer_makes_of_an_empty_text(smaller_voc
     model, collator, row, empty = smaller_vocabulary
     found = effects(model, collator([row]), "modalities")
     expected = predict(model, collator([row])) - predict(model, collator([empty]))
-    assert found.effect[found.names.index("words")] == pytest.approx(expected, abs=1e-5)
+    assert found.effect[found.names.index("text")] == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_only_word_removed_is_the_empty_text(smaller_vocabulary):
@@ -106,7 +107,7 @@ def test_rows_per_pass_change_nothing(model, batch):
         np.testing.assert_allclose(many.effect, few.effect, atol=1e-5)
 
 
-def test_hidden_steps_matter_only_where_they_are_read(model, batch):
+def test_masked_steps_matter_only_where_they_are_attended_to(model, batch):
     with torch.no_grad():
         gates = [model.mm_blocks[name].gate_1.alpha for name in ("1", "2")]
         for gate in gates:
@@ -119,27 +120,27 @@ def test_hidden_steps_matter_only_where_they_are_read(model, batch):
     assert list(found.start) == [0, 2, 4, 6, 8] and list(found.end) == [2, 4, 6, 8, 10]
 
 
-def test_a_deaf_token_does_not_change_earlier_tokens(model, batch):
-    found = effects(model, batch, "tokens", "deaf")
+def test_a_token_without_cross_attention_does_not_change_earlier_tokens(model, batch):
+    found = effects(model, batch, "tokens", "cross_attention")
     own = found.fusion_tokens  # [token taken, token that changes]
     assert np.abs(np.triu(own.T, k=1)).max() < 1e-5  # causal: earlier ones cannot notice
     assert (np.abs(np.diagonal(own)) > 1e-6).all()
 
 
-def test_a_token_that_the_mean_leaves_out_is_left_out(model, batch):
-    found = effects(model, batch, "tokens", "unread")
+def test_a_token_whose_readout_is_ablated_is_left_out_of_the_mean(model, batch):
+    found = effects(model, batch, "tokens", "readout")
     with torch.no_grad():
         output = model(**batch)
     last = int(batch["attention_mask"].sum()) - 1
-    kept = output.fusion_states[:, [0, 1, 3, 4]]
-    from deepmlf_kit.model.av_encoder import mean_state
-
+    others = output.fusion_states[:, [0, 1, 3, 4]]
     with torch.no_grad():
-        said = model.heads(kept, output.text_states[:, last], mean_state(output.av_states, output.av_mask))
-    assert found.effect[2] == pytest.approx(float(output.prediction) - float(said["task"]), abs=1e-5)
+        predictions = model.heads(
+            others, output.text_states[:, last], mean_state(output.av_states, output.av_mask)
+        )
+    assert found.effect[2] == pytest.approx(float(output.prediction) - float(predictions["task"]), abs=1e-5)
 
 
-def test_a_silent_block_is_the_model_without_it(model, batch):
+def test_an_ablated_branch_is_the_model_without_it(model, batch):
     found = effects(model, batch, "blocks")
     whole = predict(model, batch)
     shut = model.mm_blocks["1"]
@@ -170,10 +171,12 @@ def test_the_same_seed_draws_the_same(model, batch):
     assert first.draws == 2 and first.spread.max() > 0
 
 
-@pytest.mark.parametrize(("of", "how"), [(of, how) for of, hows in HOWS.items() for how in hows])
-def test_every_choice_says_what_it_did(lens, of, how):
-    found = lens.effects(2, of, how, draws=2)
-    assert len(found.meaning) > 10 and len(found.names) == len(found.effect)
+@pytest.mark.parametrize(
+    ("of", "ablation"), [(of, ablation) for of, choices in ABLATIONS.items() for ablation in choices]
+)
+def test_every_ablation_describes_its_replacement(lens, of, ablation):
+    found = lens.effects(2, of, ablation, draws=2)
+    assert len(found.replacement) > 10 and len(found.names) == len(found.effect)
     assert np.isfinite(found.effect).all() and np.abs(found.effect).max() > 0
     assert list(found.table()["effect"].abs()) == sorted(np.abs(found.effect), reverse=True)
 
@@ -195,7 +198,7 @@ def test_wrong_choices_are_refused(model, batch):
         effects(model, tiny_batch(), "modalities")
 
 
-def test_a_stretch_of_time_takes_out_the_frames_that_were_seen_then(lens):
+def test_a_stretch_of_time_ablates_the_frames_of_that_time(lens):
     row = lens.row(2)
     length = max(row["audio_times"][-1], row["vision_times"][-1])
     lost = dict(row, vision=row["vision"].copy())
@@ -216,7 +219,7 @@ def test_integrated_gradients_add_up_to_the_difference(lens, model, batch):
         total = shares.text.sum() + shares.audio.sum() + shares.vision.sum()
         difference = shares.prediction - shares.baseline_prediction
         assert total == pytest.approx(difference, abs=0.02 * max(1.0, abs(difference)) + 0.01)
-        assert shares.gap == pytest.approx(difference - total, abs=1e-4)
+        assert shares.convergence_delta == pytest.approx(difference - total, abs=1e-4)
         assert np.abs(shares.audio).sum() > 0 and np.abs(shares.vision).sum() > 0
 
 

@@ -1,12 +1,12 @@
-"""Causes: how far the prediction moves when something is taken out.
+"""Ablations: how far the prediction moves when a part of the utterance or of the model is ablated.
 
-Where it stands: beside `capturing`. Attention says where the model looked; this says what made a difference. What
-takes the place of the thing that is taken out is part of the question, so every result says it (`Effects.how`):
-a zero that the model never met in training can move it more than the thing itself did, which is why most of
-them can also be resampled from other utterances ("interchange", Vig et al., 2020; Zhang & Nanda, 2024).
+Where it stands: beside `capturing`. Attention shows where the model looked; this shows what made a difference. The
+replacement is part of the question, so every result names it (`Effects.replacement`): a zero that the model never met
+in training can move it more than the ablated part itself did, which is why most parts can also be resampled from other
+utterances ("interchange", Vig et al., 2020; Zhang & Nanda, 2024).
 
-An effect is *this model's*, for *this utterance*, one thing at a time: two things that say the same hide each
-other (each alone changes little), and effects do not add up.
+An effect is *this model's*, for *this utterance*, one part at a time: two redundant parts hide each other (each alone
+changes little), and effects do not add up.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -25,33 +26,39 @@ from ..errors import DeepMLFError
 from ..model.av_encoder import even_spans, frames_of_steps
 from ..model.decoder_pass import check_padded_right
 from ..model.deepmlf import DeepMLFModel
-from .capturing import score_of, text_mask_of, to_device
+from .capturing import check_one_utterance, head_scores, text_mask_of, to_array, to_device
 from .hooks import forward_hooks
 from .words import Words
 
-HOWS = {
+ABLATIONS = {
     "modalities": ("removed", "zeroed", "resampled"),
-    "time": ("hidden", "mean", "zeroed", "resampled"),
+    "time": ("masked", "mean", "zeroed", "resampled"),
     "words": ("removed", "zeroed", "resampled"),
-    "tokens": ("deaf", "unread", "resampled"),
+    "tokens": ("cross_attention", "readout", "resampled"),
     "blocks": ("zeroed", "resampled"),
 }
-"""What can be taken out, and how; the first is the default."""
+"""What can be ablated, and how; the first is the default."""
 
-_MEANING = {
-    ("modalities", "removed"): "the modality is missing (words: an empty text)",
+_REPLACEMENTS = {
+    ("modalities", "removed"): "the modality is missing (text: an empty text)",
     ("modalities", "zeroed"): "its frames or word embeddings are zero",
     ("modalities", "resampled"): "it is taken from another utterance, mean over draws",
-    ("time", "hidden"): "its AV steps cannot be read by fusion tokens nor by the AV head",
+    ("time", "masked"): "its AV steps are masked for the fusion tokens and the AV head",
     ("time", "mean"): "its frames are the utterance's mean frame",
     ("time", "zeroed"): "its frames are zero (the training mean where features are normalised)",
     ("time", "resampled"): "its frames come from the same place of another utterance, mean over draws",
-    ("words", "removed"): "the word is cut out and the text closes up",
-    ("words", "zeroed"): "the word's embeddings are zero, its place stays",
+    ("words", "removed"): "the word is deleted and the text closes up",
+    ("words", "zeroed"): "the word's embeddings are zero, its position stays",
     ("words", "resampled"): "the word's tokens come from other utterances, mean over draws",
-    ("tokens", "deaf"): "the fusion token reads nothing from voice and face in any MM Block",
-    ("tokens", "unread"): "the task head's mean leaves the fusion token out; what it told later tokens stays",
-    ("tokens", "resampled"): "the fusion token reads what it read in another utterance, mean over draws",
+    ("tokens", "cross_attention"): "the fusion token's cross-attention is zero in every MM Block",
+    (
+        "tokens",
+        "readout",
+    ): "the task head's mean leaves the fusion token out; later tokens still attend to it",
+    (
+        "tokens",
+        "resampled",
+    ): "the fusion token's cross-attention comes from another utterance, mean over draws",
     ("blocks", "zeroed"): "the branch adds nothing",
     ("blocks", "resampled"): "cross-attention adds what it added in another utterance, mean over draws",
 }
@@ -59,24 +66,23 @@ _MEANING = {
 
 @dataclass
 class Effects:
-    """How far the prediction moves when each of n things is taken out, one at a time.
+    """How far the prediction moves when each of n parts is ablated, one at a time.
 
     Attributes:
         of: `modalities`, `time`, `words`, `tokens` or `blocks`.
-        how: what took its place; `meaning` says it in words.
-        names: of the things [n].
-        effect: prediction minus prediction without it [n]: positive means that the thing pushed the sentiment
-            up.
+        ablation: one of `ABLATIONS[of]`; `replacement` describes it.
+        names: of the parts [n].
+        effect: prediction minus prediction without the part [n]: positive means that it pushed the sentiment up.
         spread: standard deviation of `effect` over draws [n]; 0 where there is nothing random.
         prediction: with everything in place.
-        heads: effects on what the `text`, `fusion` (mean) and `av` heads say [n].
+        heads: effects on the predictions of the `text`, `fusion` (mean) and `av` heads [n].
         fusion_tokens: effects on each fusion token's own sentiment [n, F].
         start, end: for `time`, AV steps from (inclusive) and to (exclusive) [n].
         draws: other utterances that a resampled effect is the mean over; 1 elsewhere.
     """
 
     of: str
-    how: str
+    ablation: str
     names: list[str]
     effect: np.ndarray
     spread: np.ndarray
@@ -88,14 +94,12 @@ class Effects:
     draws: int = 1
 
     @property
-    def meaning(self) -> str:
-        """What took the place of what was taken out, in words."""
-        return _MEANING[(self.of, self.how)]
+    def replacement(self) -> str:
+        """What replaced the ablated part, in words."""
+        return _REPLACEMENTS[(self.of, self.ablation)]
 
-    def table(self) -> Any:
-        """As a pandas DataFrame, the largest effect first."""
-        import pandas as pd
-
+    def table(self) -> pd.DataFrame:
+        """One row per part, the largest effect first."""
         table = pd.DataFrame({"name": self.names, "effect": self.effect, "spread": self.spread})
         return table.sort_values("effect", key=abs, ascending=False, ignore_index=True)
 
@@ -104,7 +108,7 @@ def effects(
     model: DeepMLFModel,
     batch: Mapping[str, Any],
     of: str,
-    how: str | None = None,
+    ablation: str | None = None,
     *,
     words: Words | None = None,
     donors: Mapping[str, Any] | None = None,
@@ -113,16 +117,16 @@ def effects(
     seed: int = 0,
     rows: int = 64,
 ) -> Effects:
-    """Take things out of one utterance (or out of the model), one at a time, in batches.
+    """Ablate parts of one utterance or of the model, one at a time, in batches.
 
     Args:
         model: in eval mode.
         batch: one utterance (B = 1), as `DeepMLFModel.forward` takes it.
-        of: what is taken out: `modalities`; `time`: stretches of `width` AV steps, voice and face together;
+        of: what is ablated: `modalities`; `time`: stretches of `width` AV steps, audio and vision together;
             `words` (needs `words`); `tokens`: fusion tokens; `blocks`: MM Blocks, each branch and both.
-        how: what takes its place, see `HOWS`; the first there is the default.
+        ablation: how, one of `ABLATIONS[of]`; the first is the default.
         words: which token belongs to which word (`words_of`).
-        donors: a batch of other utterances, for `how="resampled"`.
+        donors: a batch of other utterances, for `ablation="resampled"`.
         draws: donors that each resampled effect is the mean over.
         width: AV steps of a stretch.
         seed: of the draws.
@@ -131,44 +135,41 @@ def effects(
     Raises:
         DeepMLFError: a choice that does not exist, more than one utterance, or no donors to resample from.
     """
-    if of not in HOWS:
-        raise DeepMLFError(f"of={of!r} cannot be taken out: choose from {', '.join(HOWS)}.")
-    how = how or HOWS[of][0]
-    if how not in HOWS[of]:
-        raise DeepMLFError(f"how={how!r} is not known for {of}: choose from {', '.join(HOWS[of])}.")
-    if model.training:
+    if of not in ABLATIONS:
+        raise DeepMLFError(f"of={of!r} cannot be ablated: choose from {', '.join(ABLATIONS)}.")
+    ablation = ablation or ABLATIONS[of][0]
+    if ablation not in ABLATIONS[of]:
         raise DeepMLFError(
-            "The model is in training mode, where dropout changes every pass: call model.eval()."
+            f"ablation={ablation!r} is not known for {of}: choose from {', '.join(ABLATIONS[of])}."
         )
-    if len(batch["input_ids"]) != 1:
-        raise DeepMLFError(f"One utterance was expected, the batch has {len(batch['input_ids'])}: pass one.")
-    if how == "resampled" and (donors is None or len(donors["input_ids"]) == 0):
+    check_one_utterance(model, batch)
+    if ablation == "resampled" and (donors is None or len(donors["input_ids"]) == 0):
         raise DeepMLFError(
-            "how='resampled' needs other utterances to draw from: pass donors=, or another how."
+            "ablation='resampled' needs other utterances to draw from: pass donors=, or another ablation."
         )
     with torch.no_grad():
         maker = _Variants(model, to_device(batch, model), words, donors, draws, width, seed)
-        variants = getattr(maker, of)(how)
-        said = _run(model, maker, variants, rows)
-    return _summary(of, how, variants, said)
+        variants = getattr(maker, of)(ablation)
+        predictions = _run(model, maker, variants, rows)
+    return _summary(of, ablation, variants, predictions)
 
 
 @dataclass
 class _Variant:
-    """One thing taken out once: what its row of the batch holds, and what hooks do to that row."""
+    """One part ablated once: what its row of the batch holds, and what the hooks do to that row."""
 
     name: str
     row: dict[str, Tensor] = field(default_factory=dict)
-    hidden_steps: Tensor | None = None  # [K] bool
-    deaf: Tensor | None = None  # [M, F] bool: reads nothing there
-    silent: Tensor | None = None  # [M] bool: feed-forward adds nothing there
-    instead: int | None = None  # donor whose reads take the place of the deaf ones
-    unread: int | None = None  # fusion token
+    masked_steps: Tensor | None = None  # [K] bool
+    no_cross_attention: Tensor | None = None  # [M, F] bool
+    no_feed_forward: Tensor | None = None  # [M] bool
+    no_readout: int | None = None  # fusion token that the task head's mean leaves out
+    donor: int | None = None  # whose cross-attention replaces the ablated one; None: zeros
     stretch: tuple[int, int] | None = None
 
 
 class _Variants:
-    """Makes the variants of one utterance."""
+    """The variants of one utterance: one method for each kind of part."""
 
     def __init__(
         self,
@@ -180,25 +181,25 @@ class _Variants:
         width: int,
         seed: int,
     ) -> None:
-        self.model, self.spoken, self.draws, self.width = model, words, draws, width
+        self.model, self.known_words, self.draws, self.width = model, words, draws, width
         self.row = _row_of(batch, 0, model)
         self.rng = np.random.default_rng(seed)
         self.donors: list[dict[str, Tensor]] = []
-        self.reads: dict[int, Tensor] = {}
+        self.donor_outputs: dict[int, Tensor] = {}
         if donors is not None:
             moved = to_device(donors, model)
             self.donors = [_row_of(moved, i, model) for i in range(len(moved["input_ids"]))]
 
-    def modalities(self, how: str) -> list[_Variant]:
-        variants = [_Variant("words", row) for row in self._other_texts(how)]
+    def modalities(self, ablation: str) -> list[_Variant]:
+        variants = [_Variant("text", row) for row in self._other_texts(ablation)]
         for name, streams in (
-            ("voice", ("audio",)),
-            ("face", ("vision",)),
-            ("voice and face", ("audio", "vision")),
+            ("audio", ("audio",)),
+            ("vision", ("vision",)),
+            ("audio and vision", ("audio", "vision")),
         ):
-            if how == "removed":
+            if ablation == "removed":
                 rows = [{f"{s}_mask": torch.zeros_like(self.row[f"{s}_mask"]) for s in streams}]
-            elif how == "zeroed":
+            elif ablation == "zeroed":
                 rows = [{s: torch.zeros_like(self.row[s]) for s in streams}]
             else:
                 keys = [key for s in streams for key in (s, f"{s}_mask", f"{s}_spans")]
@@ -207,30 +208,30 @@ class _Variants:
             variants += [_Variant(name, row) for row in rows]
         return variants
 
-    def _other_texts(self, how: str) -> list[dict[str, Tensor]]:
+    def _other_texts(self, ablation: str) -> list[dict[str, Tensor]]:
         ids = self.row["input_ids"]
-        if how == "removed":
+        if ablation == "removed":
             return [{"input_ids": ids.new_tensor(self.model.empty_text_ids)}]
-        if how == "zeroed":
+        if ablation == "zeroed":
             return [{"text_embeddings": torch.zeros_like(self.model.language.embed(ids))}]
-        return [{"input_ids": donor["input_ids"]} for donor in self._draw(self.donors, "words")]
+        return [{"input_ids": donor["input_ids"]} for donor in self._draw(self.donors, "text")]
 
-    def words(self, how: str) -> list[_Variant]:
-        if self.spoken is None or not self.spoken.words:
+    def words(self, ablation: str) -> list[_Variant]:
+        if self.known_words is None or not self.known_words.words:
             raise DeepMLFError(
                 "of='words' needs to know the words: pass words=words_of(text, tokenizer, ...)."
             )
         ids = self.row["input_ids"]
         variants = []
         pool = torch.cat([donor["input_ids"] for donor in self.donors]) if self.donors else ids
-        for index, name in enumerate(self.spoken.labels):
-            place = torch.as_tensor(self.spoken.tokens_of(index), device=ids.device)
-            if how == "removed":
+        for index, name in enumerate(self.known_words.labels):
+            place = torch.as_tensor(self.known_words.tokens_of(index), device=ids.device)
+            if ablation == "removed":
                 keep = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
                 keep[place] = False
                 left = ids[keep] if bool(keep.any()) else ids.new_tensor(self.model.empty_text_ids)
                 variants.append(_Variant(name, {"input_ids": left}))
-            elif how == "zeroed":
+            elif ablation == "zeroed":
                 embeddings = self.model.language.embed(ids).clone()
                 embeddings[place] = 0
                 variants.append(_Variant(name, {"text_embeddings": embeddings}))
@@ -241,33 +242,33 @@ class _Variants:
                     variants.append(_Variant(name, {"input_ids": changed}))
         return variants
 
-    def time(self, how: str) -> list[_Variant]:
+    def time(self, ablation: str) -> list[_Variant]:
         steps = self.model.config.av_steps
         variants = []
         for start in range(0, steps, self.width):
             end = min(start + self.width, steps)
             name = f"AV steps {start} to {end - 1}"
-            if how == "hidden":
-                hidden = torch.zeros(steps, dtype=torch.bool)
-                hidden[start:end] = True
-                variants.append(_Variant(name, hidden_steps=hidden, stretch=(start, end)))
+            if ablation == "masked":
+                masked = torch.zeros(steps, dtype=torch.bool)
+                masked[start:end] = True
+                variants.append(_Variant(name, masked_steps=masked, stretch=(start, end)))
                 continue
-            sources = self._draw(self.donors, name) if how == "resampled" else [None]
+            sources = self._draw(self.donors, name) if ablation == "resampled" else [None]
             for donor in sources:
-                row = {s: self._with_stretch(s, start, end, how, donor) for s in ("audio", "vision")}
+                row = {s: self._with_stretch(s, start, end, ablation, donor) for s in ("audio", "vision")}
                 variants.append(_Variant(name, row, stretch=(start, end)))
         return variants
 
     def _with_stretch(
-        self, stream: str, start: int, end: int, how: str, donor: dict[str, Tensor] | None
+        self, stream: str, start: int, end: int, ablation: str, donor: dict[str, Tensor] | None
     ) -> Tensor:
         frames, mask, spans = self.row[stream], self.row[f"{stream}_mask"], self.row[f"{stream}_spans"]
         read = frames_of_steps(spans.unsqueeze(0), mask.unsqueeze(0), self.model.config.av_steps)[0]  # [K, T]
         inside = read[start:end].any(dim=0)  # [T]
         frames = frames.clone()
-        if how == "zeroed":
+        if ablation == "zeroed":
             frames[inside] = 0
-        elif how == "mean":
+        elif ablation == "mean":
             frames[inside] = frames[mask].mean(dim=0) if bool(mask.any()) else 0
         elif donor is not None:
             there = donor[f"{stream}_mask"]
@@ -277,45 +278,50 @@ class _Variants:
                 frames[inside] = donor[stream][there][nearest]
         return frames
 
-    def tokens(self, how: str) -> list[_Variant]:
+    def tokens(self, ablation: str) -> list[_Variant]:
         count, blocks = self.model.config.fusion_tokens, len(self.model.config.fusion_layers)
-        if how == "unread":
+        if ablation == "readout":
             if count == 1:
                 raise DeepMLFError("The model has one fusion token, which the task head cannot leave out.")
-            return [_Variant(f"token {i}", unread=i) for i in range(count)]
+            return [_Variant(f"token {i}", no_readout=i) for i in range(count)]
         variants = []
         for token in range(count):
-            deaf = torch.zeros(blocks, count, dtype=torch.bool)
-            deaf[:, token] = True
-            for donor in self._donor_reads(how):
-                variants.append(_Variant(f"token {token}", deaf=deaf, instead=donor))
+            ablated = torch.zeros(blocks, count, dtype=torch.bool)
+            ablated[:, token] = True
+            for donor in self._cross_attention_donors(ablation):
+                variants.append(_Variant(f"token {token}", no_cross_attention=ablated, donor=donor))
         return variants
 
-    def blocks(self, how: str) -> list[_Variant]:
+    def blocks(self, ablation: str) -> list[_Variant]:
         count, layers = self.model.config.fusion_tokens, self.model.config.fusion_layers
         has_ffw = self.model.config.ffw != "none"
         variants = []
         for index, layer in enumerate(layers):
-            deaf = torch.zeros(len(layers), count, dtype=torch.bool)
-            deaf[index] = True
-            silent = torch.zeros(len(layers), dtype=torch.bool)
-            silent[index] = True
-            for donor in self._donor_reads(how):
-                variants.append(_Variant(f"layer {layer}: cross-attention", deaf=deaf, instead=donor))
-            if how == "zeroed" and has_ffw:
-                variants.append(_Variant(f"layer {layer}: feed-forward", silent=silent))
-                variants.append(_Variant(f"layer {layer}: both", deaf=deaf, silent=silent))
+            attention = torch.zeros(len(layers), count, dtype=torch.bool)
+            attention[index] = True
+            feed_forward = torch.zeros(len(layers), dtype=torch.bool)
+            feed_forward[index] = True
+            for donor in self._cross_attention_donors(ablation):
+                name = f"layer {layer}: cross-attention"
+                variants.append(_Variant(name, no_cross_attention=attention, donor=donor))
+            if ablation == "zeroed" and has_ffw:
+                variants += [
+                    _Variant(f"layer {layer}: feed-forward", no_feed_forward=feed_forward),
+                    _Variant(
+                        f"layer {layer}: both", no_cross_attention=attention, no_feed_forward=feed_forward
+                    ),
+                ]
         return variants
 
-    def _donor_reads(self, how: str) -> list[int | None]:
-        if how != "resampled":
+    def _cross_attention_donors(self, ablation: str) -> list[int | None]:
+        if ablation != "resampled":
             return [None]
-        if not self.reads:
+        if not self.donor_outputs:
             layers = self.model.config.fusion_layers
 
             def keep(index: int) -> Callable[..., None]:
                 def hook(module: Any, args: Any, kwargs: Any, output: Any) -> None:
-                    self.reads[index] = output[0]
+                    self.donor_outputs[index] = output[0]
 
                 return hook
 
@@ -369,7 +375,7 @@ def _pad(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _run(model: DeepMLFModel, maker: _Variants, variants: list[_Variant], rows: int) -> dict[str, np.ndarray]:
-    """What the heads say with everything in place (first) and without each variant's thing."""
+    """The heads' predictions with everything in place (first) and for each variant."""
     row, whole = maker.row, _Variant("")
     parts: list[dict[str, np.ndarray]] = []
     todo = [whole, *variants]
@@ -385,91 +391,89 @@ def _run(model: DeepMLFModel, maker: _Variants, variants: list[_Variant], rows: 
                     embeddings[i, : len(one.row["text_embeddings"])] = one.row["text_embeddings"]
             batch["text_embeddings"] = embeddings
         with ExitStack() as stack:
-            stack.enter_context(forward_hooks(_interventions(model, some, maker.reads)))
+            stack.enter_context(forward_hooks(_interventions(model, some, maker.donor_outputs)))
             output = model(**batch)
-        classes = model.config.num_classes
         parts.append(
-            {
-                "task": score_of(output.prediction, classes).float().cpu().numpy(),
-                "text": score_of(output.text_prediction, classes).float().cpu().numpy(),
-                "av": score_of(output.av_prediction, classes).float().cpu().numpy(),
-                "fusion": score_of(output.fusion_prediction, classes).float().cpu().numpy(),
-            }
+            {name: to_array(score) for name, score in head_scores(output, model.config.num_classes).items()}
         )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _interventions(
-    model: DeepMLFModel, some: list[_Variant], reads: dict[int, Tensor]
+    model: DeepMLFModel, some: list[_Variant], donor_outputs: dict[int, Tensor]
 ) -> list[tuple[Any, Any]]:
-    """Hooks that do to row r of the batch what variant r asks for."""
+    """Hooks that ablate in row r of the batch what variant r asks for."""
     device = model.fusion_tokens.device
     config = model.config
     hooks: list[tuple[Any, Any]] = []
 
-    if any(one.hidden_steps is not None for one in some):
+    if any(one.masked_steps is not None for one in some):
         none = torch.zeros(config.av_steps, dtype=torch.bool)
-        hidden = torch.stack([none if o.hidden_steps is None else o.hidden_steps for o in some]).to(device)
+        masked = torch.stack([none if o.masked_steps is None else o.masked_steps for o in some]).to(device)
 
-        def hide(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        def mask_steps(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
             states, mask = output
-            return states, mask & ~hidden
+            return states, mask & ~masked
 
-        hooks.append((model.av_encoder, hide))
+        hooks.append((model.av_encoder, mask_steps))
 
-    if any(one.deaf is not None for one in some):
+    if any(one.no_cross_attention is not None for one in some):
         never = torch.zeros(len(config.fusion_layers), config.fusion_tokens, dtype=torch.bool)
-        deaf = torch.stack([never if o.deaf is None else o.deaf for o in some]).to(device)  # [rows, M, F]
-        donors = torch.tensor([0 if o.instead is None else o.instead for o in some], device=device)
-        from_donor = torch.tensor([o.instead is not None for o in some], device=device)
+        given = [never if o.no_cross_attention is None else o.no_cross_attention for o in some]
+        attention = torch.stack(given).to(device)  # [rows, M, F]
+        donors = torch.tensor([o.donor or 0 for o in some], device=device)
+        from_donor = torch.tensor([o.donor is not None for o in some], device=device)
 
-        def deafen(index: int) -> Any:
+        def ablate_attention(index: int) -> Any:
             def hook(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
-                read, weights = output
-                other = torch.zeros_like(read)
-                if reads:
-                    other = torch.where(from_donor[:, None, None], reads[index][donors], other)
-                return torch.where(deaf[:, index, :, None], other, read), weights
+                added, weights = output
+                other = torch.zeros_like(added)
+                if donor_outputs:
+                    other = torch.where(from_donor[:, None, None], donor_outputs[index][donors], other)
+                return torch.where(attention[:, index, :, None], other, added), weights
 
             return hook
 
         for index, layer in enumerate(config.fusion_layers):
-            hooks.append((model.mm_blocks[str(layer)].cross_attention, deafen(index)))
+            hooks.append((model.mm_blocks[str(layer)].cross_attention, ablate_attention(index)))
 
-    if any(one.silent is not None for one in some):
-        loud = torch.zeros(len(config.fusion_layers), dtype=torch.bool)
-        silent = torch.stack([loud if o.silent is None else o.silent for o in some]).to(device)  # [rows, M]
+    if any(one.no_feed_forward is not None for one in some):
+        never = torch.zeros(len(config.fusion_layers), dtype=torch.bool)
+        given = [never if o.no_feed_forward is None else o.no_feed_forward for o in some]
+        feed_forward = torch.stack(given).to(device)  # [rows, M]
 
-        def silence(index: int) -> Any:
+        def ablate_feed_forward(index: int) -> Any:
             def hook(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
-                return output.masked_fill(silent[:, index, None, None], 0)
+                return output.masked_fill(feed_forward[:, index, None, None], 0)
 
             return hook
 
         for index, layer in enumerate(config.fusion_layers):
             if (body := model.mm_blocks[str(layer)].feed_forward) is not None:
-                hooks.append((body, silence(index)))
+                hooks.append((body, ablate_feed_forward(index)))
 
-    if any(one.unread is not None for one in some):
-        unread = torch.tensor([-1 if o.unread is None else o.unread for o in some], device=device)
+    if any(one.no_readout is not None for one in some):
+        token = torch.tensor([-1 if o.no_readout is None else o.no_readout for o in some], device=device)
 
-        def leave_out(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        def ablate_readout(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
             fusion, last_text, av_mean = args
-            gone = torch.arange(fusion.shape[1], device=device) == unread[:, None]  # [rows, F]
-            kept = (~gone).to(fusion.dtype).unsqueeze(-1)
+            ablated = torch.arange(fusion.shape[1], device=device) == token[:, None]  # [rows, F]
+            kept = (~ablated).to(fusion.dtype).unsqueeze(-1)
             others = (fusion * kept).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True)
-            changed = torch.where(gone.unsqueeze(-1), others, fusion)  # the mean of all is the others' mean
+            changed = torch.where(
+                ablated.unsqueeze(-1), others, fusion
+            )  # the mean of all is the others' mean
             return {**output, "task": module.forward(changed, last_text, av_mean)["task"]}
 
-        hooks.append((model.heads, leave_out))
+        hooks.append((model.heads, ablate_readout))
     return hooks
 
 
-def _summary(of: str, how: str, variants: list[_Variant], said: dict[str, np.ndarray]) -> Effects:
+def _summary(of: str, ablation: str, variants: list[_Variant], predictions: dict[str, np.ndarray]) -> Effects:
     order: dict[str, list[int]] = {}
     for i, variant in enumerate(variants):
         order.setdefault(variant.name, []).append(i)
-    change = {name: values[0] - values[1:] for name, values in said.items()}
+    change = {name: values[0] - values[1:] for name, values in predictions.items()}
 
     def mean(values: np.ndarray) -> np.ndarray:
         return np.stack([values[rows].mean(axis=0) for rows in order.values()]).astype(np.float32)
@@ -478,11 +482,11 @@ def _summary(of: str, how: str, variants: list[_Variant], said: dict[str, np.nda
     stretches = [one.stretch for one in first if one.stretch is not None]
     return Effects(
         of=of,
-        how=how,
+        ablation=ablation,
         names=list(order),
         effect=mean(change["task"]),
         spread=np.array([change["task"][rows].std() for rows in order.values()], np.float32),
-        prediction=float(said["task"][0]),
+        prediction=float(predictions["task"][0]),
         heads={
             "text": mean(change["text"]),
             "fusion": mean(change["fusion"]).mean(axis=1),
