@@ -1,6 +1,6 @@
-"""Training: AV pretraining and fused training through a thin `transformers.Trainer`, and the folder of a run.
+"""Training: one driver for every registered model, on a thin `transformers.Trainer`, and the folder of a run.
 
-av = pretrain_av("sample", dataset, "runs/av")
+av = train("sample", dataset, "runs/av", model="av")
 run = train("sample", dataset, "runs/first", av_encoder=av)
 run.metrics
 """
@@ -8,9 +8,15 @@ run.metrics
 from importlib import import_module
 from typing import Any
 
-_PUBLIC = {"Recipe": "recipe", "Run": "run_folder", "pretrain_av": "av_pretraining", "train": "fused"}
+_PUBLIC = {
+    "Recipe": "recipe",
+    "Run": "run_folder",
+    "TrainableModel": "models",
+    "register_model": "models",
+    "train": "driver",
+}
 
-__all__ = ["Recipe", "Run", "pretrain_av", "train"]
+__all__ = [*_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
