@@ -169,8 +169,9 @@ def test_a_registered_model_is_trained_scored_and_loaded_like_the_kits_own(
     opened = Run.open(tmp_path / "mine")
     assert isinstance(opened.load_model(), MeanFrame)
     assert evaluate(opened, dataset, **language).metrics["MAE"] == pytest.approx(run.metrics["MAE"], abs=1e-6)
-    with pytest.raises(DeepMLFError, match="registered already"):
-        register_model("mine", mine)
+    register_model("mine", mine)  # a notebook cell that is run again
+    with pytest.raises(DeepMLFError, match="'fused' is the kit's own"):
+        register_model("fused", mine)
     monkeypatch.delitem(models._MODELS, "mine")
     with pytest.raises(DeepMLFError, match="register it first"):
         opened.load_model()

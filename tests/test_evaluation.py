@@ -123,7 +123,7 @@ def test_a_metric_that_is_not_defined_wins_nothing_and_says_why(collapsed_first:
     pair = (collapsed, other) if collapsed_first else (other, collapsed)
     found = evaluation.compare(*pair, draws=50)["Corr"]
     assert found.better == "cannot tell" and np.isnan([found.p, found.low, found.high]).all()
-    assert f"not defined for {'one' if collapsed_first else 'other'}" in found.why_not()
+    assert f"not defined for {'one' if collapsed_first else 'other'}" in found.why_undecided()
     assert evaluation.compare(*pair, draws=50)["MAE"].better == ("other" if collapsed_first else "one")
     value, low, high = evaluation.bootstrap(collapsed, draws=20)["Corr"]
     assert np.isnan([value, low, high]).all()

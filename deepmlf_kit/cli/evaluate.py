@@ -154,7 +154,7 @@ def _comparison(found: dict[str, Comparison], one: str, other: str) -> str:
         ]
         for name, result in found.items()
     ]
-    reasons = filter(None, (result.why_not(one, other) for result in found.values()))
+    reasons = filter(None, (result.why_undecided(one, other) for result in found.values()))
     notes = [f"Cannot tell: {reason}." for reason in reasons]
     return Table(["metric", f"{one} minus {other}", "p", "better"], rows, notes=notes).markdown()
 

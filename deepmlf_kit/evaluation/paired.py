@@ -35,7 +35,7 @@ class Comparison:
     high: float
     p: float
 
-    def why_not(self, one: str = "one", other: str = "other") -> str:
+    def why_undecided(self, one: str = "one", other: str = "other") -> str:
         """Why the comparison is undecidable, with the models by these names; empty where it is not."""
         undefined = [name for name, value in ((one, self.one), (other, self.other)) if math.isnan(value)]
         if not undefined:
@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def better(self) -> str:
-        """`one`, `other`, `neither` where p is 0.05 or more, or `cannot tell` where p is NaN (`why_not`)."""
+        """`one`, `other`, `neither` where p is 0.05 or more, or `cannot tell` where p is NaN (`why_undecided`)."""
         if math.isnan(self.p):
             return "cannot tell"
         if not self.p < 0.05 or self.difference == 0:

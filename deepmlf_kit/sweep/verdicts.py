@@ -69,7 +69,7 @@ class PairedTest:
     seeds: int
 
     @property
-    def why_not(self) -> str:
+    def why_undecided(self) -> str:
         """Why there is no p value; empty where there is one."""
         if not math.isnan(self.p):
             return ""
@@ -201,8 +201,8 @@ class _Compared:
             f"{self.metric} {self.means[one]:.3f} at {self.claim.axis} {one} (the best on {self.chosen_on} that the "
             f"claim favours) against {self.means[other]:.3f} at {other} (the best of the others)"
         )
-        if test.why_not:
-            return Finding(self.claim, "cannot tell", f"{numbers}; {test.why_not}")
+        if test.why_undecided:
+            return Finding(self.claim, "cannot tell", f"{numbers}; {test.why_undecided}")
         text = (
             f"{numbers}; difference {test.difference:+.3f}, 95 % interval {test.low:+.3f} to {test.high:+.3f} over "
             f"{test.seeds} seeds (paired t-test), p {_shown(test.p)}, corrected for {comparisons} "

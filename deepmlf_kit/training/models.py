@@ -62,10 +62,11 @@ def register_model(name: str, model: TrainableModel) -> None:
         name: for `train(model=name)`; also the `kind` in `run.json`, so register before opening such a run.
 
     Raises:
-        DeepMLFError: the name is taken, or the recipe is no section of a preset.
+        DeepMLFError: the name is one of the kit's own, or the recipe is no section of a preset. A model of yours may be
+            registered again (a notebook cell that is run twice).
     """
-    if name in _MODELS:
-        raise DeepMLFError(f"A model {name!r} is registered already: choose another name.")
+    if name in BUILT_IN:
+        raise DeepMLFError(f"The model {name!r} is the kit's own: choose another name.")
     if model.recipe not in ("training", "pretraining"):
         raise DeepMLFError(f"recipe is {model.recipe!r}, but must be training or pretraining.")
     _MODELS[name] = model
@@ -146,3 +147,6 @@ _MODELS: dict[str, TrainableModel] = {
         takes_av_encoder=True,
     ),
 }
+
+BUILT_IN = tuple(_MODELS)
+"""Names of the kit's own models."""

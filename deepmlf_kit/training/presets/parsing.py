@@ -61,30 +61,26 @@ def build(cls: type[Tree], tree: Any, where: str = "") -> Tree:
         raise DeepMLFError(f"{where}: {error}" if where else str(error)) from None
 
 
-def override(cls: type[Tree], tree: dict[str, Any], overrides: Sequence[str] | dict[str, Any]) -> Tree:
-    """Make dataclass `cls` from a complete tree of plain containers with some keys changed.
+def override(settings: Tree, tree: dict[str, Any], overrides: Sequence[str] | dict[str, Any]) -> Tree:
+    """A copy of a dataclass of settings with some keys changed.
 
     Args:
-        tree: changed in place.
+        settings: the dataclass.
+        tree: the same as plain containers; changed in place.
         overrides: as on the command line, `["fusion.tokens=12"]`, or as a dict `{"fusion.tokens": 12}`.
 
     Raises:
         DeepMLFError: as `build`.
     """
-    known = _all_keys(tree)
+    known = _all_keys(settings)
     for key, value in _pairs(overrides):
-        node, parts = tree, key.split(".")
-        for i, part in enumerate(parts):
-            if not isinstance(node, dict) or part not in node:
-                raise DeepMLFError(unknown(key, known, "setting"))
-            if i == len(parts) - 1:
-                if isinstance(node[part], dict):
-                    inside = ", ".join(f"{key}.{k}" for k in node[part])
-                    raise DeepMLFError(f"Setting {key!r} is a whole section: set one of {inside}.")
-                node[part] = value
-            else:
-                node = node[part]
-    return build(cls, tree)
+        if key not in known:
+            if inside := [k for k in known if k.startswith(f"{key}.")]:
+                raise DeepMLFError(f"Setting {key!r} is a whole section: set one of {', '.join(inside)}.")
+            raise DeepMLFError(unknown(key, known, "setting"))
+        section, _, name = key.rpartition(".")
+        (tree[section] if section else tree)[name] = value
+    return build(type(settings), tree)
 
 
 def unknown(given: str, known: list[str], what: str) -> str:
@@ -162,9 +158,10 @@ def _kind_name(kind: Any) -> str:
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
 
 
-def _all_keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
+def _all_keys(section: Any, prefix: str = "") -> list[str]:
+    """Dotted keys of all settings in a section and the sections within it."""
     keys = []
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        keys += _all_keys(value, f"{path}.") if isinstance(value, dict) else [path]
+    for each in fields(section):
+        value, path = getattr(section, each.name), f"{prefix}{each.name}"
+        keys += _all_keys(value, f"{path}.") if is_dataclass(value) else [path]
     return keys

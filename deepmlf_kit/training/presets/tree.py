@@ -162,7 +162,7 @@ class Preset:
 
     def with_overrides(self, overrides: Sequence[str] | dict[str, Any]) -> Preset:
         """A copy with some keys changed, e.g. `["fusion.tokens=12"]` or `{"fusion.tokens": 12}`."""
-        return override(Preset, self.to_dict(), overrides)
+        return override(self, self.to_dict(), overrides)
 
 
 #: section -> key -> argument of DeepMLFConfig
