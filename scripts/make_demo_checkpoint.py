@@ -52,14 +52,14 @@ def main(
 def _train(work: Path, utterances: int, seed: int, settings: list[str]) -> Any:
     from deepmlf_kit.data import schema
     from deepmlf_kit.data.sample import make_sample
-    from deepmlf_kit.training import pretrain_av, train
+    from deepmlf_kit.training import train
     from deepmlf_kit.training.presets import load_preset
 
     preset = load_preset("sample", SMALL).with_overrides(settings)
     data = work / "data"
     if not (data / "dataset_dict.json").is_file():
         schema.save(make_sample(seed, train=utterances, valid=max(50, utterances // 8)), data)
-    av = pretrain_av(preset, data, work / "av", seed=seed)
+    av = train(preset, data, work / "av", model="av", seed=seed)
     return train(preset, data, work / "fused", av_encoder=av, seed=seed)
 
 

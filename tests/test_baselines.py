@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY
 
+from deepmlf_kit import DeepMLFConfig
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.evaluation.evaluate import evaluate
-from deepmlf_kit.model.baselines import TextSentimentModel
-from deepmlf_kit.model.baselines_fusion import MODELS, train_baseline
-from deepmlf_kit.training import pretrain_av
+from deepmlf_kit.model.baselines import TextOutput, TextSentimentModel
+from deepmlf_kit.model.baselines_fusion import FlamingoSentimentModel, PrefixSentimentModel
+from deepmlf_kit.training import Run, TrainableModel, models, register_model, train
 from deepmlf_kit.training.presets import load_preset
 
+MODELS = {"prefix": PrefixSentimentModel, "flamingo": FlamingoSentimentModel}
 QUICK = {**TINY, "training.epochs": 1, "pretraining.epochs": 1}
 
 
@@ -94,8 +97,8 @@ def test_a_baseline_is_a_run_like_any_other(
     kind: str, dataset: Any, language: dict[str, Any], tmp_path: Path
 ) -> None:
     common = {"progress": False, "tensorboard": False, "overrides": QUICK}
-    av = pretrain_av("sample", dataset, tmp_path / "av", tokenizer=language["tokenizer"], **common)
-    run = train_baseline(kind, "sample", dataset, tmp_path / kind, av_encoder=av, **common, **language)
+    av = train("sample", dataset, tmp_path / "av", model="av", **common, **language)
+    run = train("sample", dataset, tmp_path / kind, model=kind, av_encoder=av, **common, **language)
     assert run.kind == kind and run.metrics["MAE"] > 0
     assert evaluate(run, dataset, **language).metrics["MAE"] == pytest.approx(run.metrics["MAE"], abs=1e-6)
     stored = (run.best / "model.safetensors").stat().st_size
@@ -107,10 +110,60 @@ def test_an_unknown_baseline_and_too_long_a_prompt_are_refused(
     dataset: Any, language: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(DeepMLFError, match="flamingo"):
-        train_baseline("flamingos", "sample", dataset, tmp_path / "run")
+        train("sample", dataset, tmp_path / "run", model="flamingos")
     config = load_preset("sample", {**QUICK, "av_encoder.steps": 60}).model_config()
     with pytest.raises(DeepMLFError, match="at most 40"):
         MODELS["prefix"](config, **language)
+
+
+@pytest.mark.parametrize("kind", ["av", "text"])
+def test_a_model_that_takes_no_av_encoder_refuses_one(kind: str, dataset: Any, tmp_path: Path) -> None:
+    with pytest.raises(DeepMLFError, match=f"'{kind}' does not start from a pretrained AV encoder"):
+        train("sample", dataset, tmp_path / "run", model=kind, av_encoder=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+class MeanFrame(PreTrainedModel):
+    """A model that the kit does not know: a linear layer on the mean audio frame."""
+
+    config_class = DeepMLFConfig
+
+    def __init__(self, config: DeepMLFConfig, lm: Any = None, tokenizer: Any = None) -> None:
+        super().__init__(config)
+        self.head = torch.nn.Linear(config.audio_dim, 1)
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Torch's own."""
+
+    def forward(self, audio: Any, labels: Any = None, **_: Any) -> Any:
+        prediction = self.head(audio.mean(dim=1)).squeeze(-1)
+        loss = None if labels is None else (prediction - labels).abs().mean()
+        return TextOutput(loss=loss, prediction=prediction)
+
+
+def test_a_registered_model_is_trained_scored_and_loaded_like_the_kits_own(
+    dataset: Any, language: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "_MODELS", dict(models._MODELS))
+
+    def load(folder: Path, lm: Any = None, tokenizer: Any = None) -> PreTrainedModel:
+        return MeanFrame.from_pretrained(folder).eval()
+
+    mine = TrainableModel(MeanFrame, load, "Training mine", "a linear layer on the mean audio frame")
+    register_model("mine", mine)
+    common = {"progress": False, "tensorboard": False, "overrides": QUICK}
+    run = train("sample", dataset, tmp_path / "mine", model="mine", **common, **language)
+    assert run.kind == "mine" and "mean audio frame" in (run.best / "README.md").read_text()
+    opened = Run.open(tmp_path / "mine")
+    assert isinstance(opened.load_model(), MeanFrame)
+    assert evaluate(opened, dataset, **language).metrics["MAE"] == pytest.approx(run.metrics["MAE"], abs=1e-6)
+    register_model("mine", mine)  # a notebook cell that is run again
+    with pytest.raises(DeepMLFError, match="'fused' is the kit's own"):
+        register_model("fused", mine)
+    monkeypatch.delitem(models._MODELS, "mine")
+    with pytest.raises(DeepMLFError, match="register it first"):
+        opened.load_model()
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Evaluation: intervals, tables of errors, disturbances, paired tests, tables to print, classes."""
+"""Evaluation: intervals, error breakdowns, perturbations, paired tests, tables to print, classes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from deepmlf_kit import evaluation
 from deepmlf_kit.data.labels import class_labels
 from deepmlf_kit.data.schema import DatasetError
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.evaluation.disturbing import disturbances
 from deepmlf_kit.evaluation.evaluate import evaluate
 from deepmlf_kit.evaluation.intervals import groups_of, percentile_interval
+from deepmlf_kit.evaluation.perturbations import perturbations
 from deepmlf_kit.training import train
 from deepmlf_kit.training.metrics import score
 from deepmlf_kit.training.presets import load_preset
@@ -82,15 +82,15 @@ def test_classes_are_broken_down_into_what_was_said_of_each() -> None:
     table = pd.DataFrame({"id": list("abcd"), "label": [0.0, 0, 2, np.nan], "prediction": [0.0, 2, 2, 1]})
     found = evaluation.by_class(table, 3)
     assert list(found["class"]) == ["negative", "neutral", "positive"]
-    assert found["share right"].tolist() == pytest.approx([0.5, np.nan, 1.0], nan_ok=True)
-    assert found[["said negative", "said neutral", "said positive"]].to_numpy().tolist() == [
+    assert found["recall"].tolist() == pytest.approx([0.5, np.nan, 1.0], nan_ok=True)
+    assert found[["predicted negative", "predicted neutral", "predicted positive"]].to_numpy().tolist() == [
         [1, 0, 1],
         [0, 0, 0],
         [0, 0, 1],
     ]
     lengths = evaluation.by_length(table, ["one", "one", "w " * 41, ""], classes=3)
     assert list(lengths["utterances"]) == [2, 0, 0, 0, 1]
-    assert lengths["share right"].iloc[0] == 0.5 and lengths["share right"].iloc[-1] == 1.0
+    assert lengths["accuracy"].iloc[0] == 0.5 and lengths["accuracy"].iloc[-1] == 1.0
 
 
 # Two runs ------------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def test_a_metric_that_is_not_defined_wins_nothing_and_says_why(collapsed_first:
     pair = (collapsed, other) if collapsed_first else (other, collapsed)
     found = evaluation.compare(*pair, draws=50)["Corr"]
     assert found.better == "cannot tell" and np.isnan([found.p, found.low, found.high]).all()
-    assert f"not defined for {'one' if collapsed_first else 'other'}" in found.why_not()
+    assert f"not defined for {'one' if collapsed_first else 'other'}" in found.why_undecided()
     assert evaluation.compare(*pair, draws=50)["MAE"].better == ("other" if collapsed_first else "one")
     value, low, high = evaluation.bootstrap(collapsed, draws=20)["Corr"]
     assert np.isnan([value, low, high]).all()
@@ -206,9 +206,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, dataset: Any, language: dict[s
 def test_robustness_starts_from_the_runs_own_score_and_changes_what_it_says(
     run: Any, dataset: Any, language: dict[str, Any]
 ) -> None:
-    table = evaluation.robustness(run, dataset, **language).set_index("disturbance")
-    assert list(table.index) == list(disturbances())
-    assert table.loc["as it is", "MAE"] == pytest.approx(run.metrics["MAE"], abs=1e-6)
+    table = evaluation.robustness(run, dataset, **language).set_index("perturbation")
+    assert list(table.index) == list(perturbations())
+    assert table.loc["unperturbed", "MAE"] == pytest.approx(run.metrics["MAE"], abs=1e-6)
     plain = evaluate(run, dataset, **language).metrics
     assert table.loc["no audio", "text_MAE"] == pytest.approx(plain["text_MAE"], abs=1e-5)
     assert table.loc["shuffled words", "av_MAE"] == pytest.approx(plain["av_MAE"], abs=1e-5)
@@ -252,18 +252,18 @@ def test_validation_during_training_and_evaluation_after_it_give_the_same(
 def test_audio_and_vision_of_another_are_of_another_video() -> None:
     rows = [{"id": f"v{i // 5}$_${i}", "audio": i, "vision": i} for i in range(20)]
     for seed in range(5):
-        changed = disturbances()["audio and vision of another"](rows, np.random.default_rng(seed))
+        changed = perturbations()["audio and vision of another"](rows, np.random.default_rng(seed))
         assert all(row["audio"] // 5 != i // 5 for i, row in enumerate(changed))
         assert all(
             row["audio"] == row["vision"] and row["id"] == rows[i]["id"] for i, row in enumerate(changed)
         )
 
 
-def test_disturbances_change_what_they_say_and_nothing_else() -> None:
+def test_perturbations_change_what_they_say_and_nothing_else() -> None:
     random = np.random.default_rng(0)
     frames = np.arange(1, 13, dtype=np.float32).reshape(6, 2)
     rows = [{"text": f"a b c d {i}", "audio": frames + i, "vision": frames - i, "label": i} for i in range(5)]
-    found = {name: disturb(rows, random) for name, disturb in disturbances().items()}
+    found = {name: perturb(rows, random) for name, perturb in perturbations().items()}
     assert (
         found["no audio"][0]["audio"].shape == (0, 2) and found["no audio"][0]["vision"] is rows[0]["vision"]
     )

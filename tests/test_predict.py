@@ -15,7 +15,7 @@ from deepmlf_kit.cli.frame import run as deepmlf
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features.clip import ClipFeatures, ClipFound
 from deepmlf_kit.predict.predictor import disagreements, polarity
-from deepmlf_kit.training import pretrain_av, train
+from deepmlf_kit.training import train
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +100,8 @@ def test_answers_do_not_depend_on_who_else_asks(predictor):
 
 
 def test_only_a_fused_run_answers(tmp_path):
-    av = pretrain_av(
-        "sample", tiny_sample(), tmp_path / "av", overrides=TINY, progress=False, tensorboard=False
-    )
+    settings = {"model": "av", "overrides": TINY, "progress": False, "tensorboard": False}
+    av = train("sample", tiny_sample(), tmp_path / "av", **settings)
     with pytest.raises(DeepMLFError, match="kind 'av', but prediction needs a fused model"):
         Predictor(av)
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from deepmlf_kit.model.baselines import TextSentimentModel, train_text_only
+from deepmlf_kit.model.baselines import TextSentimentModel
+from deepmlf_kit.training import train
 
 Sentences = dict[str, tuple[list[str], list[int]]]
 
@@ -116,10 +117,11 @@ def test_a_text_head_on_a_real_language_model_reads_sentiment(
         return states
 
     monkeypatch.setattr(TextSentimentModel, "_read", recorded)
-    run = train_text_only(
+    run = train(
         "sample",
         dataset,
         tmp_path / "run",
+        model="text",
         overrides={**SETTINGS, "training.epochs": 12},
         tensorboard=False,
         progress=False,
@@ -154,8 +156,6 @@ def test_deepmlf_on_a_real_language_model_reads_sentiment_without_voice_and_face
     gemma: dict[str, Any], dataset: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from datasets import DatasetDict
-
-    from deepmlf_kit.training import train
 
     part = DatasetDict({**dataset, "test": dataset["test"].select(range(1000))})
     settings = {

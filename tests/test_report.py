@@ -16,13 +16,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY, tiny_lm, tiny_sample
 
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.model.baselines import late_fusion
+from deepmlf_kit.evaluation.late_fusion import late_fusion
 from deepmlf_kit.plots.fusion_attention import fusion_attention
 from deepmlf_kit.plots.modalities import modality_errors
 from deepmlf_kit.plots.predictions import confusion_matrix, predicted_vs_true
 from deepmlf_kit.plots.run_report import choose_utterance, write_report
 from deepmlf_kit.plots.training_curves import training_losses, validation_errors
-from deepmlf_kit.training import Run, pretrain_av, train
+from deepmlf_kit.training import Run, train
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_model_of_classes_is_reported_and_fused_by_its_probabilities(tmp_path:
     matrix = confusion_matrix(run.predictions(), ["negative", "neutral", "positive"]).data[0]
     assert np.asarray(matrix.text).sum() == 16 and matrix.z.max() <= 1
 
-    av = pretrain_av("sample", dataset, tmp_path / "av", **common)
+    av = train("sample", dataset, tmp_path / "av", model="av", **common)
     columns = ["probability_0", "probability_1", "probability_2"]
     for one in (run, av):
         table = one.predictions()

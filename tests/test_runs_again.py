@@ -19,7 +19,7 @@ from deepmlf_kit.cli.frame import run as command
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.experiments.rerun import rerun
 from deepmlf_kit.model.deepmlf import DeepMLFModel
-from deepmlf_kit.training import pretrain_av, train
+from deepmlf_kit.training import run_folder, train
 from deepmlf_kit.training.dry_run import plan_model
 from deepmlf_kit.training.presets import load_preset
 
@@ -221,10 +221,11 @@ def test_an_overwritten_pretraining_is_another_start(
 
     def pretrain(seed: int) -> Any:
         tokenizer = language["tokenizer"]
-        return pretrain_av(
+        return train(
             "sample",
             dataset,
             tmp_path / "av",
+            model="av",
             overrides=settings,
             seed=seed,
             tokenizer=tokenizer,
@@ -262,8 +263,6 @@ def test_the_card_says_what_it_is_how_well_it_does_and_what_it_is_not_for(run: A
 def test_an_upload_holds_what_prediction_needs_and_no_path_of_this_machine(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import huggingface_hub
-
     sent: dict[str, bytes] = {}
 
     class Hub:
@@ -278,7 +277,7 @@ def test_an_upload_holds_what_prediction_needs_and_no_path_of_this_machine(
             content = path_or_fileobj
             sent[path_in_repo] = content if isinstance(content, bytes) else Path(content).read_bytes()
 
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(run_folder, "HfApi", Hub)
     assert run.push_to_hub("me/first") == "hub/me/first"
     assert {"README.md", "run.json", "preset.yaml", "best/config.json", "best/model.safetensors"} <= set(sent)
     texts = b"".join(content for name, content in sent.items() if not name.endswith("safetensors"))

@@ -69,9 +69,9 @@ def test_a_wrong_number_of_jobs_is_one_line(
 def test_auto_is_a_process_for_each_gpu_or_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs_module, "_cores", lambda: 6)
     monkeypatch.setattr(jobs_module, "_gpus", lambda: [])
-    assert jobs_module.how_many("auto") == 6
+    assert jobs_module.job_count("auto") == 6
     monkeypatch.setattr(jobs_module, "_gpus", lambda: ["0", "1"])
-    assert jobs_module.how_many("auto") == 2
+    assert jobs_module.job_count("auto") == 2
 
 
 def test_cores_are_shared_evenly_and_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY, tiny_lm, tiny_sample
 
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.model.baselines import late_fusion, train_text_only
-from deepmlf_kit.training import Run, pretrain_av, scoring, train
+from deepmlf_kit.evaluation.late_fusion import late_fusion
+from deepmlf_kit.training import Run, driver, train
 from deepmlf_kit.training.callbacks import ClipByValue, StopWhenDiverged, epochs_of
 from deepmlf_kit.training.presets import load_preset
 from deepmlf_kit.training.trainer import StepOrder, decayed_parameters, last_checkpoint
@@ -423,7 +423,7 @@ def test_a_run_stopped_after_its_last_epoch_is_only_finished(
     if ended_by == "early stop":
         assert len(whole.history()) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "predict_split", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(driver, "predict_split", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             start(tmp_path / "run", dataset, language, overrides=setting)
     assert_equal_runs(whole, start(tmp_path / "run", dataset, language, overrides=setting))
@@ -532,10 +532,11 @@ def test_the_fused_model_starts_from_the_pretrained_av_encoder(
     dataset: Any, language: Any, tmp_path: Path
 ) -> None:
     _, tokenizer = language
-    av = pretrain_av(
+    av = train(
         "sample",
         dataset,
         tmp_path / "av",
+        model="av",
         overrides=TINY,
         tokenizer=tokenizer,
         progress=False,
@@ -562,8 +563,8 @@ def test_the_text_baseline_reads_text_alone_and_late_fusion_averages(
     lm, tokenizer = language
     small = {**TINY, "training.epochs": 2}
     common = {"overrides": small, "tokenizer": tokenizer, "progress": False, "tensorboard": False}
-    text = train_text_only("sample", dataset, tmp_path / "text", lm=lm, **common)
-    av = pretrain_av("sample", dataset, tmp_path / "av", **common)
+    text = train("sample", dataset, tmp_path / "text", model="text", lm=lm, **common)
+    av = train("sample", dataset, tmp_path / "av", model="av", **common)
     model = text.load_model(lm=lm, tokenizer=tokenizer)
     batch = text.collator(tokenizer)(list(dataset["test"].with_format("numpy")))
     with torch.no_grad():

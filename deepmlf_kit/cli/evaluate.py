@@ -130,7 +130,7 @@ def _other_name(run: Path, other: Path) -> str:
 
 
 def _texts(run: Any, dataset: Path | None, split: str) -> list[str]:
-    from ..training.driver import open_dataset
+    from ..training.dataset import open_dataset
 
     data, _ = open_dataset(dataset if dataset is not None else run.info["dataset"]["path"])
     return list(data[split]["text"])
@@ -154,7 +154,7 @@ def _comparison(found: dict[str, Comparison], one: str, other: str) -> str:
         ]
         for name, result in found.items()
     ]
-    reasons = filter(None, (result.why_not(one, other) for result in found.values()))
+    reasons = filter(None, (result.why_undecided(one, other) for result in found.values()))
     notes = [f"Cannot tell: {reason}." for reason in reasons]
     return Table(["metric", f"{one} minus {other}", "p", "better"], rows, notes=notes).markdown()
 
@@ -164,11 +164,11 @@ def _as_markdown(table: pd.DataFrame) -> str:
     from ..training.metrics import HEADINGS
 
     # Of the robustness table the metrics alone, without the loss terms.
-    extra = ("utterances", "bias", "mean prediction", "share right")
+    extra = ("utterances", "bias", "mean prediction", "recall", "accuracy")
     names = [
         name
         for i, name in enumerate(table)
-        if i == 0 or name in HEADINGS or name in extra or name.startswith("said ")
+        if i == 0 or name in HEADINGS or name in extra or name.startswith("predicted ")
     ]
     heads = [HEADINGS[name][0] if name in HEADINGS else name for name in names]
     rows = table[names].itertuples(index=False)

@@ -16,13 +16,13 @@ def after_preparing(path: Path, dataset: DatasetDict, preset: str = "sample") ->
     Args:
         preset: a preset's name; `sample` trains on the language model that comes with the kit.
     """
-    from ..training.dataset_fit import misfits
+    from ..training.dataset import incompatibilities
     from ..training.presets import load_preset
 
     words = ["deepmlf", "train", shlex.quote(str(path))]
     if preset != "sample":
         words += ["--preset", preset]
     words += ["--out", shlex.quote(str(Path("runs") / path.resolve().name))]
-    for misfit in misfits(dataset, load_preset(preset)):
-        words += ["--set", misfit.setting]
+    for differing in incompatibilities(dataset, load_preset(preset)):
+        words += ["--set", differing.setting]
     return f"Next: deepmlf inspect {shlex.quote(str(path))}\nThen: {' '.join(words)}"

@@ -19,12 +19,11 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Pretrain the audio-visual encoder: the first half of the fusion curriculum, and the AV-only baseline."""
-    from ..training import pretrain_av
+    from ..training import train
     from ..training.presets import load_preset
 
     with stdout_reserved_for_json(as_json):
         chosen = load_preset(preset, settings or ())
-        run = pretrain_av(
-            chosen, dataset, out or Path("runs") / f"{chosen.name}-av", seed=seed, overwrite=overwrite
-        )
+        folder = out or Path("runs") / f"{chosen.name}-av"
+        run = train(chosen, dataset, folder, model="av", seed=seed, overwrite=overwrite)
     print_run(run, as_json, after=f"Next: deepmlf train {dataset} --preset {preset} --av-encoder {run.path}")

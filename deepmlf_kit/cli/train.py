@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,6 @@ from ..errors import DeepMLFError
 from .output import JsonOption, print_json, print_run, stdout_reserved_for_json
 
 if TYPE_CHECKING:
-    from ..training import Run
     from ..training.presets import Preset
 
 DatasetArgument = Annotated[
@@ -58,38 +57,20 @@ def command(
     with stdout_reserved_for_json(as_json):
         chosen = load_preset(preset, settings or ())
         if not dry_run:
-            name = chosen.name if model == "fused" else f"{chosen.name}-{model}"
-            common = {"seed": seed, "overwrite": overwrite}
-            run = _train(model, chosen, dataset, out or Path("runs") / name, av_encoder, common)
+            from ..training import train
+
+            if dataset is None:
+                raise DeepMLFError(
+                    "Training needs a dataset folder: make one with `deepmlf sample` or `deepmlf prepare`."
+                )
+            folder = out or Path("runs") / (chosen.name if model == "fused" else f"{chosen.name}-{model}")
+            run = train(
+                chosen, dataset, folder, model=model, av_encoder=av_encoder, seed=seed, overwrite=overwrite
+            )
     if dry_run:
         _tell_plan(chosen, as_json)
         return
     print_run(run, as_json, after=f"Next: deepmlf evaluate {run.path}")
-
-
-def _train(
-    model: str,
-    preset: Preset,
-    dataset: Path | None,
-    out: Path,
-    av_encoder: Path | None,
-    common: dict[str, Any],
-) -> Run:
-    if dataset is None:
-        raise DeepMLFError(
-            "Training needs a dataset folder: make one with `deepmlf sample` or `deepmlf prepare`."
-        )
-    if model == "fused":
-        from ..training import train
-
-        return train(preset, dataset, out, av_encoder=av_encoder, **common)
-    if model == "text":
-        from ..model.baselines import train_text_only
-
-        return train_text_only(preset, dataset, out, **common)
-    from ..model.baselines_fusion import train_baseline
-
-    return train_baseline(model, preset, dataset, out, av_encoder=av_encoder, **common)
 
 
 def _tell_plan(preset: Preset, as_json: bool) -> None:

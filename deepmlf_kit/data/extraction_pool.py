@@ -7,12 +7,8 @@ died or said nothing for too long.
 
 from __future__ import annotations
 
-import json
 import os
 import queue
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +17,7 @@ from typing import Any
 
 from ..errors import DeepMLFError
 from ..features.recipe import FeatureRecipe
+from ..workers.parent import Reports, WorkerProcess, end_all, thread_limits
 
 WORKER = "deepmlf_kit.data.extraction_worker"
 """Module that a worker process runs."""
@@ -109,8 +106,7 @@ class _Pool:
         finally:  # done, a fatal error, or the user's Ctrl-C: no process stays behind
             self.stopped.set()
             with self.live_lock:
-                for worker in self.live:
-                    worker.kill()
+                end_all([worker.process for worker in self.live if worker.alive], patience=0)
             for thread in threads:
                 thread.join(timeout=10)
 
@@ -154,37 +150,19 @@ class _Pool:
 
 
 class _Worker:
-    """A worker process, from this side."""
+    """A worker process that extracts clips, one at a time."""
 
     def __init__(self, settings: dict[str, Any], threads: int, timeout: float) -> None:
         self.timeout = timeout
         self.alive = True
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        package = str(Path(__file__).parents[2])
-        count = str(threads)
-        environment = {
-            **os.environ,
-            **{f"{name}_NUM_THREADS": count for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")},
-            "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
-            "PYTHONIOENCODING": "utf-8",
-        }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", WORKER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is this side's to handle
+        self._reports: Reports = queue.SimpleQueue()
+        self.process = WorkerProcess(
+            WORKER,
+            settings,
+            self._reports,
+            environment=thread_limits(threads),
+            own_session=True,  # Ctrl-C is this side's to handle
         )
-        assert self._process.stdin is not None
-        self._questions = self._process.stdin
-        self._answers: queue.SimpleQueue[str] = (
-            queue.SimpleQueue()
-        )  # lines as they come, at the end an empty one
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-        self._send(settings)
 
     def wait_until_ready(self) -> None:
         """Until its models are loaded.
@@ -204,11 +182,10 @@ class _Worker:
 
     def extract(self, job: Job) -> str:
         """Why a clip failed; empty where it did not. The process may be gone afterwards (`alive`)."""
-        self._send(asdict(job))
+        self.process.send(asdict(job))
         while True:
             answer = self._answer(self.timeout)
             if answer is None:
-                self._process.wait()
                 self.kill()
                 if self._timed_out:
                     return f"{job.path}: no progress for {self.timeout:.0f} s, the file is probably damaged; given up."
@@ -223,39 +200,16 @@ class _Worker:
 
     def close(self) -> None:
         """Let the process end by itself."""
-        try:
-            self._questions.close()
-            self._process.wait(timeout=5)
-        except (OSError, subprocess.TimeoutExpired):
-            pass
-        self.kill()
+        self.alive = False
+        self.process.finish()
 
     def kill(self) -> None:
         """End the process now."""
         self.alive = False
-        self._process.kill()
-        self._process.wait()
-        self._answers.put("")  # whoever waits for an answer gets none
-
-    def _send(self, message: dict[str, Any]) -> None:
-        try:
-            self._questions.write(json.dumps(message) + "\n")
-            self._questions.flush()
-        except (OSError, ValueError):
-            pass  # it is dead: the missing answer says so
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            try:
-                for line in lines:
-                    self._answers.put(line)
-            except (ValueError, OSError):
-                pass  # no text: what a dying process leaves
-        self._answers.put("")
+        self.process.kill()
 
     def _answer(self, timeout: float | None) -> dict[str, Any] | None:
-        """Its next line; None where the process ended, or said nothing for `timeout` seconds.
+        """Its next report; None where the process ended, or reported nothing for `timeout` seconds.
 
         Counted in ticks, so that a stretch in which this process was stopped (Ctrl-Z) counts as one tick.
         """
@@ -263,23 +217,14 @@ class _Worker:
         silent = 0.0
         while True:
             try:
-                line = self._answers.get(timeout=_TICK)
-                break
+                return self._reports.get(timeout=_TICK)[1]
             except queue.Empty:
                 silent += _TICK
             if timeout is not None and silent >= timeout:
                 self._timed_out = True
-                self._process.kill()
                 return None
-        try:
-            return json.loads(line) if line.endswith("\n") else None
-        except ValueError:
-            self._process.kill()
-            return None
 
     def _last_words(self) -> str:
-        """The end of what it wrote to stderr, and how it ended."""
-        self._log.seek(0)
-        lines = [line for line in self._log.read().decode("utf-8", "replace").splitlines() if line.strip()]
-        said = f": {lines[-1].strip()[:200]}" if lines else ""
-        return f"exit code {self._process.returncode}{said}"
+        """How the process ended, and the last line that it printed."""
+        last = self.process.last_line[:200]
+        return f"exit code {self.process.exit_code}{f': {last}' if last else ''}"

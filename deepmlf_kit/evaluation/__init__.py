@@ -1,13 +1,13 @@
-"""What a score is worth: confidence intervals, where the errors are, what breaks the model, who is better.
+"""Evaluation beyond one score: confidence intervals, error breakdowns, robustness, paired tests, published numbers.
 
-`deepmlf_kit.evaluation.evaluate` gives a run's predictions; this package reads them.
+`deepmlf_kit.evaluation.evaluate.evaluate` returns a run's predictions; the rest of this package analyses them.
 
     result = evaluate("runs/first")
     bootstrap(result.predictions, "mosi")              # intervals of every metric
-    by_bin(result.predictions), by_length(...)         # where the errors are
+    by_bin(result.predictions), by_length(...)         # error breakdowns
     robustness("runs/first")                           # missing modality, noise, shuffled words, misaligned time
     compare(one.predictions, other.predictions)        # paired test
-    published("mosi")                                  # peers' numbers, theirs
+    published("mosi")                                  # published numbers of other models
 """
 
 import lazy_loader
@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "breakdown": ["by_bin", "by_class", "by_length"],
-        "disturbing": ["robustness"],
+        "perturbations": ["robustness"],
         "intervals": ["bootstrap"],
         "paired": ["Comparison", "compare"],
         "peers": ["published"],

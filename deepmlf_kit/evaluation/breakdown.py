@@ -1,4 +1,4 @@
-"""Where the errors are: by the label or class, and by the length of the text."""
+"""Error breakdowns: by label or class, and by text length."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ import numpy as np
 import pandas as pd
 
 from ..data.labels import CLASS_NAMES
-from ..training.metrics import SCALES
+from ..training.scales import SCALES
 
 
 def by_bin(predictions: pd.DataFrame, scale: str = "mosi", bins: int = 7) -> pd.DataFrame:
-    """Errors by the true label, in bins of equal width over the scale.
+    """Errors by true label, in bins of equal width over the scale.
+
+    Args:
+        predictions: one row per utterance: `label`, `prediction`.
+        scale: `mosi`, `mosei` or `sims`: the range of the labels.
+        bins: how many.
 
     Returns:
-        A row a bin: `bin` (its bounds), `utterances`, `MAE`, `bias` (mean prediction minus mean label), `mean
+        One row per bin: `label` (its bounds), `utterances`, `MAE`, `bias` (mean prediction minus mean label), `mean
         prediction`. Empty bins are kept, with NaN.
     """
     low, high = SCALES[scale]
@@ -27,19 +32,25 @@ def by_bin(predictions: pd.DataFrame, scale: str = "mosi", bins: int = 7) -> pd.
 
 
 def by_class(predictions: pd.DataFrame, classes: int) -> pd.DataFrame:
-    """What a model of classes says of the utterances of each class: the confusion matrix with its recall.
+    """Confusion matrix of a model of classes, with the recall of each class.
+
+    Args:
+        predictions: one row per utterance: `label`, `prediction`, as class indices.
+        classes: how many.
 
     Returns:
-        A row a true class: `class`, `utterances`, `share right` (NaN without utterances), and how many were said to be
-        of each class, `said NAME`.
+        One row per true class: `class`, `utterances`, `recall` (NaN without utterances), and how many were predicted to
+        be of each class, `predicted NAME`.
     """
     names = CLASS_NAMES.get(classes, tuple(str(i) for i in range(classes)))
     known = predictions[predictions["label"].notna()]
     rows = []
     for i, name in enumerate(names):
-        said = known.loc[known["label"] == i, "prediction"]
-        counts = {f"said {other}": int((said == j).sum()) for j, other in enumerate(names)}
-        rows.append({"class": name, "utterances": len(said), "share right": (said == i).mean(), **counts})
+        predicted = known.loc[known["label"] == i, "prediction"]
+        counts = {f"predicted {other}": int((predicted == j).sum()) for j, other in enumerate(names)}
+        rows.append(
+            {"class": name, "utterances": len(predicted), "recall": (predicted == i).mean(), **counts}
+        )
     return pd.DataFrame(rows)
 
 
@@ -49,15 +60,16 @@ def by_length(
     edges: Sequence[int] = (5, 10, 20, 40),
     classes: int = 0,
 ) -> pd.DataFrame:
-    """Errors by the length of the text in words (split at spaces).
+    """Errors by text length in words (split at spaces).
 
     Args:
-        predictions: one row an utterance, in the order of `texts`.
-        edges: the longest of each bin but the last.
+        predictions: one row per utterance, in the order of `texts`.
+        texts: the transcripts.
+        edges: the longest text of each bin but the last.
         classes: of a model of classes, how many; 0 for a sentiment number.
 
     Returns:
-        As `by_bin`; of classes, `length`, `utterances` and `share right`.
+        As `by_bin`, with `length` in place of `label`; of classes, `length`, `utterances` and `accuracy`.
     """
     lengths = np.array([len(text.split()) for text in texts])
     known = predictions["label"].notna().to_numpy()
@@ -69,8 +81,8 @@ def by_length(
     if not classes:
         return table
     right = (predictions["prediction"] == predictions["label"])[known]
-    shares = [right[index[known] == i].mean() for i in range(len(names))]
-    return table[["length", "utterances"]].assign(**{"share right": shares})
+    accuracies = [right[index[known] == i].mean() for i in range(len(names))]
+    return table[["length", "utterances"]].assign(accuracy=accuracies)
 
 
 def _table(known: pd.DataFrame, index: np.ndarray, names: list[str], head: str) -> pd.DataFrame:

@@ -1,24 +1,25 @@
-"""Score a finished run on a dataset: the one it was trained on, or another with the same features.
-
-Stands after training; `deepmlf evaluate` prints what it gives.
-"""
+"""Score a finished run on a dataset: the one it was trained on, or another with the same features."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.collate import Collator
+from ..data.schema import dims_of
 from ..errors import DeepMLFError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from datasets import Dataset, DatasetDict
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ..data.collate import Collator
-    from ..training import Run
+from ..training.dataset import open_dataset, rows_of
+from ..training.metric_table import metric_table
+from ..training.models import registered_model, tokenizer_of
+from ..training.run_folder import Run
+from ..training.scoring import predict_split
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Evaluation:
 
     Attributes:
         metrics: the field's metrics by name (`metrics.score`), the loss and its terms, and the error of each head.
-        predictions: one row an utterance: `id`, `label`, `prediction` and what the other heads say.
-        split: which split of the dataset.
+        predictions: one row per utterance: `id`, `label`, `prediction` and the predictions of the other heads.
+        split: of the dataset.
     """
 
     metrics: dict[str, float]
@@ -37,14 +38,12 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """The field's metrics as a Markdown table."""
-        from ..training.driver import markdown_table
-
-        return markdown_table(self.metrics, self.split)
+        return metric_table({self.split: self.metrics}, digits=4).markdown()
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A run's best checkpoint and a split: `predict(rows)` scores the split's rows, or changed ones in their order."""
+    """A run's best checkpoint and a split: `predict(rows)` scores the split's rows, or perturbed ones in their order."""
 
     run: Run
     rows: Dataset
@@ -53,11 +52,9 @@ class Scorer:
     _collator: Collator
 
     def predict(self, rows: Sequence[Any]) -> tuple[dict[str, float], pd.DataFrame]:
-        """Metrics and table of predictions of rows as `data.schema.for_batches` gives them."""
-        from ..training.scoring import predict_split
-
+        """Metrics and table of predictions of rows as `data.schema.for_batches` returns them."""
         preset = self.run.preset
-        recipe = preset.pretraining if self.run.kind == "av" else preset.training
+        recipe = registered_model(self.run.kind).recipe_of(preset)
         return predict_split(self._model, rows, self.rows["id"], self._collator, recipe, preset.data.scale)
 
 
@@ -72,7 +69,7 @@ def evaluate(
     """Predict every utterance of a split with a run's best checkpoint, and score it; nothing is written.
 
     Args:
-        run: a `Run` or its folder; of a fused model, the AV encoder or a baseline.
+        run: a `Run` or its folder, of any registered model.
         dataset: a `DatasetDict` or its folder; None: what the run was trained on.
         split: `train`, `valid` or `test`.
         lm, tokenizer: where the run was made with a language model in memory.
@@ -81,14 +78,12 @@ def evaluate(
         DeepMLFError: there is no such run, dataset or split, the features differ from the run's, or no utterance
             has a label.
     """
-    from ..training.driver import rows_of
-
-    scored = scorer(run, dataset, split, lm=lm, tokenizer=tokenizer)
-    metrics, table = scored.predict(rows_of(scored.rows))
+    scorer = open_scorer(run, dataset, split, lm=lm, tokenizer=tokenizer)
+    metrics, table = scorer.predict(rows_of(scorer.rows))
     return Evaluation(metrics, table, split)
 
 
-def scorer(
+def open_scorer(
     run: Run | str | Path,
     dataset: DatasetDict | str | Path | None = None,
     split: str = "test",
@@ -96,14 +91,7 @@ def scorer(
     lm: PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Scorer:
-    """A run's best checkpoint, ready to score a split as it is or changed; arguments and errors as in `evaluate`."""
-    import torch
-
-    from ..data.schema import dims_of
-    from ..model.lm_loading import load_tokenizer
-    from ..training import Run
-    from ..training.driver import open_dataset
-
+    """A run's best checkpoint, loaded to score a split, perturbed or not; arguments and errors as in `evaluate`."""
     run = run if isinstance(run, Run) else Run.open(run)
     known = run.info["dataset"]
     where = dataset if dataset is not None else known["path"]
@@ -120,10 +108,11 @@ def scorer(
             f"{run.path} was trained on {known['audio_dim']} and {known['vision_dim']}: prepare it with the run's "
             "recipe."
         )
-    with torch.random.fork_rng(devices=[]):  # new modules draw their first weights before they are loaded
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # modules are initialised at random before their weights are loaded
         model = run.load_model(lm=lm, tokenizer=tokenizer)
-    if tokenizer is None:
-        tokenizer = getattr(model, "tokenizer", None) or load_tokenizer(model.config)
+    tokenizer = tokenizer_of(model, tokenizer)
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
     return Scorer(run, data[split], split, model, run.collator(tokenizer))

@@ -1,7 +1,8 @@
-"""Bootstrap confidence intervals: how much a metric would move with other utterances of the same kind.
+"""Bootstrap confidence intervals: how much a metric would vary over other utterances of the same kind.
 
-Utterances are drawn with replacement; those of one video are drawn together where ids name videos (`video$_$clip`),
-since clips of one speaker are not independent. The interval says nothing about other seeds: train several for that.
+Utterances are resampled with replacement; those of one video are drawn together where ids name videos
+(`video$_$clip`), since clips of one speaker are not independent. The interval says nothing about other seeds: train
+several for that.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ def bootstrap(
     """Value and percentile interval of every metric.
 
     Args:
-        predictions: one row an utterance: `id`, `label`, `prediction`.
+        predictions: one row per utterance: `id`, `label`, `prediction`.
         scale: rules of the metrics (`mosi`, `mosei`, `sims`).
-        draws: how many resampled sets.
-        confidence: share of the draws inside the interval.
+        draws: number of bootstrap samples.
+        confidence: level of the interval.
+        seed: of the resampling.
         classes: of a model of classes, how many; 0 for a sentiment number.
 
     Returns:
-        metric -> (value, low, high). A metric that the predictions do not define (Corr of a constant) is NaN with its
-        interval; so is a bound where too many draws do not define it (`percentile_interval`).
+        metric -> (value, low, high). A metric that is undefined (Corr of a constant) is NaN with its interval; so is a
+        bound where it is undefined in too many draws (`percentile_interval`).
     """
     known = predictions[predictions["label"].notna()]
     predicted, true = known["prediction"].to_numpy(), known["label"].to_numpy()
@@ -49,8 +51,8 @@ def bootstrap(
 def percentile_interval(drawn: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bound over the draws, [draws, ...] -> ([...], [...]).
 
-    A draw that does not define the metric (NaN) may have been anything, so it counts beyond both bounds; a bound that
-    falls among such draws is NaN. To leave them out would narrow the interval to the draws that went well.
+    A draw in which the metric is undefined (NaN) may have been anything, so it counts beyond both bounds; a bound that
+    falls among such draws is NaN. Leaving them out would narrow the interval to the draws that went well.
     """
     tail = 100 * (1 - confidence) / 2
     undefined = np.isnan(drawn)
@@ -61,7 +63,7 @@ def percentile_interval(drawn: np.ndarray, confidence: float = 0.95) -> tuple[np
 
 
 def groups_of(ids: pd.Series) -> list[np.ndarray]:
-    """Row numbers of the utterances that are drawn together: one group a video, or one an utterance."""
+    """Row numbers of the utterances that are drawn together: one group per video, or per utterance."""
     videos = ids.astype(str).str.split("$_$", regex=False).str[0].to_numpy()
     _, inverse = np.unique(videos, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
@@ -69,7 +71,7 @@ def groups_of(ids: pd.Series) -> list[np.ndarray]:
 
 
 def resamples(groups: list[np.ndarray], draws: int, seed: int) -> Iterator[np.ndarray]:
-    """Row numbers of each resampled set: as many groups as there are, drawn with replacement."""
+    """Row numbers of each bootstrap sample: as many groups as there are, drawn with replacement."""
     random = np.random.default_rng(seed)
     for _ in range(draws):
         yield np.concatenate([groups[i] for i in random.integers(len(groups), size=len(groups))])

@@ -1,19 +1,16 @@
-"""Two runs on the same utterances: is one better, or is it chance? Paired bootstrap and permutation."""
+"""Paired tests of two runs on the same utterances: bootstrap interval and permutation test of each metric."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ..errors import DeepMLFError
 from ..training.metrics import HEADINGS, score
 from .intervals import groups_of, percentile_interval, resamples
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -24,11 +21,10 @@ class Comparison:
         one, other: the metric of each.
         difference: one minus other.
         low, high: 95 % interval of the difference (paired bootstrap).
-        p: two-sided p-value of a paired permutation test: how often a difference as large comes about when each
-            utterance's two predictions are swapped at random.
+        p: two-sided p value of a paired permutation test, in which each utterance's two predictions are swapped at
+            random.
 
-    Where the metric of one of them is not defined (Corr of predictions that are all equal is NaN), so are difference,
-    interval and p.
+    Where the metric of either is undefined (Corr of constant predictions), difference, interval and p are NaN.
     """
 
     metric: str
@@ -39,8 +35,8 @@ class Comparison:
     high: float
     p: float
 
-    def why_not(self, one: str = "one", other: str = "other") -> str:
-        """Why nothing can be told, with the models by these names; empty where something can."""
+    def why_undecided(self, one: str = "one", other: str = "other") -> str:
+        """Why the comparison is undecidable, with the models by these names; empty where it is not."""
         undefined = [name for name, value in ((one, self.one), (other, self.other)) if math.isnan(value)]
         if not undefined:
             return ""
@@ -51,7 +47,7 @@ class Comparison:
 
     @property
     def better(self) -> str:
-        """`one`, `other`, `neither` where p is 0.05 or more, or `cannot tell` where p is NaN (`why_not`)."""
+        """`one`, `other`, `neither` where p is 0.05 or more, or `cannot tell` where p is NaN (`why_undecided`)."""
         if math.isnan(self.p):
             return "cannot tell"
         if not self.p < 0.05 or self.difference == 0:
@@ -69,12 +65,14 @@ def compare(
     seed: int = 0,
     classes: int = 0,
 ) -> dict[str, Comparison]:
-    """Compare two tables of predictions, utterance by utterance (clips of one video are kept together).
+    """Compare two tables of predictions on the same utterances (clips of one video are kept together).
 
     Args:
-        one, other: `id`, `label`, `prediction`; in any order, the same utterances.
+        one, other: `id`, `label`, `prediction`; the same utterances, in any order.
+        scale: rules of the metrics (`mosi`, `mosei`, `sims`).
         metrics: which; None: all of the scale but F1, which is slow to compute thousands of times.
-        draws: of the bootstrap, and of the permutations.
+        draws: of the bootstrap, and of the permutation test.
+        seed: of both.
         classes: of models of classes, how many; 0 for sentiment numbers.
 
     Raises:
@@ -115,7 +113,7 @@ def compare(
     for _ in range(draws):
         swap = random.integers(2, size=len(groups)).astype(bool)[group_of_row]
         swapped.append(differences(np.where(swap, b, a), np.where(swap, a, b), true))
-    # A swap that does not define the metric may have been as large: it counts against the difference.
+    # A permutation in which the metric is undefined may have been as large: it counts against the difference.
     as_large = (~(np.abs(np.array(swapped)) < np.abs(seen) - 1e-12)).sum(axis=0)
     p = np.where(np.isnan(seen), np.nan, (as_large + 1) / (draws + 1))
     low, high = percentile_interval(drawn)

@@ -1,4 +1,4 @@
-"""Numbers that others published, as data with their source, for the table beside yours. They are theirs, not ours."""
+"""Published results of other models, with their source, to set beside yours. They are not ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import DeepMLFError
 
 @dataclass(frozen=True)
 class Published:
-    """A model's published numbers on one dataset: `metrics` by the kit's names, as shares (0.83, not 83)."""
+    """A model's published results on one dataset: `metrics` by the kit's names, as fractions (0.83, not 83)."""
 
     model: str
     dataset: str
@@ -22,10 +22,10 @@ class Published:
 
 
 def published(dataset: str) -> list[Published]:
-    """What others published on `mosi`, `mosei` or `sims`.
+    """Published results on `mosi`, `mosei` or `sims`.
 
     Raises:
-        DeepMLFError: nothing is known about that dataset.
+        DeepMLFError: the kit has none for that dataset.
     """
     tree = yaml.safe_load((resources.files(__package__) / "published.yaml").read_text())
     found = []

@@ -1,4 +1,4 @@
-"""Tables for a paper or a page: models by metric, in Markdown and LaTeX, the best of ours in bold."""
+"""Tables for a paper or a page: models by metric, in Markdown and LaTeX, our best in bold."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ def markdown(rows: Mapping[str, Mapping[str, Cell]], theirs: Mapping[str, str] |
     """A Markdown table.
 
     Args:
-        rows: model -> metric -> value, (mean, deviation) or (value, low, high). A value that is NaN is shown as not
-            defined, a bound as a question mark.
-        theirs: models whose numbers others published -> the source; marked with † and a note, never bold.
+        rows: model -> metric -> value, (mean, standard deviation) or (value, low, high). NaN is shown as "not defined",
+            a NaN bound as a question mark.
+        theirs: models with published results -> the source; marked with † and a note, never bold.
     """
     return metric_table(rows, published=theirs).markdown()
 

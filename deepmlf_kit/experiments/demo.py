@@ -1,7 +1,7 @@
-"""The first minutes: the whole path on the sample set, in one call.
+"""Demo: the whole pipeline on the sample set, in one call.
 
-Makes the sample set, pretrains the AV encoder, trains text only and the fused model on the embedded language model,
-prints what each modality is worth and writes a report. Everything it does is one call that notebooks use too.
+Makes the sample set, pretrains the AV encoder, trains the text baseline and the fused model on the embedded language
+model, prints the scores of each modality and writes a report, all through calls that notebooks use too.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data import schema
+from ..data.sample import make_sample
 from ..errors import DeepMLFError
+from ..evaluation.late_fusion import late_fusion
+from ..plots.run_report import write_report
+from ..training import Run, train
 from ..training.metric_table import metric_table
 from ..training.metrics import score
+from ..training.presets import load_preset
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ..training import Run
-
-#: Columns of the table of modalities.
+#: Columns of the modality table.
 COLUMNS = ("MAE", "Corr", "Has0_acc_2", "Mult_acc_7")
 _QUICK_SIZES = {"train": 160, "valid": 48, "test": 64}
 _QUICK = {
@@ -34,7 +37,7 @@ DATASET, AV, TEXT, FUSED = "data", "av", "text", "fused"
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo left: `rows` are the table of modalities, `report` the page to open."""
+    """Results of the demo: `rows` are the modality table, `report` the page to open."""
 
     out: Path
     dataset: Path
@@ -54,30 +57,21 @@ def run_demo(
     tokenizer: PreTrainedTokenizerBase | None = None,
     console: Console | None = None,
 ) -> DemoResult:
-    """Sample set, AV pretraining, text only, fused training, table and report; minutes on two cores, no network.
+    """Sample set, AV pretraining, text baseline, fused training, table and report: minutes on two cores, no network.
 
-    Stopped and called again, it goes on where it stopped.
+    Called again after an interruption, it resumes.
 
     Args:
         out: folder for the dataset (`data`), the runs (`av`, `text`, `fused`) and `report.html`.
         seed: of the sample set and of the trainings.
-        quick: a small set and two epochs, to see that everything works; the scores mean nothing.
+        quick: a small set and two epochs, as a smoke test; the scores mean nothing.
         overrides: settings of the `sample` preset to change.
         lm, tokenizer: in place of the embedded language model.
-        console: where to print (rich).
+        console: to print to.
 
     Raises:
         DeepMLFError: `overrides` ask for a model of classes.
     """
-    from rich.console import Console
-
-    from ..data import schema
-    from ..data.sample import make_sample
-    from ..model.baselines import late_fusion, train_text_only
-    from ..plots.run_report import write_report
-    from ..training import pretrain_av, train
-    from ..training.presets import load_preset
-
     console = console or Console()
     started = time.perf_counter()
     out = Path(out)
@@ -93,12 +87,12 @@ def run_demo(
     if not (data / "dataset_dict.json").is_file():
         schema.save(make_sample(seed, **sizes), data)
     console.print("[bold]2/5[/] AV pretraining: voice and face alone")
-    common = {"seed": seed, "tokenizer": tokenizer}
-    av = pretrain_av(preset, data, out / AV, **common)
+    common: dict[str, Any] = {"seed": seed, "lm": lm, "tokenizer": tokenizer}
+    av = train(preset, data, out / AV, model="av", **common)
     console.print("[bold]3/5[/] Text alone, on the frozen language model")
-    text = train_text_only(preset, data, out / TEXT, lm=lm, **common)
+    text = train(preset, data, out / TEXT, model="text", **common)
     console.print("[bold]4/5[/] DeepMLF: fusion tokens in the frozen language model")
-    fused = train(preset, data, out / FUSED, av_encoder=av, lm=lm, **common)
+    fused = train(preset, data, out / FUSED, av_encoder=av, **common)
 
     mean = late_fusion(text, av)
     rows = {
@@ -132,7 +126,7 @@ def run_demo(
 
 
 def _verdict(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """What the table says, in a sentence, whatever came out."""
+    """The table's result in a sentence, whichever way it went."""
     errors = {name: row["MAE"] for name, row in rows.items()}
     fused = next(name for name in errors if name.startswith("DeepMLF"))
     single = min(("Text only", "Voice and face only"), key=errors.__getitem__)

@@ -1,8 +1,8 @@
-"""What each modality is worth, over several seeds: the table that says whether fusion pays.
+"""Modality table over several seeds: does fusion improve on single modalities?
 
-Text only, voice and face only, their mean (late fusion), DeepMLF with one fusion layer and with five, all on the
-same features, language model and trainer. Each seed makes its own sample set, so that the deviation is that of
-set and training together.
+Text only, voice and face only, their mean (late fusion), DeepMLF with one fusion layer and with five, all on the same
+features, language model and trainer. Each seed makes its own sample set, so that the standard deviation covers data and
+training.
 """
 
 from __future__ import annotations
@@ -11,28 +11,31 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from datasets import DatasetDict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.sample import make_sample
 from ..errors import DeepMLFError
+from ..evaluation.late_fusion import late_fusion
+from ..training import train
 from ..training.metrics import mean_and_deviation, score
-
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from ..training.presets import load_preset
 
 ONE_LAYER = [4]
 
 
 @dataclass(frozen=True)
 class ModalityTable:
-    """Scores by model: `by_seed[model]` one dict a seed, `summary[model][metric]` mean and deviation."""
+    """Scores by model: `by_seed[model]` one dict per seed, `summary[model][metric]` mean and standard deviation."""
 
     by_seed: dict[str, list[dict[str, float]]]
     summary: dict[str, dict[str, tuple[float, float]]]
 
     @property
     def gain(self) -> float:
-        """By what share the mean error of the deepest DeepMLF is below that of the best single modality."""
+        """Relative reduction of the mean error by the deepest DeepMLF against the best single modality."""
         error = {name: row["MAE"][0] for name, row in self.summary.items()}
         fused = list(error)[-1]
         return 1 - error[fused] / min(error["Text only"], error["Voice and face only"])
@@ -51,26 +54,21 @@ def modality_table(
     progress: bool = True,
     tell: Callable[[str], None] = print,
 ) -> ModalityTable:
-    """Train the five models for every seed (four trainings a seed); stopped and called again, it goes on.
+    """Train the models for every seed (four trainings per seed); called again after an interruption, it resumes.
 
     Args:
         seeds: of the trainings and, where `dataset` is None, of the sample sets.
-        out: folder for the runs, one folder a seed, and `table.json`.
-        dataset: in place of sample sets made on the fly.
+        out: folder for the runs, one folder per seed, and `table.json`.
+        dataset: in place of generated sample sets.
         preset, overrides: settings; the fused model with five layers is the preset's.
         one_layer: fusion layers of the model with one.
         lm, tokenizer: in place of the preset's language model.
-        progress: show bars.
-        tell: takes a line for each model that is done.
+        progress: show progress bars.
+        tell: called with a line for each trained model.
 
     Raises:
         DeepMLFError: the settings are those of a model of classes.
     """
-    from ..data.sample import make_sample
-    from ..model.baselines import late_fusion, train_text_only
-    from ..training import pretrain_av, train
-    from ..training.presets import load_preset
-
     out = Path(out)
     deep = load_preset(preset, dict(overrides or {}))
     if deep.heads.classes:
@@ -88,15 +86,16 @@ def modality_table(
     for seed in seeds:
         data = dataset if dataset is not None else make_sample(seed)
         folder = out / f"seed-{seed}"
-        common = {"seed": seed, "tokenizer": tokenizer, "progress": progress, "tensorboard": False}
-        text = train_text_only(deep, data, folder / "text", lm=lm, **common)
+        common: dict[str, Any] = {"seed": seed, "lm": lm, "tokenizer": tokenizer}
+        common |= {"progress": progress, "tensorboard": False}
+        text = train(deep, data, folder / "text", model="text", **common)
         note("Text only", text.metrics, seed)
-        av = pretrain_av(deep, data, folder / "av", **common)
+        av = train(deep, data, folder / "av", model="av", **common)
         note("Voice and face only", av.metrics, seed)
         mean = late_fusion(text, av)
         note("Late fusion", score(mean["prediction"], mean["label"], deep.data.scale), seed)
         for chosen, depth in depths:
-            run = train(chosen, data, folder / f"fused-{depth}", av_encoder=av, lm=lm, **common)
+            run = train(chosen, data, folder / f"fused-{depth}", av_encoder=av, **common)
             note(f"DeepMLF, {depth} fusion layer{'s' if depth > 1 else ''}", run.metrics, seed)
     shared = [name for name in by_seed["Late fusion"][0]]
     summary = {

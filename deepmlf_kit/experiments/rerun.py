@@ -1,23 +1,22 @@
-"""Run a run again from its folder alone, and say whether the same came out."""
+"""Repeat a run from its folder alone, and compare the results."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from datasets import DatasetDict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import DeepMLFError
-
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ..training import Run
+from ..training import Run, train
+from ..training.dataset import open_dataset
+from ..training.run_folder import digest_of, weights_digest
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """The new run, what differs in its metrics (name -> before, now) and in what it was computed with."""
+    """The new run, the metrics that differ (name -> before, now) and the package versions that differ."""
 
     run: Run
     differing: dict[str, tuple[float, float]]
@@ -41,19 +40,16 @@ def rerun(
     """Train again with a run's own settings, seed and data.
 
     Args:
-        run: what to run again; it stays as it is.
+        run: the run to repeat; it is not modified.
         out: the new folder; None: beside the old one, `NAME-again`.
-        dataset: where it lies now; None: where it lay. Its utterances, labels, features and
-            their recipe must be those of the run.
+        dataset: where it is now; None: where it was. Its utterances, labels, features and their recipe must be those
+            of the run.
         lm, tokenizer: where the run was made with a language model in memory.
+        progress: show a progress bar.
 
     Raises:
-        DeepMLFError: there is no finished run, its dataset cannot be found or is another one by now.
+        DeepMLFError: there is no finished run, or its dataset or AV pretraining is gone or has changed.
     """
-    from ..training import Run
-    from ..training.driver import open_dataset
-    from ..training.run_folder import digest_of
-
     run = run if isinstance(run, Run) else Run.open(run)
     if not run.finished:
         raise DeepMLFError(f"The run {run.path} is not finished: repeat its own command, it goes on.")
@@ -72,7 +68,17 @@ def rerun(
     folder = Path(out) if out is not None else run.path.with_name(f"{run.path.name}-again")
     if folder.resolve() == run.path.resolve():
         raise DeepMLFError(f"{folder} is the run itself: choose another folder.")
-    again = _train(run, where, folder, lm, tokenizer, progress)
+    again = train(
+        run.preset,
+        where,
+        folder,
+        model=run.kind,
+        av_encoder=_av_start(run),
+        seed=run.info["seed"],
+        lm=lm,
+        tokenizer=tokenizer,
+        progress=progress,
+    )
     differing = {
         name: (run.metrics.get(name, float("nan")), again.metrics.get(name, float("nan")))
         for name in {**run.metrics, **again.metrics}
@@ -87,35 +93,8 @@ def rerun(
     return Rerun(again, differing, versions)
 
 
-def _train(
-    run: Run,
-    dataset: DatasetDict | str | Path,
-    out: Path,
-    lm: PreTrainedModel | None,
-    tokenizer: PreTrainedTokenizerBase | None,
-    progress: bool,
-) -> Run:
-    from ..training import pretrain_av, train
-
-    common = {"seed": run.info["seed"], "tokenizer": tokenizer, "progress": progress}
-    if run.kind == "av":
-        return pretrain_av(run.preset, dataset, out, **common)
-    if run.kind == "text":
-        from ..model.baselines import train_text_only
-
-        return train_text_only(run.preset, dataset, out, lm=lm, **common)
-    start = _av_start(run)
-    if run.kind == "fused":
-        return train(run.preset, dataset, out, av_encoder=start, lm=lm, **common)
-    from ..model.baselines_fusion import train_baseline
-
-    return train_baseline(run.kind, run.preset, dataset, out, av_encoder=start, lm=lm, **common)
-
-
 def _av_start(run: Run) -> Path | None:
-    """The checkpoint that the run's AV encoder started from, as it was then."""
-    from ..training.run_folder import weights_digest
-
+    """The checkpoint that the run's AV encoder was initialised from, unchanged since."""
     known = run.info["av_encoder"]
     if known is None:
         return None

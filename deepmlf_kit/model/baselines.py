@@ -1,16 +1,16 @@
 """Baselines on the same features, language model and trainer, for a fair table beside DeepMLF.
 
 * text only: the task head's shape on the frozen LM's last text token, no fusion tokens, no MM Blocks;
-* AV only: the AV encoder with its linear head, which is `pretrain_av`;
-* late fusion: the mean of the two, utterance by utterance (of class probabilities, where they are classes).
+* AV only: the AV encoder with its linear head (`AVSentimentModel`), which is its pretraining;
+* late fusion: the mean of their predictions (`evaluation.late_fusion`).
+
+`training.train(..., model="text")` trains the first, `model="av"` the second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from ..data.labels import probability_columns
 from ..errors import DeepMLFError
-from ..training.presets import Preset, load_preset
 from .config import DeepMLFConfig
 from .decoder_pass import last_tokens, pick
 from .frozen_lm import LanguageStream
@@ -28,12 +26,6 @@ from .heads import TaskNorm
 from .lm_loading import load_lm, load_tokenizer
 from .losses import sentiment_loss
 from .text_cache import TextStoreFile, arithmetic
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from datasets import DatasetDict
-
-    from ..training import Run
 
 
 @dataclass
@@ -160,77 +152,3 @@ class TextSentimentModel(PreTrainedModel):
         if found.unexpected_keys or set(found.missing_keys) - model._keys_to_ignore_on_save:
             raise DeepMLFError(f"The checkpoint at {folder} is not one of the text baseline.")
         return model.eval()
-
-
-def train_text_only(
-    preset: str | Path | Preset,
-    dataset: DatasetDict | str | Path,
-    out: str | Path,
-    *,
-    overrides: Sequence[str] | dict[str, Any] = (),
-    seed: int = 0,
-    lm: PreTrainedModel | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
-    tensorboard: bool = True,
-) -> Run:
-    """Train the text-only baseline by the preset's `training` recipe; arguments as in `training.train`."""
-    from ..training.driver import run_training
-
-    preset = load_preset(preset, overrides)
-
-    def build() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        model = TextSentimentModel(preset.model_config(), lm=lm, tokenizer=tokenizer)
-        return model, model.tokenizer
-
-    return run_training(
-        "text",
-        build,
-        preset,
-        preset.training,
-        dataset,
-        out,
-        seed=seed,
-        overwrite=overwrite,
-        progress=progress,
-        tensorboard=tensorboard,
-    )
-
-
-def late_fusion(*runs: Run) -> pd.DataFrame:
-    """The mean of several runs' predictions on the same test split.
-
-    Models of classes are fused by the mean of their class probabilities; the prediction is the likeliest class.
-
-    Returns:
-        Columns `id`, `label`, `prediction`, and for models of classes `probability_0`, `probability_1`, ...
-
-    Raises:
-        DeepMLFError: the runs did not predict the same utterances or not the same classes, or a run of classes was made
-            before probabilities were kept.
-    """
-    tables = [run.predictions() for run in runs]
-    ids = tables[0]["id"]
-    classes = runs[0].preset.heads.classes
-    columns = probability_columns(classes) if classes else ["prediction"]
-    for run, table in zip(runs, tables, strict=True):
-        if not ids.equals(table["id"]):
-            raise DeepMLFError(
-                f"{run.path} predicts other utterances than {runs[0].path}: use one dataset for both."
-            )
-        if run.preset.heads.classes != classes:
-            raise DeepMLFError(
-                f"{run.path} has heads.classes={run.preset.heads.classes}, {runs[0].path} has {classes}: train both "
-                "with the same."
-            )
-        if missing := [column for column in columns if column not in table]:
-            raise DeepMLFError(
-                f"{run.path / 'predictions.csv'} has no {missing[0]}, and class indices cannot be averaged: run the "
-                "training again with this version of the kit, which keeps the probability of each class."
-            )
-    mean = sum(table[columns] for table in tables) / len(tables)
-    fused = tables[0][["id", "label"]].join(mean)
-    if classes:
-        fused.insert(2, "prediction", mean.to_numpy().argmax(axis=1).astype(float))
-    return fused

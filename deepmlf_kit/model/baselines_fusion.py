@@ -7,21 +7,18 @@
 Both answer by the text-only baseline's head on the last text token and learn from the task's loss alone, on the same
 features, language model and trainer as DeepMLF.
 
-    run = train_baseline("flamingo", "sample", dataset, "runs/flamingo", av_encoder=av)
+    run = train("sample", dataset, "runs/flamingo", model="flamingo", av_encoder=av)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import DeepMLFError
-from ..training.presets import Preset, load_preset
 from .av_encoder import AVEncoder
 from .baselines import TextOutput, TextSentimentModel
 from .config import DeepMLFConfig
@@ -29,11 +26,6 @@ from .decoder_pass import last_tokens, pick
 from .deepmlf import DeepMLFModel
 from .losses import sentiment_loss
 from .mm_block import MMBlock
-
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-
-    from ..training import Run
 
 
 class _WithAV(TextSentimentModel):
@@ -164,60 +156,3 @@ class FlamingoSentimentModel(_WithAV):
                 x, _ = block.read_av(x, av_states, av_mask)
                 x = block.think(x)
         return self.language.finish(x)
-
-
-MODELS: dict[str, type[_WithAV]] = {"prefix": PrefixSentimentModel, "flamingo": FlamingoSentimentModel}
-
-
-def train_baseline(
-    kind: str,
-    preset: str | Path | Preset,
-    dataset: DatasetDict | str | Path,
-    out: str | Path,
-    *,
-    overrides: Sequence[str] | dict[str, Any] = (),
-    av_encoder: Run | str | Path | None = None,
-    seed: int = 0,
-    lm: PreTrainedModel | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
-    tensorboard: bool = True,
-) -> Run:
-    """Train a fusing baseline by the preset's `training` recipe and leave a run folder.
-
-    Args:
-        kind: `prefix` or `flamingo`.
-        preset, dataset, out, overrides, av_encoder, seed, lm, tokenizer, overwrite, progress, tensorboard: as in
-            `training.train`.
-
-    Raises:
-        DeepMLFError: the kind is not known, or as in `train`.
-    """
-    from ..training.driver import run_training
-    from ..training.fused import av_folder
-
-    if kind not in MODELS:
-        raise DeepMLFError(f"There is no baseline {kind!r}: choose one of {', '.join(MODELS)}.")
-    preset = load_preset(preset, overrides)
-    start = av_folder(av_encoder)
-
-    def build() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        model = MODELS[kind](preset.model_config(), lm=lm, tokenizer=tokenizer)
-        if start is not None:
-            model.load_av_encoder(start)  # type: ignore[misc]  # borrowed: both have an av_encoder
-        return model, model.tokenizer
-
-    return run_training(
-        kind,
-        build,
-        preset,
-        preset.training,
-        dataset,
-        out,
-        seed=seed,
-        overwrite=overwrite,
-        progress=progress,
-        tensorboard=tensorboard,
-        av_encoder=start,
-    )

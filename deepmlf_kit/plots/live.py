@@ -1,6 +1,6 @@
 """Curves that grow while a training runs, in the output of one notebook cell.
 
-It wraps a call of `train` or `pretrain_av`, which is not aware of it: a thread reads the run's
+It wraps a call of `train`, which is not aware of it: a thread reads the run's
 `metrics.jsonl`, which is replaced whole after each epoch, and redraws `validation_errors`.
 """
 

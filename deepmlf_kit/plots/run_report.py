@@ -22,7 +22,7 @@ from ..explain import Lens, Reading
 from ..features.recipe import FeatureRecipe, feature_names
 from ..rendering.html_page import figure_html, page
 from ..training import Run
-from ..training.driver import open_dataset
+from ..training.dataset import open_dataset
 from ..training.metric_table import metric_table
 from .fusion_attention import fusion_attention
 from .modalities import modality_errors

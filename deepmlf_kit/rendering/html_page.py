@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
-
-from .tables import Table
 
 
 def page(title: str, lead: str, parts: Sequence[str]) -> str:
@@ -45,16 +42,6 @@ def figure_html(fig: go.Figure) -> str:
     return fig.to_html(
         full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
     )
-
-
-def table_html(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table for a page's parts; the first column holds names. Cells are plain text."""
-    return Table(header, rows).html()
-
-
-def table_markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """The same table in Markdown."""
-    return Table(header, rows).markdown()
 
 
 _STYLE = """

@@ -1,12 +1,12 @@
 """Sweeps: many trainings over some settings and seeds, one table, one report beside the paper's claims.
 
     sweep = run_sweep("depth", "data/sample", "runs/depth")
-    sweep.table          # one row a training: settings, seed, metrics, seconds
+    sweep.table          # one row per training: settings, seed, metrics, seconds
     sweep.report         # report.html, report.md beside it
 
-`plan.py` says what to train, `axes.py` what the short names of a plan mean, `running.py` runs it, `trials.py` trains
-each, `jobs.py` and `worker.py` share them out between processes (by the locks of `locks.py`), `searching.py` lets optuna
-choose, `results.py` gathers, `verdicts.py` compares with claims, `report.py` writes.
+`plan.py` says what to train, `axes.py` translates the short names of a plan, `running.py` runs it, `trials.py` trains each
+trial, `jobs.py` and `worker.py` distribute them over processes (coordinated by the lock files of `locks.py`),
+`searching.py` lets optuna choose, `results.py` gathers, `verdicts.py` compares with claims, `report.py` writes.
 """
 
 import lazy_loader

@@ -1,9 +1,9 @@
-"""What the short names of a plan mean: `depth`, `place` and `curriculum` become settings of a preset.
+"""The short names of a plan: `depth`, `place` and `curriculum` become settings of a preset.
 
 * `depth: n`: n MM Blocks; `place` says after which LM layers: `late` (the last n, the default), `early` (the first
   n) or `spread` (evenly, the last layer among them).
-* `curriculum`: how the AV encoder starts: `random`, `pretrained` (then trained on) or `frozen` (pretrained, then
-  left as it is).
+* `curriculum`: how the AV encoder is initialised: `random`, `pretrained` (then finetuned) or `frozen` (pretrained, not
+  trained further).
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ CURRICULA = ("random", "pretrained", "frozen")
 
 
 def fusion_layers(depth: int, layers: int, place: str = "late") -> list[int]:
-    """The LM layers, counted from 0, after which `depth` MM Blocks stand in an LM of `layers` layers.
+    """The LM layers, counted from 0, that are followed by an MM Block: `depth` of `layers`.
+
+    Args:
+        depth: number of MM Blocks.
+        layers: number of decoder layers of the LM.
+        place: `early`, `late` or `spread`.
 
     Raises:
         DeepMLFError: the LM has fewer layers, or `place` is not known.
@@ -45,8 +50,8 @@ def apply(
     Args:
         preset: of the sweep.
         settings: keys of the preset, and the short names.
-        lm_layers: how many decoder layers the LM has.
-        curriculum: where `settings` does not say it.
+        lm_layers: number of decoder layers of the LM.
+        curriculum: default, where `settings` has none.
 
     Raises:
         DeepMLFError: a key or a value is not known.
@@ -66,9 +71,9 @@ def apply(
 
 
 def av_preset(base: Preset, trial: Preset) -> Preset:
-    """The part of a trial's settings that its AV pretraining depends on, the rest as in `base`.
+    """The settings of a trial that its AV pretraining depends on, the rest as in `base`.
 
-    Trials that are equal in it share one pretraining a seed.
+    Trials with the same ones share one pretraining per seed.
     """
     return replace(
         base,

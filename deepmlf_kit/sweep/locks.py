@@ -1,6 +1,6 @@
-"""Lock files in a sweep's folder: who is at what, where several processes work on it.
+"""Lock files in a sweep's folder, by which several processes coordinate.
 
-The system frees a lock when its process ends, however it ends.
+The operating system releases a lock when its process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from ..training.processes import processes
 
 
 @contextmanager
 def held(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold a lock file; False where another process holds it and we do not wait.
+    """Hold a lock file; yields False where another process holds it and `wait` is false.
 
-    Under `accelerate launch` with several processes, all of them train every trial together: no lock then.
+    Under `accelerate launch` with several processes, all of them train every trial together, without locks.
     """
-    from filelock import FileLock, Timeout
-
     if processes().num_processes > 1:
         yield True
         return

@@ -1,4 +1,4 @@
-"""A sweep's plan: which settings are varied, over which seeds, and which claim the result is set beside.
+"""A sweep's plan: which settings are varied, over which seeds, and the claims to compare the result with.
 
 A plan is a YAML file (those of the package by name) or made on the command line:
 
@@ -16,6 +16,7 @@ A plan is a YAML file (those of the package by name) or made on the command line
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -27,12 +28,12 @@ import yaml
 
 from ..errors import DeepMLFError
 
-ARM = "variant"  # the column that holds an arm's name
+ARM = "variant"  # the column with the name of the arm
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What somebody published about an axis: the values they found to do best."""
+    """A published claim about an axis: `favoured` are the values said to be best."""
 
     text: str
     source: str
@@ -42,7 +43,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Point:
-    """One choice of settings: `shown` are the varied columns of the table, `settings` what it changes."""
+    """One choice of settings: `shown` are the varied columns of the table, `settings` the changes to the preset."""
 
     shown: dict[str, Any]
     settings: dict[str, Any]
@@ -53,9 +54,12 @@ class SweepPlan:
     """See the module's docstring; exactly one of `grid`, `arms` and `search` varies something, or `grid` with `arms`.
 
     Attributes:
-        curriculum: where no axis says it: `pretrained` (the AV encoder starts from its pretraining), `frozen`
-            (and stays as it is) or `random`.
-        sample: sizes of the sample set that is made where no dataset is given (`train`, `valid`, `test`).
+        curriculum: default, where no axis varies it: `pretrained` (the AV encoder is initialised from its pretraining),
+            `frozen` (and not trained further) or `random`.
+        sample: sizes of the generated sample set where no dataset is given (`train`, `valid`, `test`).
+
+    Raises:
+        DeepMLFError: nothing is varied, or a value is of the wrong kind.
     """
 
     name: str = "custom"
@@ -139,7 +143,7 @@ def load_plan(name_or_path: str | Path) -> SweepPlan:
     """A ready-made sweep by its name, or a YAML file.
 
     Raises:
-        DeepMLFError: there is none, or a key of it is not known.
+        DeepMLFError: there is none, or it has an unknown key.
     """
     name = str(name_or_path)
     if name in available_plans():
@@ -160,13 +164,11 @@ def load_plan(name_or_path: str | Path) -> SweepPlan:
 
 
 def plan_of(tree: Mapping[str, Any]) -> SweepPlan:
-    """A plan from plain containers, key by key.
+    """A plan from plain containers.
 
     Raises:
-        DeepMLFError: a key is not known.
+        DeepMLFError: an unknown key.
     """
-    import difflib
-
     known = [f.name for f in fields(SweepPlan)]
     for key in tree:
         if key not in known:
@@ -198,7 +200,7 @@ def grid_of(items: Sequence[str]) -> dict[str, list[Any]]:
     """`["depth=1,3,5", "fusion.gating=sigmoid,none"]` as a grid; a value that is a list stands in brackets.
 
     Raises:
-        DeepMLFError: an item is no `KEY=VALUES`.
+        DeepMLFError: an item is not `KEY=VALUES`.
     """
     grid = {}
     for item in items:

@@ -1,28 +1,30 @@
-"""The report of a sweep: what was varied, the curves with their spread, and each claim beside the numbers."""
+"""The report of a sweep: table, curves with error bars, and each claim with its verdict."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..rendering.html_page import figure_html, page, table_html, table_markdown
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..plots.ablation import ablation_curve
+from ..rendering.html_page import figure_html, page
+from ..rendering.tables import Table
+from ..training.metric_table import cell_text, heading
 from ..training.metrics import HEADINGS
 from .plan import ARM, SweepPlan
 from .results import failures, ordered
 from .verdicts import best_setting, findings, summary
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
-
-#: The metrics that the tables show, of those the sweep has.
+#: Metrics in the table, of those that the sweep has.
 SHOWN = ("MAE", "Corr", "Has0_acc_2", "Mult_acc_7", "Mult_acc_2", "Mult_acc_3", "Acc_3", "F1_score_3")
 AXIS_NAMES = {
     "depth": "fusion depth (LM layers with an MM Block)",
-    "place": "which LM layers fuse",
-    "curriculum": "start of the AV encoder",
+    "place": "placement of the fusion layers",
+    "curriculum": "initialisation of the AV encoder",
     "fusion.tokens": "fusion tokens",
     "fusion.gating": "gate",
     ARM: "variant",
@@ -36,8 +38,6 @@ def main_metric(table: pd.DataFrame) -> str:
 
 def figures(table: pd.DataFrame, plan: SweepPlan) -> list[go.Figure]:
     """One curve over the first axis for each setting of the other axes."""
-    from ..plots import ablation_curve
-
     metric, axes = main_metric(table), [axis for axis in plan.axes if axis in table]
     made = []
     others = axes[1:] if not plan.search else []
@@ -56,7 +56,9 @@ def write_report(out: str | Path, plan: SweepPlan, table: pd.DataFrame) -> Path:
     """Write `report.md` and `report.html` into the sweep's folder.
 
     Args:
-        table: as `gather` gives it, one row a finished trial.
+        out: the sweep's folder.
+        plan: of the sweep.
+        table: as `gather` returns it, one row per finished trial.
 
     Returns:
         The HTML page.
@@ -67,13 +69,13 @@ def write_report(out: str | Path, plan: SweepPlan, table: pd.DataFrame) -> Path:
         values = list(plan.arms) if axis == ARM else plan.grid.get(axis)
         table = ordered(table, axis, list(values)) if values else table
     metric = main_metric(table)
-    header, rows = _summary_rows(table, axes)
+    results = _summary_table(table, axes)
     found = findings(table, plan, metric)
     failed = failures(out)
     lead = _lead(plan, table)
-    markdown = [f"# Sweep: {plan.name}\n", f"{lead}\n", "## Results\n", table_markdown(header, rows)]
-    parts = ["<h2>Results</h2>", f"<p>{html.escape(_reading(table, axes))}</p>", table_html(header, rows)]
-    markdown.insert(3, f"{_reading(table, axes)}\n")
+    best = _best_setting_text(table, axes)
+    markdown = [f"# Sweep: {plan.name}\n", f"{lead}\n", "## Results\n", f"{best}\n", results.markdown()]
+    parts = ["<h2>Results</h2>", f"<p>{html.escape(best)}</p>", results.html()]
     parts += [figure_html(figure) for figure in figures(table, plan)]
     if found:
         told = [(f.claim.text, f.claim.source, f.verdict, f.text) for f in found]
@@ -116,36 +118,27 @@ def _lead(plan: SweepPlan, table: pd.DataFrame) -> str:
     )
 
 
-def _reading(table: pd.DataFrame, axes: list[str]) -> str:
+def _best_setting_text(table: pd.DataFrame, axes: list[str]) -> str:
     metric = main_metric(table)
     means = summary(table, axes, metric)
-    scores = "Mean ± deviation over the seeds, test split."
+    scores = "Mean ± standard deviation over the seeds, test split."
     row = best_setting(table, axes)
     if row is None:
-        return f"No best setting: the trainings have no validation values. {scores}"
+        return f"No best setting: the trainings have no validation metric. {scores}"
     where = ", ".join(f"{axis} {means[axis][row]}" for axis in axes)
-    best = _with_spread(means["mean"][row], means["std"][row])
+    best = cell_text((means["mean"][row], means["std"][row]))
     return (
         f"Best on the validation split: {where}, with a mean {metric} of {best} on the test split. {scores}"
     )
 
 
-def _with_spread(mean: float, deviation: float) -> str:
-    """Mean ± deviation; of one seed (NaN) the mean alone."""
-    if mean != mean:
-        return "not defined"
-    return f"{mean:.3f}" if deviation != deviation else f"{mean:.3f} ± {deviation:.3f}"
-
-
-def _summary_rows(table: pd.DataFrame, axes: list[str]) -> tuple[list[str], list[list[str]]]:
+def _summary_table(table: pd.DataFrame, axes: list[str]) -> Table:
+    """One row per setting: the axes, mean and standard deviation of each metric, seeds, seconds per training."""
     metrics = [name for name in SHOWN if name in table]
-    header = [*axes, *(f"{HEADINGS[name][0]} {'↑' if HEADINGS[name][1] else '↓'}" for name in metrics)]
-    rows = []
     by = {name: summary(table, axes, name) for name in [*metrics, "seconds"]}
-    first = by[metrics[0]]
-    for i in range(len(first)):
-        row = [str(first[axis][i]) for axis in axes]
-        for name in metrics:
-            row.append(_with_spread(by[name]["mean"][i], by[name]["std"][i]))
-        rows.append([*row, str(first["seeds"][i]), f"{by['seconds']['mean'][i]:.0f}"])
-    return [*header, "seeds", "seconds a training"], rows
+    seconds, rows = by["seconds"], []
+    for i in seconds.index:
+        scores = [cell_text((by[name]["mean"][i], by[name]["std"][i])) for name in metrics]
+        settings = [seconds[axis][i] for axis in axes]
+        rows.append([*settings, *scores, seconds["seeds"][i], f"{seconds['mean'][i]:.0f}"])
+    return Table([*axes, *map(heading, metrics), "seeds", "seconds per training"], rows)

@@ -1,27 +1,27 @@
-"""The table of a sweep: one row a finished trial, read from its run folders, whoever trained them."""
+"""The table of a sweep: one row per finished trial, read from its run folder."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from pyarrow import feather
 
 from ..training import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def gather(out: str | Path) -> pd.DataFrame:
     """Every finished trial of a sweep's folder.
 
     Returns:
-        A row a trial: `trial`, the varied settings, `seed`, the metrics of the test split by name, `valid` (the value
-        that chose the best checkpoint), `epochs`, `seconds`, `trained` (weights), `config` (the whole preset, JSON).
-        In the order of names; empty where nothing is finished.
+        One row per trial, sorted by name: `trial`, the varied settings, `seed`, the metrics of the test split by name,
+        `valid` (the validation metric that selected the best checkpoint), `epochs`, `seconds`, `trained` (number of
+        weights), `config` (the complete preset, JSON). Empty where nothing is finished.
     """
-    import pandas as pd
-
     rows: list[dict[str, Any]] = []
     for note, folder in _trials(Path(out)):
         if not (folder / "run.json").is_file():
@@ -46,7 +46,7 @@ def gather(out: str | Path) -> pd.DataFrame:
 
 
 def failures(out: str | Path) -> dict[str, str]:
-    """Trials that failed, with the reason."""
+    """Failed trials and why they failed."""
     found = {}
     for note, folder in _trials(Path(out)):
         if "failed" in note:
@@ -56,11 +56,6 @@ def failures(out: str | Path) -> dict[str, str]:
 
 def write_table(table: pd.DataFrame, out: Path) -> None:
     """`results.csv` and `results.arrow` (Arrow IPC: `pandas.read_feather`, `pyarrow.feather.read_table`)."""
-    import os
-
-    import pyarrow as pa
-    from pyarrow import feather
-
     mixed = {
         c: table[c].astype(str) for c in table if table[c].map(type).nunique() > 1
     }  # Arrow: one type a column
@@ -75,7 +70,7 @@ def write_table(table: pd.DataFrame, out: Path) -> None:
 
 
 def ordered(table: pd.DataFrame, axis: str, values: list[Any]) -> pd.DataFrame:
-    """The table sorted by one axis, in the order of the plan's values (numbers where they are all numbers)."""
+    """The table sorted by one axis, in the order of the plan's values."""
     rank = {str(_cell(value)): i for i, value in enumerate(values)}
     known = table[axis].map(lambda value: rank.get(str(value), len(rank)))
     return table.assign(_rank=known).sort_values(["_rank", "seed"], kind="stable").drop(columns="_rank")
@@ -92,5 +87,5 @@ def _trials(out: Path) -> list[tuple[dict[str, Any], Path]]:
 
 
 def _cell(value: Any) -> Any:
-    """A value as a table holds it: lists and the like as text."""
+    """A value as a table cell: containers as JSON."""
     return value if isinstance(value, (int, float, str)) or value is None else json.dumps(value)

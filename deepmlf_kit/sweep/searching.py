@@ -1,7 +1,7 @@
-"""Let optuna choose the settings: drawn from ranges, judged by the validation split, resumable.
+"""Hyperparameter search with optuna: drawn from ranges, scored on the validation split, resumable.
 
-The study lies in the sweep's folder (`optuna.journal`), so several processes draw from one study and a stopped
-search goes on. A draw that was stopped in its training is drawn again first, and its run folder is taken up.
+The study is kept in the sweep's folder (`optuna.journal`), so several processes draw from one study and an interrupted
+search resumes. A draw whose training was interrupted is drawn again first, and its run is resumed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
+from ..training import Run
 from ..training.processes import processes
 from .locks import held
 from .plan import Point, SweepPlan
@@ -21,23 +22,23 @@ from .plan import Point, SweepPlan
 if TYPE_CHECKING:
     from optuna import Study
 
-    from ..training import Run
-
-LOOK_AGAIN = 1.0  # seconds between two looks at draws that other processes train
-_AGAIN = "drawn again"  # marks a draw that repeats one that was stopped
+POLL_SECONDS = 1.0  # between two looks at draws that other processes train
+_AGAIN = "drawn again"  # marks a draw that repeats an interrupted one
 
 
 def search(plan: SweepPlan, out: Path, train: Callable[[Point], list[Run | None]]) -> None:
-    """Draw and train until the study has `plan.samples` finished draws, those of other processes among them.
+    """Draw and train until the study has `plan.samples` finished draws, including those of other processes.
 
-    The value of a draw is the mean over the seeds of the validation value that chose the best checkpoints; the test
-    split has no say.
+    The value of a draw is the mean over seeds of the validation metric that selected the best checkpoints; the test split
+    is not used.
 
     Args:
-        train: one point -> its runs, one a seed; None for a run that failed.
+        plan: with ranges to draw from.
+        out: the sweep's folder.
+        train: one point -> its runs, one per seed; None for a failed run.
 
     Raises:
-        DeepMLFError: more draws failed than were asked for.
+        DeepMLFError: more draws failed than were requested.
     """
     from optuna.trial import TrialState
 
@@ -64,8 +65,8 @@ def search(plan: SweepPlan, out: Path, train: Callable[[Point], list[Run | None]
                     mine.enter_context(held(_lock(out, trial.number), wait=True))
                     study.sampler = _sampler(study, plan)
                     drawn = {key: draw(trial, key, space) for key, space in plan.search.items()}
-            if trial is None:  # enough are at it; but one may fail, or its process die
-                time.sleep(LOOK_AGAIN)
+            if trial is None:  # enough are in training; but one may fail, or its process die
+                time.sleep(POLL_SECONDS)
                 continue
             runs = train(Point(drawn, drawn))
             values = [run.info["best"]["value"] for run in runs if run is not None]
@@ -82,7 +83,7 @@ def search(plan: SweepPlan, out: Path, train: Callable[[Point], list[Run | None]
 
 
 def draws_left(plan: SweepPlan, out: Path) -> int:
-    """How many finished draws the study lacks."""
+    """How many finished draws the study still needs."""
     from optuna.trial import TrialState
 
     finished = _study(plan, out).get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -103,7 +104,7 @@ def _study(plan: SweepPlan, out: Path) -> Study:
 
 
 def _enqueue_stopped(study: Study, plan: SweepPlan, out: Path) -> None:
-    """Let draws whose process is gone be drawn again."""
+    """Enqueue again the draws whose process has died."""
     from optuna.trial import TrialState
 
     for stopped in study.get_trials(states=(TrialState.RUNNING,)):
@@ -116,7 +117,7 @@ def _enqueue_stopped(study: Study, plan: SweepPlan, out: Path) -> None:
 
 
 def _sampler(study: Study, plan: SweepPlan) -> Any:
-    """A sampler for the newest draw: each has a seed of its own, whichever process draws it, however often stopped."""
+    """A sampler for the newest draw, seeded by its number: independent of process and interruptions."""
     from optuna.samplers import TPESampler
 
     drawn = sum(_AGAIN not in trial.user_attrs for trial in study.get_trials(deepcopy=False))
@@ -128,7 +129,12 @@ def _lock(out: Path, number: int) -> Path:
 
 
 def draw(trial: Any, key: str, space: Any) -> Any:
-    """One value from a list of choices, or from a range `{low, high, log, step}` (whole numbers if both ends are).
+    """Draw a value from a list of choices, or from a range `{low, high, log, step}` (integers if both ends are).
+
+    Args:
+        trial: of optuna.
+        key: the setting.
+        space: the choices or the range.
 
     Raises:
         DeepMLFError: it is neither.

@@ -1,15 +1,15 @@
-"""The trials of a sweep's folder: what they share, and how one of them is trained.
+"""The trials in a sweep's folder: what they share, and how one of them is trained.
 
     out/
-      plan.yaml           what was asked for
+      plan.yaml           the plan
       data/               the sample set, where no dataset was given
-      av/KEY-SEED/        AV pretrainings (run folders), shared by the trials that are equal in what they depend on
-      trials/NAME/        one run folder a trial, and `NAME.json`: its varied settings, or why it failed
-      locks/              who is at what
-      logs/               what the workers of `--jobs` and their libraries said
+      av/KEY-SEED/        AV pretrainings (run folders), shared by the trials with the same settings for it
+      trials/NAME/        one run folder per trial, and `NAME.json`: its varied settings, or why it failed
+      locks/              lock files: which trial is being trained
+      logs/               output of the workers of `--jobs`
       results.csv, results.arrow, report.md, report.html
 
-A trial is a run folder, so one that was stopped is taken up where it stopped.
+A trial is a run folder, so an interrupted one is resumed.
 """
 
 from __future__ import annotations
@@ -21,32 +21,37 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import yaml
+from datasets import DatasetDict
+from torch import OutOfMemoryError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data import schema
+from ..data.sample import make_sample
 from ..errors import DeepMLFError
-from ..training import Run
+from ..model.lm_loading import load_lm_config
+from ..training import Run, train
+from ..training.dataset import open_dataset
 from ..training.presets import Preset, load_preset
 from ..training.processes import processes
+from ..training.run_folder import digest_of, write_json
 from .axes import apply, av_preset
 from .locks import held
 from .plan import Point, SweepPlan
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from datasets import DatasetDict
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from .results import gather, write_table
 
 Trial = tuple[Point, int]  # a choice of settings and a seed
 
 
 class Trials:
-    """All trials of one plan in one folder; made, it has checked or opened the folder and has its dataset.
+    """All trials of one plan in one folder; the constructor creates or checks the folder and finds the dataset.
 
     Args:
         plan, dataset, out, lm, tokenizer, progress: as in `run_sweep`.
-        tell: takes a line for each trial that came to its end.
+        tell: called with a line for each trial that has ended.
 
     Raises:
         DeepMLFError: the plan is wrong, or `out` holds another sweep.
@@ -64,8 +69,8 @@ class Trials:
     ) -> None:
         self.plan, self.out = plan, out
         self.lm, self.tokenizer, self.progress = lm, tokenizer, progress
-        self._main = processes().is_main_process  # under `accelerate launch` one process writes and tells
-        self.tell = tell if self._main else lambda line: None
+        self.is_main = processes().is_main_process  # under `accelerate launch` one process writes and tells
+        self.tell = tell if self.is_main else lambda line: None
         self.base = load_preset(plan.preset, dict(plan.set))
         self.lm_layers = _layers_of(self.base, lm)
         with processes().main_process_first():
@@ -73,7 +78,7 @@ class Trials:
             self.dataset = dataset if dataset is not None else self._sample()
 
     def check(self, points: Sequence[Point]) -> None:
-        """Refuse before the first training what could not be trained or compared.
+        """Refuse, before the first training, what cannot be trained or compared.
 
         Raises:
             DeepMLFError: a setting is wrong, the trials' validation values cannot be compared, or the folder holds
@@ -88,7 +93,7 @@ class Trials:
     # One trial -----------------------------------------------------------------------------------------------
 
     def claim(self, trial: Trial, wait: bool = False) -> AbstractContextManager[bool]:
-        """Hold a trial while it is trained; False where another process is at it and we do not wait."""
+        """Hold a trial while it is trained; yields False where another process holds it and `wait` is false."""
         return held(self.out / "locks" / f"{name_of(trial)}.lock", wait)
 
     def finished(self, trial: Trial) -> bool:
@@ -97,16 +102,12 @@ class Trials:
         return path.is_file() and Run.open(path.parent).finished
 
     def failed(self, trial: Trial) -> bool:
-        """Whether a trial failed when it was last tried."""
+        """Whether a trial failed in its last attempt."""
         note = self._note(trial)
         return note.is_file() and "failed" in json.loads(note.read_text())
 
     def train(self, trial: Trial, number: str = "") -> Run | None:
-        """Train a trial that was claimed, or return what is there already; None for one that failed."""
-        from torch import OutOfMemoryError
-
-        from ..training import train
-
+        """Train a claimed trial, or return its finished run; None where it failed."""
         point, seed = trial
         title = f"{number} {name_of(trial)}".strip()
         note = {"shown": point.shown, "settings": point.settings, "seed": seed}
@@ -116,7 +117,7 @@ class Trials:
             av = self._pretrained(preset, seed) if pretrained else None
             self._write_note(trial, note)
             folder = self._folder(trial)
-            run = train(preset, self.dataset, folder, av_encoder=av, seed=seed, lm=self.lm, **self._common)
+            run = train(preset, self.dataset, folder, av_encoder=av, seed=seed, **self._common)
         except (DeepMLFError, OutOfMemoryError) as error:
             self._write_note(trial, {**note, "failed": str(error)})
             self.tell(f"{title}: failed: {error}")
@@ -127,7 +128,7 @@ class Trials:
         return run
 
     def train_point(self, point: Point) -> list[Run | None]:
-        """One trial a seed, waiting for those that another process is at; None for one that failed."""
+        """One trial per seed, waiting for those that another process trains; None where it failed."""
         runs = []
         for seed in self.plan.seeds:
             with self.claim((point, seed), wait=True):
@@ -135,27 +136,25 @@ class Trials:
         return runs
 
     def forget_failures(self, trials: Sequence[Trial]) -> None:
-        """Let trials that failed be tried again."""
+        """Allow another attempt at failed trials."""
         for trial in trials:
-            with self.claim(trial) as mine:
-                if mine and self.failed(trial):
+            with self.claim(trial) as claimed:
+                if claimed and self.failed(trial):
                     self._note(trial).unlink()
 
-    def pretrain_free(self, trials: Sequence[Trial]) -> None:
-        """Make the AV pretrainings of these trials that no other process is at.
+    def pretrain_unclaimed(self, trials: Sequence[Trial]) -> None:
+        """Run the AV pretrainings of these trials that no other process runs.
 
-        One that fails is left to its trials, which say so.
+        One that fails is left to its trials, which report it.
         """
-        from torch import OutOfMemoryError
-
         wanted = {}
         for point, seed in trials:
             preset, pretrained = self._preset(point)
             if pretrained:
                 wanted[self._av_name(preset, seed)] = preset, seed
         for name, (preset, seed) in wanted.items():
-            with held(self._av_lock(name), wait=False) as mine:
-                if mine:
+            with held(self._av_lock(name), wait=False) as claimed:
+                if claimed:
                     try:
                         self._pretrain(name, preset, seed)
                     except (DeepMLFError, OutOfMemoryError):
@@ -164,41 +163,28 @@ class Trials:
     # All of them ---------------------------------------------------------------------------------------------
 
     def grid(self, shard: tuple[int, int] = (1, 1)) -> list[Trial]:
-        """Every n-th point of a grid with every seed; seed by seed: a sweep stopped early has whole curves."""
+        """Every n-th point of a grid with every seed, ordered by seed: a sweep stopped early has complete curves."""
         points = self.plan.points()[shard[0] - 1 :: shard[1]]
         return [(point, seed) for seed in self.plan.seeds for point in points]
 
     def tell_finished(self, trials: Sequence[Trial]) -> int:
-        """How many of them are finished; where some are, the user is told."""
+        """How many of them are finished; tells the user where some are."""
         count = sum(map(self.finished, trials))
         if count:
             self.tell(f"{count} of {len(trials)} trainings are finished already.")
         return count
 
     def write_table(self) -> pd.DataFrame:
-        """Gather what is finished and write it."""
-        from .results import gather, write_table
-
+        """Gather the finished trials and write the table."""
         table = gather(self.out)
-        if len(table) and self._main:
+        if len(table) and self.is_main:
             write_table(table, self.out)
         return table
-
-    def write_report(self, table: pd.DataFrame) -> Path | None:
-        """The report's page; None where nothing is finished."""
-        from .report import write_report
-
-        if not len(table):
-            return None
-        return write_report(self.out, self.plan, table) if self._main else self.out / "report.html"
 
     # Inside --------------------------------------------------------------------------------------------------
 
     def _check_runs(self, points: Sequence[Point]) -> None:
-        """Refuse a folder whose runs were trained on another dataset, or by other settings than their names mean now."""
-        from ..training.driver import open_dataset
-        from ..training.run_folder import digest_of
-
+        """Refuse a folder whose runs were trained on another dataset, or with other settings than their names mean now."""
         runs = [
             Run.open(path.parent) for path in sorted(self.out.glob("*/*/run.json"))
         ]  # trials and AV pretrainings
@@ -225,7 +211,12 @@ class Trials:
 
     @property
     def _common(self) -> dict[str, Any]:
-        return {"tokenizer": self.tokenizer, "progress": self.progress, "tensorboard": False}
+        return {
+            "lm": self.lm,
+            "tokenizer": self.tokenizer,
+            "progress": self.progress,
+            "tensorboard": False,
+        }
 
     def _preset(self, point: Point) -> tuple[Preset, bool]:
         return apply(self.base, point.settings, self.lm_layers, self.plan.curriculum)
@@ -237,9 +228,7 @@ class Trials:
         return self.out / "trials" / f"{name_of(trial)}.json"
 
     def _write_note(self, trial: Trial, value: Any) -> None:
-        from ..training.run_folder import write_json
-
-        if self._main:
+        if self.is_main:
             path = self._note(trial)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, value)
@@ -257,10 +246,8 @@ class Trials:
             return self._pretrain(name, preset, seed)
 
     def _pretrain(self, name: str, preset: Preset, seed: int) -> Run:
-        from ..training import pretrain_av
-
         wanted = av_preset(self.base, preset)
-        return pretrain_av(wanted, self.dataset, self.out / "av" / name, seed=seed, **self._common)
+        return train(wanted, self.dataset, self.out / "av" / name, model="av", seed=seed, **self._common)
 
     def _open_folder(self) -> None:
         path, wanted = self.out / "plan.yaml", json.loads(json.dumps(self.plan.to_dict()))
@@ -283,9 +270,6 @@ class Trials:
                 new.replace(path)
 
     def _sample(self) -> Path:
-        from ..data import schema
-        from ..data.sample import make_sample
-
         folder = self.out / "data"
         with held(self.out / "locks" / "data.lock", wait=True):
             if not (folder / "dataset_dict.json").is_file():
@@ -294,14 +278,15 @@ class Trials:
 
 
 def check_comparable(plan: SweepPlan, base: Preset, presets: Sequence[Preset]) -> None:
-    """Refuse a sweep whose trials' validation values mean different things: the smallest would say nothing.
+    """Refuse a sweep whose trials' validation metrics are not comparable.
 
     Args:
+        plan: of the sweep.
         base: the preset that a search changes.
         presets: of the points of a grid.
 
     Raises:
-        DeepMLFError: trials are chosen by the loss while its weights vary, or by different values.
+        DeepMLFError: checkpoints are selected by the loss while its weights vary, or by different metrics.
     """
     selections = {preset.training.select_on for preset in presets or [base]}
     chosen_by = "training.select_on"
@@ -325,10 +310,10 @@ def check_comparable(plan: SweepPlan, base: Preset, presets: Sequence[Preset]) -
 
 
 def trial_name(shown: Mapping[str, Any], seed: int) -> str:
-    """A readable folder name for a trial, its own for every choice of values.
+    """A readable folder name for a trial, unique for every choice of values.
 
-    Numbers stand in it with all their digits. Values that a file name cannot show as they are, and long names, end in
-    a digest of all keys and values.
+    Numbers keep all their digits. Where a file name cannot show a value exactly, or is too long, it ends in a digest of
+    all keys and values.
     """
     parts = [f"{key.split('.')[-1]}={value}" for key, value in shown.items()]
     keys = [part.partition("=")[0] for part in parts]
@@ -346,14 +331,12 @@ def name_of(trial: Trial) -> str:
 
 
 def _shows_itself(value: Any) -> bool:
-    """Whether no other value looks the same in a file name."""
+    """Whether a file name shows the value unambiguously."""
     if isinstance(value, str):
         return re.fullmatch(r"[\w.+-]+", value) is not None and yaml.safe_load(value) == value
     return isinstance(value, (bool, int, float))
 
 
 def _layers_of(preset: Preset, lm: PreTrainedModel | None) -> int:
-    from ..model.lm_loading import load_lm_config
-
     config = lm.config if lm is not None else load_lm_config(preset.model_config())
     return config.get_text_config().num_hidden_layers

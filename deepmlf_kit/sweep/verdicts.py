@@ -1,13 +1,13 @@
-"""What a sweep found, beside what was claimed: computed from the table, never asserted.
+"""Published claims against the results of a sweep, by statistical tests.
 
-Seeds pair the settings: the same seed starts every setting from the same pretraining and the same order of batches.
-So two settings are compared by their differences, seed by seed, with a paired t-test.
+Settings are paired by seed: the same seed gives every setting the same pretraining and order of batches. So two settings
+are compared by their differences per seed, with a paired t-test.
 
-The best setting is chosen on the validation split and its score read on the test split. The choice and the score come
-from the same trainings, so a lucky training is good on both splits, and the best of many settings looks better than it
-is. That is paid for: the p value of a claim is corrected (Holm) over every comparison that could have been chosen, of
-all claims of one report. So where nothing differs, at most one report in twenty holds a verdict other than
-`cannot tell`, however settings and claims are cut.
+The best setting is chosen on the validation split and scored on the test split. Choice and score come from the same
+trainings, so a lucky training is good on both splits, and the best of many settings looks better than it is. To account
+for this, the p value of a claim is corrected (Holm) over every comparison that could have been chosen, of all claims of
+one report: under the null hypothesis, at most one report in twenty holds a verdict other than `cannot tell`, whatever the
+settings and claims.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.stats import t as student_t
 
 from ..training.metrics import HEADINGS
 from .plan import Claim, SweepPlan
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 VERDICTS = ("agrees", "does not agree", "cannot tell")
 LEVEL = 0.05
-"""Largest corrected p value of a verdict other than `cannot tell`: the share of reports that err where nothing differs."""
+"""Significance level, after correction, of a verdict other than `cannot tell`: the family-wise error rate of a report."""
 
 VALIDATION = "valid"
-"""Column of a sweep's table: the validation value that chose a training's best checkpoint; smaller is better."""
+"""Column of a sweep's table: the validation metric that selected the best checkpoint; lower is better."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Finding:
 
     Attributes:
         verdict: one of `VERDICTS`.
-        text: from which numbers.
-        p: of the paired t-test, corrected over all comparisons of the report; NaN where nothing was compared.
+        text: the numbers behind it.
+        p: of the paired t-test, corrected over all comparisons of the report; NaN where there is none.
     """
 
     claim: Claim
@@ -51,16 +50,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """One setting minus another over the seeds that both have: a paired t-test.
+    """Paired t-test of one setting minus another, over their common seeds.
 
     Attributes:
         difference: mean over the seeds.
         low, high: 95 % interval of the difference (Student's t, seeds - 1 degrees of freedom).
         p: two-sided.
-        seeds: how many.
+        seeds: number of common seeds.
 
-    Interval and p are NaN where they cannot be known: below two seeds, where a value is NaN, and where the difference
-    is the same in every seed, which says nothing about its spread.
+    Interval and p are NaN where they are undefined: with fewer than two seeds, where a value is NaN, and where the
+    difference is the same in every seed, which says nothing about its spread.
     """
 
     difference: float
@@ -70,7 +69,7 @@ class PairedTest:
     seeds: int
 
     @property
-    def why_not(self) -> str:
+    def why_undecided(self) -> str:
         """Why there is no p value; empty where there is one."""
         if not math.isnan(self.p):
             return ""
@@ -84,10 +83,10 @@ class PairedTest:
 
 
 def summary(table: pd.DataFrame, axes: list[str], metric: str = "MAE") -> pd.DataFrame:
-    """Mean and sample deviation of a metric over seeds, by setting, in the table's order: axes, mean, std, seeds.
+    """Mean and sample standard deviation of a metric over seeds, by setting, in the table's order: axes, mean, std, seeds.
 
-    Where a metric of one training is NaN (a collapsed model has no correlation), so are mean and deviation: the mean
-    of the rest would flatter the setting.
+    Where the metric of one training is NaN (a collapsed model has no correlation), both are NaN: the mean of the others
+    would overrate the setting.
     """
     groups = table.groupby(axes, sort=False, dropna=False)[metric]
     return groups.agg(
@@ -98,9 +97,9 @@ def summary(table: pd.DataFrame, axes: list[str], metric: str = "MAE") -> pd.Dat
 
 
 def best_setting(table: pd.DataFrame, axes: list[str]) -> Any:
-    """Index, in `summary(table, axes)`, of the setting with the smallest mean validation value; None without one.
+    """Index, in `summary(table, axes)`, of the setting with the lowest mean validation metric; None without one.
 
-    Settings with a training whose validation value is NaN are not chosen.
+    Settings with a training whose validation metric is NaN are not chosen.
     """
     if VALIDATION not in table:
         return None
@@ -109,12 +108,10 @@ def best_setting(table: pd.DataFrame, axes: list[str]) -> Any:
 
 
 def paired_test(table: pd.DataFrame, axis: str, one: Any, other: Any, metric: str = "MAE") -> PairedTest:
-    """Compare two settings of an axis, seed by seed; of several trainings a seed, by their mean."""
-    from scipy.stats import t as student_t
-
+    """Compare two settings of an axis, paired by seed; several trainings of one seed are averaged."""
     groups = table.groupby([axis, "seed"])[metric]
     values = groups.agg(lambda values: values.mean(skipna=False)).unstack("seed")
-    trained = groups.size().unstack("seed").loc[[one, other]].notna().all()  # seeds that both settings have
+    trained = groups.size().unstack("seed").loc[[one, other]].notna().all()  # common seeds
     difference = (values.loc[one] - values.loc[other])[trained].to_numpy(float)
     n = len(difference)
     mean = float(difference.mean()) if n else math.nan
@@ -126,7 +123,7 @@ def paired_test(table: pd.DataFrame, axis: str, one: Any, other: Any, metric: st
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values corrected for being several (Holm 1979), in their order; NaN stays and counts as a comparison."""
+    """p values corrected for multiple comparisons (Holm 1979), in their order; NaN is kept and counts as a comparison."""
     p = np.asarray(p_values, float)
     order = np.argsort(p)  # NaN last
     factors = np.arange(len(p), 0, -1)
@@ -137,20 +134,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def findings(table: pd.DataFrame, plan: SweepPlan, metric: str = "MAE") -> list[Finding]:
-    """Every claim of the plan whose axis was varied, against the table; see `joint_findings`."""
+    """Every claim of the plan whose axis was varied, tested on the table; see `joint_findings`."""
     return joint_findings([(table, plan)], metric)
 
 
 def joint_findings(sweeps: Sequence[tuple[pd.DataFrame, SweepPlan]], metric: str = "MAE") -> list[Finding]:
-    """Every claim of several sweeps that one report tells of.
+    """Every claim of several sweeps in one report.
 
-    Of the settings that a claim favours the best on the validation split is set against the best of the others. The
-    claim agrees where the favoured is better on the test split and the corrected p value is below 0.05, does not agree
-    where it is worse and p is below 0.05, and else nothing can be told.
+    Among the settings that a claim favours, the best on the validation split is compared with the best of the others. The
+    claim agrees where the favoured one is better on the test split and the corrected p value is below 0.05, does not
+    agree where it is worse and p is below 0.05, and otherwise the verdict is `cannot tell`.
 
     Args:
-        sweeps: tables and their plans; in a table without validation values the best is chosen on the test split, which
-            the correction over all comparisons covers.
+        sweeps: tables and their plans; in a table without validation metrics the best is chosen on the test split, which
+            the correction over all comparisons accounts for.
+        metric: of the comparison.
     """
     compared = [
         _Compared(claim, table, metric)
@@ -168,7 +166,7 @@ def joint_findings(sweeps: Sequence[tuple[pd.DataFrame, SweepPlan]], metric: str
 
 
 class _Compared:
-    """A claim with all its comparisons: each setting that it favours against each that it does not."""
+    """A claim with all its comparisons: each favoured setting against each other one."""
 
     def __init__(self, claim: Claim, table: pd.DataFrame, metric: str) -> None:
         self.claim, self.metric = claim, metric
@@ -188,7 +186,7 @@ class _Compared:
         }
 
     def finding(self, p_values: Sequence[float], comparisons: int) -> Finding:
-        """The verdict, given the corrected p values of `tests` and how many were corrected for."""
+        """The verdict, given the corrected p values of `tests` and the number of comparisons corrected for."""
         if not self.tests:
             missing = "that it favours" if self.others else "outside it"
             return Finding(self.claim, "cannot tell", f"no setting {missing} was trained")
@@ -203,8 +201,8 @@ class _Compared:
             f"{self.metric} {self.means[one]:.3f} at {self.claim.axis} {one} (the best on {self.chosen_on} that the "
             f"claim favours) against {self.means[other]:.3f} at {other} (the best of the others)"
         )
-        if test.why_not:
-            return Finding(self.claim, "cannot tell", f"{numbers}; {test.why_not}")
+        if test.why_undecided:
+            return Finding(self.claim, "cannot tell", f"{numbers}; {test.why_undecided}")
         text = (
             f"{numbers}; difference {test.difference:+.3f}, 95 % interval {test.low:+.3f} to {test.high:+.3f} over "
             f"{test.seeds} seeds (paired t-test), p {_shown(test.p)}, corrected for {comparisons} "

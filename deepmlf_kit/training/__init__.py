@@ -1,6 +1,6 @@
-"""Training: AV pretraining and fused training through a thin `transformers.Trainer`, and the folder of a run.
+"""Training: one driver for every registered model, on a thin `transformers.Trainer`, and the folder of a run.
 
-av = pretrain_av("sample", dataset, "runs/av")
+av = train("sample", dataset, "runs/av", model="av")
 run = train("sample", dataset, "runs/first", av_encoder=av)
 run.metrics
 """
@@ -11,8 +11,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "av_pretraining": ["pretrain_av"],
-        "fused": ["train"],
+        "driver": ["train"],
+        "models": ["TrainableModel", "register_model"],
         "recipe": ["Recipe"],
         "run_folder": ["Run"],
     },

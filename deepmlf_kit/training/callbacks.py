@@ -1,7 +1,4 @@
-"""What happens beside the steps of a training: clipping by value, the progress bar, the log of epochs.
-
-Each is a `transformers.TrainerCallback`; `trainer.py` puts them together.
-"""
+"""Callbacks of the trainer: gradient clipping by value, divergence check, progress bar, one log line per epoch."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..errors import DeepMLFError
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ClipByValue(TrainerCallback):
-    """Clip every entry of every gradient to [-value, value] just before the optimiser steps."""
+    """Clip every gradient by value, to [-value, value], just before the optimiser step."""
 
     def __init__(self, value: float, accelerator: Accelerator) -> None:
         self.value = value
@@ -35,7 +33,11 @@ class ClipByValue(TrainerCallback):
 
 
 class StopWhenDiverged(TrainerCallback):
-    """End with a clear message when the training loss is no longer a number."""
+    """Stop with a clear message when the training loss is NaN or infinite.
+
+    Raises:
+        DeepMLFError: it is.
+    """
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float], **_: Any) -> None:
         loss = logs.get("loss")
@@ -47,14 +49,14 @@ class StopWhenDiverged(TrainerCallback):
 
 
 class LogAtEpochEnd(TrainerCallback):
-    """Log what has gathered since the last log when an epoch ends, so that epochs do not share a log line."""
+    """Also log at the end of every epoch, so that no log line averages over two epochs."""
 
     def on_epoch_end(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
         control.should_log = True
 
 
 class ProgressBar(TrainerCallback):
-    """One bar for the whole training, in terminal and notebook: epoch, loss, validation value, best so far."""
+    """One progress bar for the whole training, in terminal and notebook: epoch, loss, validation metric, best so far."""
 
     def __init__(self, title: str, metric: str) -> None:
         self.title = title
@@ -63,8 +65,6 @@ class ProgressBar(TrainerCallback):
         self.shown: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        from tqdm.auto import tqdm
-
         if state.is_world_process_zero:
             self.bar = tqdm(
                 total=state.max_steps,
@@ -101,14 +101,14 @@ class ProgressBar(TrainerCallback):
 
 
 class EpochLog(TrainerCallback):
-    """Keep `metrics.jsonl`, one line an epoch, equal to the trainer's own history.
+    """Keep `metrics.jsonl`, one line per epoch, equal to the trainer's own history.
 
-    The file is written anew from the history each time, and the history is part of a checkpoint; so a run that
-    was killed and resumed has one line an epoch, like a run that was not.
+    The file is rewritten from the history each time, and the history is part of a checkpoint: a resumed run has one
+    line per epoch, like an uninterrupted one.
 
     Args:
         path: the file.
-        extra: more to note with an epoch, e.g. the gates of the model.
+        extra: further values to log per epoch, e.g. the gates of the model.
     """
 
     def __init__(self, path: Path, extra: Callable[[Any], dict[str, float]] | None = None) -> None:
@@ -130,7 +130,7 @@ class EpochLog(TrainerCallback):
 
 
 def epochs_of(log_history: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The trainer's history as one row an epoch: `train_*` averaged over the epoch's logs, `valid_*` at its end."""
+    """The trainer's history, one row per epoch: `train_*` averaged over the epoch's steps, `valid_*` at its end."""
     rows: list[dict[str, Any]] = []
     logs: list[dict[str, Any]] = []
     last_step = rows[-1]["step"] if rows else 0
@@ -167,7 +167,7 @@ _TIMINGS = (
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write JSON lines; the file is replaced in one go, so that a kill leaves the old or the new one."""
+    """Write JSON lines atomically: a kill leaves the old file or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     temporary.replace(path)

@@ -1,12 +1,13 @@
 """`training.compile`: torch.compile for the parts that repeat, not for the whole model.
 
-The way through the layers is Python (kept texts are looked up, the LM prepares masks); compiled whole, it breaks into
-graphs that are made again for every batch. The layers, the MM Blocks' parts and the AV encoder are where the time
-goes, and each is one graph for all batches.
+The decoder pass is Python (cached texts are looked up, the LM prepares masks); compiled as a whole, it breaks into graphs
+that are recompiled for every batch. The LM layers, the parts of the MM Blocks and the AV encoder take the time, and each
+is one graph for all batches.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from ..model.av_encoder import AVEncoder
@@ -20,8 +21,6 @@ def compile_layers(model: nn.Module) -> None:
 
     Nothing is compiled before the first batch comes. Outputs, names of parameters and checkpoints stay as they are.
     """
-    import torch._dynamo
-
     for module in list(model.modules()):
         if isinstance(module, LanguageStream):
             # A layer that reads or writes a cache is one graph for each place in it.

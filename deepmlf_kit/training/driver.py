@@ -1,6 +1,6 @@
-"""The one road every training takes: open the run folder, train or take up again, write the final table.
+"""Shared training driver: train or resume any registered model, then score its best checkpoint.
 
-`train` (fused.py), `pretrain_av` and the baselines each say which model and which recipe; the rest is here.
+`models.py` says how each kind of model is built, `trainer.py` how it is optimised, `run_folder.py` what is left behind.
 """
 
 from __future__ import annotations
@@ -8,105 +8,112 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from datasets import Dataset, DatasetDict
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from ..data.normalize import Normalizer
+from ..data.schema import dims_of, recipe_of
 from ..errors import DeepMLFError
 from ..features.cache import cache_folder
-from .dataset_fit import misfits
-from .metrics import HEADINGS
+from .compiling import compile_layers
+from .dataset import check_dataset, open_dataset, rows_of
+from .metric_table import metric_table
 from .model_card import write_card
-from .presets import Preset
+from .models import TrainableModel, registered_model, tokenizer_of
+from .presets import Preset, load_preset
 from .processes import processes
 from .quiet import quiet_bars
 from .recipe import Recipe
 from .run_folder import FORMAT, Run, digest_of, versions, weights_digest, write_json
-
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
-    from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-#: A split smaller than this is held in memory; a larger one is read from its Arrow file row by row.
-IN_MEMORY_BYTES = 2**30
+from .scoring import predict_split
+from .trainer import SentimentTrainer
 
 
-def run_training(
-    kind: str,
-    build: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
-    preset: Preset,
-    recipe: Recipe,
+def train(
+    preset: str | Path | Preset,
     dataset: DatasetDict | str | Path,
     out: str | Path,
     *,
+    model: str = "fused",
+    overrides: Sequence[str] | dict[str, Any] = (),
+    av_encoder: Run | str | Path | None = None,
     seed: int = 0,
+    lm: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     overwrite: bool = False,
     progress: bool = True,
     tensorboard: bool = True,
-    av_encoder: Path | None = None,
-    read_text: bool = True,
 ) -> Run:
-    """Train a model by a recipe and leave a run folder (its layout: `run_folder.py`).
+    """Train a model and leave a run folder (its layout: `run_folder.py`).
 
-    A folder with an unfinished run of the same settings is taken up where it stopped; with a finished one it is
-    returned as it is.
+    The same call resumes an interrupted run and ends with the weights of an uninterrupted one; for a finished run it
+    returns the result.
 
     Args:
-        kind: `fused`, `av`, `text`, `prefix` or `flamingo`.
-        build: makes the model and its tokenizer; called after the seed is set.
-        dataset: with the splits `train`, `valid` and `test` (without `test` the final table is the validation's).
-        av_encoder: folder of the checkpoint that the AV encoder starts from.
-        read_text: the texts' lengths matter (`training.group_by_length`).
+        preset: a name (`deepmlf presets` lists them), a YAML file or a `Preset`.
+        dataset: a `DatasetDict` of the kit's schema, or its folder, with the splits `train`, `valid` and `test`
+            (without `test`, the final table is that of `valid`).
+        out: the run's folder, for example `runs/first`.
+        model: `fused` (DeepMLF); `av`: AV pretraining, the AV encoder with a linear head, which is the AV-only baseline
+            too; the baselines `text`, `prefix` and `flamingo`; or a model of yours (`register_model`).
+        overrides: settings to change, `["fusion.tokens=12"]` or `{"fusion.tokens": 12}`.
+        av_encoder: the run (or folder) of an AV pretraining to start the AV encoder from; None: random weights.
+        seed: of weights, dropout, SeqAug and the order of batches. Two runs of one seed are equal on CPU.
+        lm, tokenizer: a language model in memory, in place of the preset's `lm.name` (`av` reads the tokenizer only).
+        overwrite: start anew where `out` holds a run.
+        progress: show a progress bar.
+        tensorboard: write logs for TensorBoard.
+
+    Returns:
+        The finished run: `run.metrics` (test split), `run.history()`, `run.predictions()`, `run.load_model()`.
 
     Raises:
-        DeepMLFError: the dataset does not fit the preset, or `out` holds a run with other settings.
+        DeepMLFError: a setting or the name of the model is wrong, the dataset does not fit the preset, the folder holds
+            a run with other settings, or training diverges.
     """
-    from transformers import set_seed
-
-    from .compiling import compile_layers
-    from .scoring import predict_split
-    from .trainer import SentimentTrainer
+    preset = load_preset(preset, overrides)
+    kind = registered_model(model)
+    recipe = kind.recipe_of(preset)
+    pretrained = _av_checkpoint(av_encoder)
+    if pretrained is not None and not kind.takes_av_encoder:
+        raise DeepMLFError(f"The model {model!r} does not start from a pretrained AV encoder: leave it out.")
 
     main = processes().is_main_process
     data, where = open_dataset(dataset)
-    _check_dataset(data, preset)
+    check_dataset(data, preset)
     out = Path(out).resolve()
-    wanted = _describe(kind, preset, seed, data, where, av_encoder)
-    run = _open_folder(out, wanted, overwrite, main)
+    run = _open_folder(out, _description(model, preset, seed, data, where, pretrained), overwrite, main)
     if run.finished:
         return run
 
     set_seed(seed)
-    with quiet_bars():
-        model, tokenizer = build()
-    if recipe.keep_text and hasattr(model, "keep_text_states"):
-        model.keep_text_states(cache_folder() / "text-states", recipe.keep_text)
-    if recipe.compile:
-        compile_layers(model)
+    net, tokenizer = _build(kind, preset, recipe, pretrained, lm, tokenizer)
     run.info["preprocessing"] = run.info.get("preprocessing") or _preprocessing(preset, data)
     run.info["parameters"] = {
-        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "frozen": sum(_weights(p) for p in model.parameters() if not p.requires_grad),
+        "trained": sum(p.numel() for p in net.parameters() if p.requires_grad),
+        "frozen": sum(_weights(p) for p in net.parameters() if not p.requires_grad),
     }
     if main:
         run.save()
     rows = {name: rows_of(part) for name, part in data.items()}
-    lengths = (
-        _text_lengths(data["train"], tokenizer, preset) if read_text and recipe.group_by_length else None
-    )
+    grouped = kind.reads_text and recipe.group_by_length
     started = time.perf_counter()
     trainer = SentimentTrainer(
-        model,
+        net,
         recipe,
         out,
         run.collator(tokenizer),
         rows["train"],
         rows["valid"],
-        lengths=lengths,
+        lengths=_text_lengths(data["train"], tokenizer, preset) if grouped else None,
         scale=preset.data.scale,
         seed=seed,
-        title=f"{_TITLES[kind]} ({preset.name})" if progress else None,
+        title=f"{kind.title} ({preset.name})" if progress else None,
         tensorboard=out / "tensorboard" if tensorboard else None,
     )
     try:
@@ -134,50 +141,20 @@ def run_training(
     return run
 
 
-def open_dataset(dataset: DatasetDict | str | Path) -> tuple[DatasetDict, str | None]:
-    """A dataset in memory or on disk, and its path where it has one.
-
-    Raises:
-        DeepMLFError: there is none, or it does not fit the schema.
-    """
-    from ..data import schema
-
-    if isinstance(dataset, (str, Path)):
-        return schema.load(dataset), str(Path(dataset).resolve())
-    schema.check(dataset)
-    return dataset, None
+def _av_checkpoint(av_encoder: Run | str | Path | None) -> Path | None:
+    """The best checkpoint of an AV pretraining's run, or the folder as given."""
+    if av_encoder is None:
+        return None
+    if isinstance(av_encoder, Run):
+        return av_encoder.best
+    path = Path(av_encoder)
+    return path / "best" if (path / "run.json").is_file() else path
 
 
-def rows_of(split: Dataset) -> Sequence[dict[str, Any]]:
-    """The rows of a split as the collator takes them: a list where they fit in memory, else read one by one."""
-    from ..data.schema import for_batches
-
-    rows = for_batches(split)
-    return list(rows) if split.data.nbytes < IN_MEMORY_BYTES else rows
-
-
-def markdown_table(metrics: dict[str, float], title: str) -> str:
-    """The field's metrics as a Markdown table of one row."""
-    shown = [name for name in HEADINGS if name in metrics]
-    head = " | ".join(["", *(HEADINGS[name][0] for name in shown)])
-    values = " | ".join([title, *(f"{metrics[name]:.4f}" for name in shown)])
-    return f"|{head} |\n|{' --- |' * (len(shown) + 1)}\n| {values} |\n"
-
-
-_TITLES = {
-    "fused": "Training",
-    "av": "Pretraining the AV encoder",
-    "text": "Training the text baseline",
-    "prefix": "Training the soft prompt baseline",
-    "flamingo": "Training the cross-attention baseline",
-}
-
-
-def _describe(
+def _description(
     kind: str, preset: Preset, seed: int, data: DatasetDict, where: str | None, av_encoder: Path | None
 ) -> dict[str, Any]:
-    from ..data.schema import dims_of
-
+    """What `run.json` holds before training: everything that decides the result."""
     audio_dim, vision_dim = dims_of(data)
     return {
         "format": FORMAT,
@@ -197,41 +174,46 @@ def _describe(
     }
 
 
-def _open_folder(out: Path, wanted: dict[str, Any], overwrite: bool, main: bool) -> Run:
+def _open_folder(out: Path, description: dict[str, Any], overwrite: bool, main: bool) -> Run:
     with processes().main_process_first():
         if overwrite and main and (out / "run.json").exists():
             shutil.rmtree(out)
         if (out / "run.json").exists():
             run = Run.open(out)
-            run.check_same(wanted)
+            run.check_same(description)
             return run
         if out.exists() and any(out.iterdir()):
             raise DeepMLFError(
                 f"{out} exists and holds no run: choose another folder for this one, or empty it."
             )
-        run = Run(out, wanted)
+        run = Run(out, description)
         if main:
             run.save()
         return run
 
 
-def _check_dataset(data: DatasetDict, preset: Preset) -> None:
-    for split in ("train", "valid"):
-        if split not in data or len(data[split]) == 0:
-            found = ", ".join(f"{name} ({len(part)})" for name, part in data.items())
-            raise DeepMLFError(f"Training needs utterances in the split {split!r}; the dataset has {found}.")
-    if wrong := misfits(data, preset):
-        raise DeepMLFError(
-            f"The dataset has {' and '.join(misfit.what for misfit in wrong)}: set "
-            f"{' and '.join(misfit.setting for misfit in wrong)} (with --set before each on the command line), or "
-            "prepare the dataset with other features or another label_scale."
-        )
+def _build(
+    kind: TrainableModel,
+    preset: Preset,
+    recipe: Recipe,
+    av_checkpoint: Path | None,
+    lm: PreTrainedModel | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The model as training starts with it, and its tokenizer."""
+    with quiet_bars():
+        model: Any = kind.build(preset.model_config(), lm=lm, tokenizer=tokenizer)
+        if av_checkpoint is not None:
+            model.load_av_encoder(av_checkpoint)
+        tokenizer = tokenizer_of(model, tokenizer)
+    if recipe.keep_text and hasattr(model, "keep_text_states"):
+        model.keep_text_states(cache_folder() / "text-states", recipe.keep_text)
+    if recipe.compile:
+        compile_layers(model)
+    return model, tokenizer
 
 
 def _preprocessing(preset: Preset, data: DatasetDict) -> dict[str, Any]:
-    from ..data.normalize import Normalizer
-    from ..data.schema import recipe_of
-
     normalizer = Normalizer.fit(data["train"]) if preset.data.normalize == "train" else None
     return {
         "lm": preset.lm.name,
@@ -248,10 +230,12 @@ def _text_lengths(split: Dataset, tokenizer: PreTrainedTokenizerBase, preset: Pr
 
 
 def _write_tables(run: Run, split: str, metrics: dict[str, float], utterances: int) -> None:
-    preset = run.preset
     write_json(run.path / "table.json", {"split": split, "utterances": utterances, "metrics": metrics})
-    note = f"Best checkpoint on the {split} split ({utterances} utterances), preset {preset.name}, seed {run.info['seed']}."
-    (run.path / "table.md").write_text(f"{markdown_table(metrics, run.path.name)}\n{note}\n")
+    table = metric_table({run.path.name: metrics}, digits=4).markdown()
+    settings = f"preset {run.preset.name}, seed {run.info['seed']}"
+    (run.path / "table.md").write_text(
+        f"{table}\nBest checkpoint on the {split} split ({utterances} utterances), {settings}.\n"
+    )
     run.info["test"] = metrics
 
 
@@ -261,11 +245,11 @@ def _weights(parameter: Tensor) -> int:
     return math.prod(packed.shape) if packed is not None else parameter.numel()
 
 
-def _best(trainer: Any, recipe: Recipe) -> dict[str, Any]:
+def _best(trainer: SentimentTrainer, recipe: Recipe) -> dict[str, Any]:
     state = trainer.state
-    steps_an_epoch = max(1, round(state.max_steps / recipe.epochs))
+    steps_per_epoch = max(1, round(state.max_steps / recipe.epochs))
     return {
-        "epoch": round((state.best_global_step or 0) / steps_an_epoch),
+        "epoch": round((state.best_global_step or 0) / steps_per_epoch),
         "step": state.best_global_step,
         "metric": f"valid_{trainer.args.metric_for_best_model}",
         "value": state.best_metric,

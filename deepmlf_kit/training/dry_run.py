@@ -1,4 +1,4 @@
-"""What a training would be, before anything is downloaded: sizes, fusion points, memory and time, from configs alone.
+"""Dry run: sizes, fusion points, memory and time of a training, from configs alone and before anything is downloaded.
 
 The model is built on PyTorch's meta device, which knows shapes and holds no numbers, from the language model's config
 (a few kilobytes; for the presets' models it comes with the kit); so a wrong fusion layer or head count is refused here,

@@ -15,6 +15,7 @@ def metric_table(
     rows: Mapping[str, Mapping[str, Cell]],
     columns: Sequence[str] | None = None,
     published: Mapping[str, str] | None = None,
+    digits: int = 3,
 ) -> Table:
     """Build a table of models by metric. Where several models are compared, the best value of a column is bold.
 
@@ -22,6 +23,7 @@ def metric_table(
         rows: model -> metric -> value; other names than those of the field's metrics are left out.
         columns: metrics to show; None: those that any model has.
         published: models whose numbers others published -> the source; marked with † and a note, never bold.
+        digits: decimals.
     """
     published = published or {}
     names = (
@@ -38,7 +40,10 @@ def metric_table(
     return Table(
         ["", *(heading(name) for name in names)],
         [
-            [f"{model} †" if model in published else model, *(_text(row.get(name)) for name in names)]
+            [
+                f"{model} †" if model in published else model,
+                *("-" if name not in row else cell_text(row[name], digits) for name in names),
+            ]
             for model, row in rows.items()
         ],
         bold,
@@ -51,18 +56,18 @@ def heading(name: str) -> str:
     return f"{HEADINGS[name][0]} {'↑' if HEADINGS[name][1] else '↓'}"
 
 
+def cell_text(cell: Cell, digits: int = 3) -> str:
+    """A cell to read: `0.812`, `0.812 ± 0.010` (of one seed the mean alone) or `0.812 [0.790, 0.835]`."""
+    value = _value(cell)
+    if value != value:
+        return "not defined"
+    if not isinstance(cell, tuple) or (len(cell) == 2 and cell[1] != cell[1]):
+        return number(value, digits)
+    if len(cell) == 2:
+        return f"{number(value, digits)} ± {number(cell[1], digits)}"
+    low, high = ("?" if bound != bound else number(bound, digits) for bound in cell[1:])
+    return f"{number(value, digits)} [{low}, {high}]"
+
+
 def _value(cell: Cell) -> float:
     return cell[0] if isinstance(cell, tuple) else cell
-
-
-def _text(cell: Cell | None) -> str:
-    if cell is None:
-        return "-"
-    if _value(cell) != _value(cell):
-        return "not defined"
-    if not isinstance(cell, tuple):
-        return number(cell)
-    if len(cell) == 2:
-        return f"{number(cell[0])} ± {number(cell[1])}"
-    low, high = ("?" if bound != bound else number(bound) for bound in cell[1:])
-    return f"{number(cell[0])} [{low}, {high}]"

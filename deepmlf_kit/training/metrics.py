@@ -9,13 +9,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
 from ..errors import DeepMLFError
+from .scales import SCALES
 
-#: Datasets by the rules they are scored with; the sample set is scored as MOSI.
-SCALES = {"mosi": (-3.0, 3.0), "mosei": (-3.0, 3.0), "sims": (-1.0, 1.0)}
-
-#: Metrics in the order of the tables, with the name a table's head shows and whether more is better.
+#: Metrics in the order of the tables: the name in a table's header, and whether higher is better.
 HEADINGS: dict[str, tuple[str, bool]] = {
     "MAE": ("MAE", False),
     "Corr": ("Corr", True),
@@ -59,13 +58,13 @@ def score(
         dataset: `mosi`, `mosei` or `sims`: which rules apply.
         classes: for a model of classes, how many; predictions and labels are then class indices (`data.labels`) and
             the metrics `Acc_3` and `F1_score_3` (weighted by support), the names of MMSA's classification.
-        only: compute these metrics alone (resampling asks for thousands of scores); None: all.
+        only: compute just these metrics (resampling needs thousands of scores); None: all.
 
     Returns:
         MOSI/MOSEI: `Has0_acc_2`, `Has0_F1_score`, `Non0_acc_2`, `Non0_F1_score`, `Mult_acc_5`, `Mult_acc_7`,
         `MAE`, `Corr`. SIMS: `Mult_acc_2`, `Mult_acc_3`, `Mult_acc_5`, `F1_score`, `MAE`, `Corr`. Accuracies, F1 and
-        Corr are shares (0.85, not 85 %). A value that is not defined (Corr of a constant, `Non0_*` where every
-        label is 0) is NaN.
+        Corr are fractions (0.85, not 85 %). An undefined value (Corr of a constant, `Non0_*` where every label is 0)
+        is NaN.
 
     Raises:
         DeepMLFError: unknown dataset, lengths that differ, nothing labelled, or a prediction that is not finite.
@@ -85,9 +84,10 @@ def score(
 
 
 def mean_and_deviation(scores: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of each metric over several seeds.
+    """Mean and sample standard deviation (n - 1) of each metric over several seeds; of one seed, the latter is NaN.
 
-    The deviation is the sample's (n - 1); with one seed it is NaN, since one run says nothing about spread.
+    Raises:
+        DeepMLFError: there are no scores.
     """
     if not scores:
         raise DeepMLFError("There are no scores to average: give at least one run.")
@@ -169,23 +169,17 @@ def _interval(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
-    from sklearn.metrics import accuracy_score
-
     return float(accuracy_score(true, predicted)) if len(true) else float("nan")
 
 
 def _f1(true: np.ndarray, predicted: np.ndarray) -> float:
     """Weighted by the support of the true classes."""
-    from sklearn.metrics import f1_score
-
     return (
         float(f1_score(true, predicted, average="weighted", zero_division=0.0)) if len(true) else float("nan")
     )
 
 
 def _mae(true: np.ndarray, predicted: np.ndarray) -> float:
-    from sklearn.metrics import mean_absolute_error
-
     return float(mean_absolute_error(true.astype(np.float64), predicted.astype(np.float64)))
 
 

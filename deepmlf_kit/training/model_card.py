@@ -12,17 +12,10 @@ import yaml
 
 from ..rendering.tables import Table
 from .metrics import HEADINGS
+from .models import registered_model
 
 if TYPE_CHECKING:
-    from . import Run
-
-KINDS = {
-    "fused": "DeepMLF: fusion tokens in a frozen language model",
-    "av": "the AV encoder alone (voice and face), with a linear head",
-    "text": "the text-only baseline: a head on a frozen language model",
-    "prefix": "the soft prompt baseline: AV states as tokens before the text of a frozen language model",
-    "flamingo": "the cross-attention baseline: the text tokens of a frozen language model read the AV states",
-}
+    from .run_folder import Run
 
 
 def model_card(run: Run) -> str:
@@ -41,10 +34,11 @@ def model_card(run: Run) -> str:
     rows = [[HEADINGS[name][0], f"{value:.4f}"] for name, value in metrics.items()]
     splits = ", ".join(f"{count} {name}" for name, count in data["rows"].items())
     size = info.get("parameters", {})
+    description = registered_model(run.kind).description
     lines = [
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
         f"# {run.path.name}",
-        f"{KINDS.get(run.kind, run.kind)[0].upper()}{KINDS.get(run.kind, run.kind)[1:]}, trained with deepmlf-kit "
+        f"{description[0].upper()}{description[1:]}, trained with deepmlf-kit "
         f"{info['versions'].get('deepmlf-kit', '')}.",
         "## What it is",
         f"- Preset `{preset.name}`, seed {info['seed']}; the language model `{_shown(preset.lm.name)}` is not inside and is "

@@ -1,22 +1,14 @@
-"""The processes one training runs in: one, or several started by `accelerate launch` or `torchrun`."""
+"""The processes that one training runs in: one, or several started by `accelerate launch` or `torchrun`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
+import torch
+from accelerate import PartialState
 
 
 def on_cpu() -> bool:
-    """True where torch sees no accelerator."""
-    import torch
-
+    """Whether torch sees no accelerator."""
     return not torch.accelerator.is_available()
 
 
 def processes() -> PartialState:
-    """Which process this is, of how many. Left to itself, accelerate finds several processes on GPUs only."""
-    from accelerate import PartialState
-
+    """Which process this is, of how many. By itself, accelerate finds several processes on GPUs only."""
     return PartialState(cpu=on_cpu())

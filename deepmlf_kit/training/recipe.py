@@ -1,10 +1,10 @@
-"""Recipe: how something is trained. One for the fused model and one for the AV encoder stand in every preset."""
+"""Recipe: how a model is trained. Every preset has one for the fused model and one for AV pretraining."""
 
 from dataclasses import dataclass
 
 from ..errors import DeepMLFError
 
-#: What the best checkpoint can be chosen by, on the validation split; smaller is better.
+#: Validation metrics that can select the best checkpoint; lower is better.
 SELECTIONS = ("mae", "loss")
 
 
@@ -12,31 +12,34 @@ SELECTIONS = ("mae", "loss")
 class Recipe:
     """Settings of one training (paper, section 4; docs, "Published recipes").
 
-    AdamW decays matrices only. The learning rate rises over `warmup_epochs` and falls along a cosine to
+    AdamW decays matrices only. The learning rate warms up linearly over `warmup_epochs` and follows a cosine down to
     `min_learning_rate` at `epochs`. Gradients are averaged over `accumulation` batches and then clipped by value
-    (the authors sum them, so that their threshold of 5 bites `accumulation` times earlier).
+    (the authors sum them, so their threshold of 5 takes effect `accumulation` times earlier).
+
+    Raises:
+        DeepMLFError: a value is out of bounds.
     """
 
     epochs: int = 20
-    early_stop: int = 10  # epochs without a better validation value after which training ends
-    select_on: str = "loss"  # validation value that the best checkpoint has least of
+    early_stop: int = 10  # patience: epochs without improvement on the validation split
+    select_on: str = "loss"  # validation metric to minimise: mae or loss
     learning_rate: float = 1e-4
     min_learning_rate: float = 1e-7
     warmup_epochs: float = 1.0
     weight_decay: float = 0.01
     betas: tuple[float, ...] = (0.9, 0.95)
-    batch_size: int = 32  # utterances a device takes at once
-    accumulation: int = 8  # batches a step of the optimiser takes
-    clip_value: float = 5.0  # largest absolute value of a gradient's entry; 0: no clipping
+    batch_size: int = 32  # utterances per device and batch
+    accumulation: int = 8  # gradient accumulation steps
+    clip_value: float = 5.0  # clip gradients by value; 0: no clipping
     eval_batch_size: int = 64
-    group_by_length: bool = True  # within an optimiser step, texts of like length share a batch: less padding
-    keep_text: float = (
-        20.0  # gigabytes of disk for all kept text states of the frozen LMs, read in every epoch; 0: off
+    group_by_length: bool = (
+        True  # within an optimiser step, texts of similar length share a batch: less padding
     )
-    bf16: bool = False  # mixed precision; the weights that are trained stay fp32
-    gradient_checkpointing: bool = False  # less memory for more time
+    keep_text: float = 20.0  # GB of disk for the cached hidden states and keys/values of frozen LMs; 0: off
+    bf16: bool = False  # mixed precision; trained weights stay fp32
+    gradient_checkpointing: bool = False  # less memory, more time
     compile: bool = False  # torch.compile
-    workers: int = 0  # processes that load data
+    workers: int = 0  # data loader processes
 
     def __post_init__(self) -> None:
         for name in ("epochs", "early_stop", "batch_size", "accumulation", "eval_batch_size"):

@@ -15,7 +15,7 @@
 `run.json` holds
 
     format          1
-    kind            fused | av | text | prefix | flamingo
+    kind            name of a registered model: fused, av, text, prefix, flamingo or one of yours
     state           running | finished
     preset          the whole tree of settings
     seed            of the run
@@ -26,31 +26,47 @@
     versions        python, torch, transformers, ... and the kit's own
     parameters      trained, frozen
     best            epoch, step, metric, value (validation)
-    seconds         of training, all sittings together
+    seconds         of training, resumed sessions together
     test            the final metrics
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+import xxhash
+import yaml
+from datasets import Dataset, DatasetDict
+from huggingface_hub import HfApi
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .. import __version__
+from ..data.collate import Collator
+from ..data.normalize import Normalizer
+from ..data.schema import recipe_of
 from ..errors import DeepMLFError
+from .model_card import model_card
+from .models import registered_model
 from .presets import Preset
+from .presets.loader import preset_of
 from .quiet import quiet_bars
 
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ..data.collate import Collator
-
 FORMAT = 1
-#: Settings that must be equal for a run to be taken up again.
+#: Settings that must be equal for a run to be resumed.
 _SETTINGS = ("kind", "preset", "seed", "dataset", "av_encoder")
 _MEANINGS = {
     "dataset.digest": "the digest of the dataset (utterances, labels, features and their recipe)",
@@ -96,7 +112,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """fused, av, text, prefix or flamingo."""
+        """Name of the registered model: fused, av, text, prefix, flamingo or one of yours."""
         return self.info["kind"]
 
     @property
@@ -106,8 +122,6 @@ class Run:
     @property
     def preset(self) -> Preset:
         """The settings, as `load_preset` gives them."""
-        from .presets.loader import preset_of
-
         return preset_of(self.info["preset"])
 
     @property
@@ -125,13 +139,11 @@ class Run:
         path = self.path / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
-    def predictions(self) -> Any:
-        """`predictions.csv` as a pandas DataFrame."""
-        import pandas as pd
-
+    def predictions(self) -> pd.DataFrame:
+        """`predictions.csv` as a DataFrame."""
         return pd.read_csv(self.path / "predictions.csv", dtype={"id": str})
 
-    # What it takes to use it ---------------------------------------------------------------------------------
+    # Using it ------------------------------------------------------------------------------------------------
 
     def load_model(
         self, lm: PreTrainedModel | None = None, tokenizer: PreTrainedTokenizerBase | None = None
@@ -140,25 +152,17 @@ class Run:
 
         Args:
             lm, tokenizer: where the run was made with a language model in memory.
+
+        Raises:
+            DeepMLFError: there is no checkpoint yet, or the run's model is not registered.
         """
         if not self.best.is_dir():
             raise DeepMLFError(f"The run {self.path} has no best checkpoint yet: let its training end first.")
-        from ..model.av_encoder import AVSentimentModel
-        from ..model.baselines import TextSentimentModel
-        from ..model.baselines_fusion import MODELS
-        from ..model.deepmlf import DeepMLFModel
-
         with quiet_bars():
-            if self.kind == "av":
-                return AVSentimentModel.from_pretrained(str(self.best)).eval()
-            cls: Any = {"fused": DeepMLFModel, "text": TextSentimentModel, **MODELS}[self.kind]
-            return cls.from_pretrained(self.best, lm=lm, tokenizer=tokenizer)
+            return registered_model(self.kind).load(self.best, lm=lm, tokenizer=tokenizer)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
         """Rows -> batch, exactly as in the run's training."""
-        from ..data.collate import Collator
-        from ..data.normalize import Normalizer
-
         done, data = self.info["preprocessing"], self.info["dataset"]
         statistics = done["normalizer"]
         return Collator(
@@ -183,12 +187,6 @@ class Run:
         Returns:
             The repository's address.
         """
-        import copy
-
-        from huggingface_hub import HfApi
-
-        from .model_card import model_card
-
         if not self.finished:
             raise DeepMLFError(f"The run {self.path} is not finished: let its training end first.")
         info = copy.deepcopy(self.info)
@@ -211,9 +209,7 @@ class Run:
     # Writing -------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write `run.json` (in one go) and `preset.yaml`."""
-        import yaml
-
+        """Write `run.json` (atomically) and `preset.yaml`."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "run.json", self.info)
         (self.path / "preset.yaml").write_text(yaml.safe_dump(self.info["preset"], sort_keys=False))
@@ -231,11 +227,7 @@ class Run:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result may depend on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    from .. import __version__
-
+    """Versions of the packages that a result may depend on."""
     found = {"python": platform.python_version(), "deepmlf-kit": __version__}
     for name in ("torch", "transformers", "datasets", "accelerate", "peft", "numpy", "scikit-learn"):
         try:
@@ -251,11 +243,6 @@ def digest_of(dataset: DatasetDict) -> str:
     It covers utterances, labels, every frame of audio and vision with its time, and the recipe that made them. Frames
     are hashed in the Arrow buffers they lie in: 1 GB takes 0.35 s of one core, less than to read it from disk.
     """
-    import numpy as np
-    import xxhash
-
-    from ..data.schema import recipe_of
-
     digest = xxhash.xxh3_128(json.dumps(recipe_of(dataset), sort_keys=True).encode())
     for name in sorted(dataset):
         numbers = [c for c in ("label", "label_class") if c in dataset[name].column_names]
@@ -278,11 +265,6 @@ def weights_digest(folder: str | Path) -> str:
     Raises:
         DeepMLFError: the folder holds no readable checkpoint.
     """
-    import torch
-    import xxhash
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         tensors = load_file(Path(folder) / "model.safetensors")
     except (OSError, SafetensorError) as error:
@@ -299,11 +281,6 @@ def weights_digest(folder: str | Path) -> str:
 
 def _list_column_digest(split: Dataset, column: str) -> bytes:
     """Of a column of (nested) lists of numbers: lengths and values, however the rows are cut into chunks."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import xxhash
-
     digests: list[Any] = []  # lengths of each level of lists, then the values
     for batch in split.with_format("arrow", columns=[column]).iter(256):
         for chunk in batch[column].chunks:
@@ -320,7 +297,7 @@ def _list_column_digest(split: Dataset, column: str) -> bytes:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON in one go: a kill leaves the old file or the new one."""
+    """Write JSON atomically: a kill leaves the old file or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Scoring: what every head predicts for a split, and the field's metrics of it.
+"""Scoring: the predictions of every head for a split, and the field's metrics.
 
 Where it stands: between a model and a table. The trainer takes heads and metrics from here for its validation, and
 whoever predicts a whole split (the final table of a training, `evaluate`, robustness) calls `predict_split`, which
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -20,9 +21,6 @@ from transformers import PreTrainedModel
 from ..data.labels import probability_columns
 from .metrics import score
 from .recipe import Recipe
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Predictions in the order of the columns that `head_values` gives; NaN where a model has no such head.
 HEADS = ("prediction", "text_prediction", "fusion_prediction", "av_prediction")
@@ -37,7 +35,7 @@ def predict_split(
     recipe: Recipe,
     scale: str,
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """Predict every utterance of a split, in eval mode, where the model is.
+    """Predict every utterance of a split, in eval mode and on the model's device.
 
     Args:
         model: gives an output with `loss` and `prediction`, as `SentimentTrainer` takes it.
@@ -48,13 +46,11 @@ def predict_split(
         scale: rules of the metrics (`mosi`, `mosei`, `sims`).
 
     Returns:
-        The metrics, the mean loss and its terms; a table of `id`, `label` and what each head predicts.
+        The metrics, the mean loss and its terms; a table of `id`, `label` and each head's prediction.
 
     Raises:
         DeepMLFError: no utterance has a label.
     """
-    import pandas as pd
-
     classes = getattr(model.config, "num_classes", 0)
     device = model.device
     loader: DataLoader[Any] = DataLoader(
@@ -80,16 +76,16 @@ def predict_split(
                 labels.append(batch["labels"].cpu())
     finally:
         model.train(was_training)
-    said, true = torch.cat(heads).numpy(), torch.cat(labels).numpy()
-    loss, *terms = torch.cat(losses).double().mean(dim=0).tolist()  # of utterances, not of batches
-    metrics = {**metrics_of(said, terms, true, scale, classes), "loss": loss}
+    predicted, true = torch.cat(heads).numpy(), torch.cat(labels).numpy()
+    loss, *terms = torch.cat(losses).double().mean(dim=0).tolist()  # over utterances, not batches
+    metrics = {**metrics_of(predicted, terms, true, scale, classes), "loss": loss}
     names = ["prediction", "text", "fusion", "av", *probability_columns(classes)]
-    table = pd.DataFrame({"id": list(ids), "label": true, **dict(zip(names, said.T, strict=True))})
+    table = pd.DataFrame({"id": list(ids), "label": true, **dict(zip(names, predicted.T, strict=True))})
     return metrics, table.dropna(axis="columns", how="all")
 
 
 def head_values(outputs: Mapping[str, Any], classes: int) -> Tensor:
-    """What each head says of each utterance [B, heads] float32: a sentiment, or the index of the likeliest class.
+    """Each head's prediction for each utterance [B, heads] float32: a sentiment, or the index of the likeliest class.
 
     For models of classes, the task head's probability of each class follows [B, heads + classes].
     """
@@ -109,7 +105,7 @@ def head_values(outputs: Mapping[str, Any], classes: int) -> Tensor:
 
 
 def loss_terms(outputs: Mapping[str, Any]) -> Tensor:
-    """The loss's terms before weighting [terms] float32; NaN where a model has no such term."""
+    """Unweighted loss terms [terms] float32; NaN where a model has no such term."""
     nothing = outputs["prediction"].new_full((), float("nan"), dtype=torch.float32)
     return torch.stack(
         [nothing if outputs.get(name) is None else outputs[name].detach().float() for name in LOSS_TERMS]
@@ -119,7 +115,7 @@ def loss_terms(outputs: Mapping[str, Any]) -> Tensor:
 def metrics_of(
     heads: np.ndarray, terms: Sequence[float], labels: np.ndarray, scale: str, classes: int
 ) -> dict[str, float]:
-    """The field's metrics of the prediction, each other head's error, and the loss's terms.
+    """The field's metrics of the prediction, the error of each other head, and the loss terms.
 
     Args:
         heads: as `head_values` gives, of all utterances [N, heads].
@@ -132,8 +128,8 @@ def metrics_of(
     main = f"Acc_{classes}" if classes else "MAE"
     for i, name in enumerate(HEADS[1:], start=1):
         if not np.isnan(heads[:, i]).all():
-            said = score(heads[:, i], labels, scale, classes=classes)
-            metrics[f"{name.removesuffix('_prediction')}_{main}"] = said[main]
+            of_head = score(heads[:, i], labels, scale, classes=classes)
+            metrics[f"{name.removesuffix('_prediction')}_{main}"] = of_head[main]
     metrics |= {
         name: float(value) for name, value in zip(LOSS_TERMS, terms, strict=True) if not math.isnan(value)
     }

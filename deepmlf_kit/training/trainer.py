@@ -1,8 +1,7 @@
 """SentimentTrainer: a thin `transformers.Trainer` for everything the kit trains.
 
-The fused model, the AV encoder and the baselines differ in their model only; optimiser, schedule, clipping,
-selection, checkpoints and resume are here, once. Mixed precision, accumulation, loggers and
-`accelerate launch` are the Trainer's own.
+Every registered model is trained here: optimiser, schedule, clipping, selection of the best checkpoint, resuming. Mixed
+precision, gradient accumulation, loggers and `accelerate launch` are the Trainer's own.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from ..errors import DeepMLFError
@@ -32,16 +33,16 @@ class SentimentTrainer(Trainer):
     """A Trainer that knows the kit's recipes, batches and outputs.
 
     Args:
-        model: takes a batch of the collator as keyword arguments and gives an output with `loss` and
+        model: takes a batch of the collator as keyword arguments and returns an output with `loss` and
             `prediction` [B], and perhaps loss terms and other heads by the names of `DeepMLFOutput`.
-        recipe: how to train.
-        folder: where checkpoints and logs go.
+        recipe: hyperparameters of the training.
+        folder: of checkpoints and logs.
         collator: rows -> batch.
-        train, valid: splits (sequences of rows); lengths of the training texts in tokens, for
-            sorting within an optimiser step.
+        train, valid: splits, sequences of rows.
+        lengths: of the training texts in tokens, to group by within an optimiser step.
         scale: rules of the metrics (`mosi`, `mosei`, `sims`).
-        seed: of weights' dropout, SeqAug and the order of batches.
-        title: what the progress bar says; None: no bar.
+        seed: of dropout, SeqAug and the order of batches.
+        title: of the progress bar; None: no bar.
         tensorboard: folder for TensorBoard logs, or None.
     """
 
@@ -129,9 +130,6 @@ class SentimentTrainer(Trainer):
         if title is not None:
             self.add_callback(ProgressBar(title, metric))
         if tensorboard is not None and self.is_world_process_zero():
-            from torch.utils.tensorboard import SummaryWriter
-            from transformers.integrations import TensorBoardCallback
-
             self.add_callback(TensorBoardCallback(SummaryWriter(str(tensorboard))))
 
     # Optimiser and order -------------------------------------------------------------------------------------
@@ -165,7 +163,7 @@ class SentimentTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The model's own loss; its terms are kept for the log."""
+        """The model's own loss; its terms are collected for the log."""
         outputs = model(**inputs)
         if model.training:
             for name in LOSS_TERMS:
@@ -181,10 +179,10 @@ class SentimentTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Any, Tensor | None]:
-        """Loss, (what the heads say [B, heads], loss terms [B, terms]), labels [B].
+        """Loss, (predictions of the heads [B, heads], loss terms [B, terms]), labels [B].
 
-        A model of classes says the index of its likeliest class; the task head's probability of each class follows the
-        heads [B, heads + classes].
+        A model of classes predicts the index of the likeliest class; the task head's probability of each class follows
+        the heads [B, heads + classes].
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -198,7 +196,7 @@ class SentimentTrainer(Trainer):
         return metrics_of(heads, terms.mean(axis=0), prediction.label_ids, self.scale, self.classes)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the averages of the loss terms since the last log (of this process)."""
+        """Add the averages of the loss terms since the last log (on this process)."""
         if "loss" in logs and self._batches:
             logs.update({name: float(value) / self._batches for name, value in self._terms.items()})
             self._terms, self._batches = {}, 0
@@ -213,7 +211,7 @@ class SentimentTrainer(Trainer):
             super()._save(output_dir, state_dict)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """A checkpoint has no tensors of the LM, as it should; only what else is missing is worth a warning."""
+        """Checkpoints hold no tensors of the LM on purpose: warn of other missing keys only."""
         missing = set(load_result.missing_keys) - set(self.model._keys_to_ignore_on_save or ())
         if missing or load_result.unexpected_keys:
             super()._issue_warnings_after_load(load_result)
@@ -221,10 +219,10 @@ class SentimentTrainer(Trainer):
     # Resume --------------------------------------------------------------------------------------------------
 
     def train_or_resume(self) -> None:
-        """Train; go on from the last whole checkpoint if there is one. Ends with the best weights in the model.
+        """Train, resuming from the last complete checkpoint if there is one; ends with the best weights in the model.
 
         Raises:
-            DeepMLFError: no epoch had a validation value that is a number, so there is no best checkpoint.
+            DeepMLFError: the validation metric was NaN after every epoch, so there is no best checkpoint.
         """
         self._train_or_resume()
         if self.state.best_model_checkpoint is None:
@@ -258,20 +256,20 @@ class _Collate:
 
 
 class StepOrder(torch.utils.data.Sampler[int]):
-    """Random order of an epoch; within an optimiser step, utterances of like length share a batch.
+    """Random order of an epoch; within an optimiser step, utterances of similar length share a batch.
 
         random order     | 9 2 7 3 | 4 8 1 6 |     step 1, step 2: 4 utterances each, in 2 batches of 2
         with lengths     | 7 9.2 3 | 1 4.8 6 |     the same utterances in each step, sorted into its batches
 
-    Which utterances an optimiser step is drawn from does not depend on their lengths: sorting happens inside the step
-    alone, so without accumulation nothing is sorted. The batches of a step come in random order, so that running
-    statistics do not end on the longest every time. The order is a function of seed and epoch alone: a resumed epoch
-    meets the same batches, and every process computes the same one.
+    Which utterances an optimiser step sees does not depend on their lengths: sorting happens within the step only, so
+    without accumulation nothing is sorted. The batches of a step are shuffled, so that running statistics do not always
+    end on the longest. The order is a function of seed and epoch alone: a resumed epoch sees the same batches, and every
+    process computes the same order.
 
     Args:
-        size: utterances of an epoch.
-        batch_size: utterances that all processes together take at once (theirs follow each other in the order).
-        accumulation: batches of an optimiser step.
+        size: utterances per epoch.
+        batch_size: global batch size: that of all processes together, one after another in the order.
+        accumulation: gradient accumulation steps.
         seed: of the order.
         lengths: of the texts in tokens, [size]; None: nothing is sorted.
     """
@@ -307,9 +305,9 @@ class StepOrder(torch.utils.data.Sampler[int]):
 
 
 def decayed_parameters(model: nn.Module) -> list[str]:
-    """Names of the trained parameters that weight decay acts on: matrices, but not fusion tokens.
+    """Names of the trained parameters with weight decay: matrices, but not fusion tokens.
 
-    Norms, biases, gates and missing-modality vectors are vectors or numbers, so they are left out by their shape.
+    Norms, biases, gates and missing-modality vectors have fewer than two dimensions, which excludes them.
     """
     return [
         name
@@ -319,7 +317,7 @@ def decayed_parameters(model: nn.Module) -> list[str]:
 
 
 def gates_of(model: nn.Module) -> dict[str, float]:
-    """How far the gates of every MM Block are open, by layer, for the log of epochs; empty without MM Blocks."""
+    """Gate values of every MM Block by layer, for the epoch log; empty without MM Blocks."""
     gates = {}
     for layer, block in getattr(model, "mm_blocks", {}).items():
         for number in (1, 2):
@@ -330,10 +328,10 @@ def gates_of(model: nn.Module) -> dict[str, float]:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a folder; None if there is none.
+    """The newest complete checkpoint in a folder; None if there is none.
 
-    A kill may leave a half-written one: `trainer_state.json` is written last, so one that can be read says that
-    the rest is there. A run folder that was moved still knows its best checkpoint: its path is set anew.
+    A kill may leave an incomplete one: `trainer_state.json` is written last, so a readable one means that the rest is
+    there. Where the run folder was moved, the path of the best checkpoint is updated.
     """
     found = []
     for path in folder.glob("checkpoint-*"):

@@ -1,38 +1,17 @@
-"""Read presets: YAML to the tree of settings, with an error for every key or value that does not belong.
-
-A misspelt key that is silently ignored costs somebody a week; so unknown keys are errors that say which key was
-probably meant, and values are checked against the type of the setting.
-"""
+"""Read presets: YAML, on top of a base preset, to the tree of settings."""
 
 from __future__ import annotations
 
-import difflib
-import types
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
 
 from ...errors import DeepMLFError
+from .parsing import build, unknown
 from .tree import Preset
-
-#: What other programs call a setting.
-_OTHER_NAMES = {
-    "lr": "learning_rate",
-    "min_lr": "min_learning_rate",
-    "wd": "weight_decay",
-    "patience": "early_stop",
-    "warmup": "warmup_epochs",
-    "grad_clip": "clip_value",
-    "max_grad_norm": "clip_value",
-    "gradient_accumulation_steps": "accumulation",
-    "per_device_train_batch_size": "batch_size",
-    "num_epochs": "epochs",
-    "max_length": "max_text_tokens",
-}
 
 
 def available_presets() -> list[str]:
@@ -56,38 +35,20 @@ def load_preset(
         DeepMLFError: no such preset, a key that does not exist (the message suggests the right one), a value of
             the wrong type or out of bounds.
     """
-    loaded = preset if isinstance(preset, Preset) else _build(Preset, _read(str(preset)), "")
-    return override(loaded, overrides) if overrides else loaded
+    loaded = preset if isinstance(preset, Preset) else build(Preset, _read(str(preset)))
+    return loaded.with_overrides(overrides) if overrides else loaded
 
 
 def preset_of(tree: dict[str, Any]) -> Preset:
     """A preset from plain containers, as `Preset.to_dict` gives them; checked like a file."""
-    return _build(Preset, tree, "")
+    return build(Preset, tree)
 
 
 def preset_text(name: str) -> str:
     """The YAML of a preset, comments and all."""
     if name not in available_presets():
-        raise DeepMLFError(_unknown(name, available_presets(), "preset"))
+        raise DeepMLFError(unknown(name, available_presets(), "preset"))
     return (_folder() / f"{name}.yaml").read_text()
-
-
-def override(preset: Preset, overrides: Sequence[str] | dict[str, Any]) -> Preset:
-    """A copy of `preset` with the given keys changed; see `load_preset`."""
-    tree = preset.to_dict()
-    for key, value in _pairs(overrides):
-        node, parts = tree, key.split(".")
-        for i, part in enumerate(parts):
-            if not isinstance(node, dict) or part not in node:
-                raise DeepMLFError(_unknown(key, _all_keys(preset.to_dict()), "setting"))
-            if i == len(parts) - 1:
-                if isinstance(node[part], dict):
-                    inside = ", ".join(f"{key}.{k}" for k in node[part])
-                    raise DeepMLFError(f"Setting {key!r} is a whole section: set one of {inside}.")
-                node[part] = value
-            else:
-                node = node[part]
-    return _build(Preset, tree, "")
 
 
 def _folder() -> Any:
@@ -105,9 +66,7 @@ def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     elif Path(name).is_file():
         text, where = Path(name).read_text(), f"preset file {name}"
     else:
-        raise DeepMLFError(
-            _unknown(name, available_presets(), "preset") + " A path to a YAML file works too."
-        )
+        raise DeepMLFError(unknown(name, available_presets(), "preset") + " A path to a YAML file works too.")
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -124,105 +83,3 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
-
-
-def _pairs(overrides: Sequence[str] | dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    if isinstance(overrides, dict):
-        yield from overrides.items()
-        return
-    for item in overrides:
-        key, equals, text = item.partition("=")
-        if not equals or not key.strip():
-            raise DeepMLFError(
-                f"{item!r} sets nothing: write a key and a value, for example fusion.tokens=12."
-            )
-        try:
-            yield key.strip(), yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise DeepMLFError(f"The value in {item!r} cannot be read; quote it if it is text.") from error
-
-
-def _build(cls: type, tree: Any, where: str) -> Any:
-    """Make dataclass `cls` of the plain `tree`; `where` is its dotted key."""
-    if not isinstance(tree, dict):
-        raise DeepMLFError(f"Setting {where!r} is {tree!r}, but is a section: give it keys of its own.")
-    hints = get_type_hints(cls)
-    names = [f.name for f in fields(cls)]
-    arguments = {}
-    for key, value in tree.items():
-        path = f"{where}.{key}" if where else str(key)
-        if key not in names:
-            raise DeepMLFError(_unknown(path, [f"{where}.{n}" if where else n for n in names], "setting"))
-        kind = hints[key]
-        arguments[key] = _build(kind, value, path) if is_dataclass(kind) else _convert(value, kind, path)
-    try:
-        return cls(**arguments)
-    except DeepMLFError as error:
-        raise DeepMLFError(f"{where}: {error}" if where else str(error)) from None
-
-
-def _convert(value: Any, kind: Any, path: str) -> Any:
-    """`value` as `kind`, or an error; whole numbers count as floats and `1e-4`, which YAML takes for text, too."""
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        return _convert(value, next(k for k in get_args(kind) if k is not type(None)), path)
-    if origin in (list, tuple):
-        item = get_args(kind)[0]
-        if isinstance(value, str):
-            value = value.replace(",", " ").split()
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            value = [value]
-        if isinstance(value, (list, tuple)):
-            return origin(_convert(v, item, path) for v in value)
-    elif kind is bool:
-        if isinstance(value, bool):
-            return value
-    elif kind is int:
-        if isinstance(value, str) and value.strip().lstrip("+-").isdigit():
-            return int(value)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value):
-            return int(value)
-    elif kind is float:
-        if not isinstance(value, bool):
-            try:
-                return float(value)
-            except (TypeError, ValueError):
-                pass
-    elif kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return str(value)
-    raise DeepMLFError(f"Setting {path!r} is {value!r}, but must be {_kind_name(kind)}.")
-
-
-def _kind_name(kind: Any) -> str:
-    if get_origin(kind) in (list, tuple):
-        return f"a list of {_kind_name(get_args(kind)[0]).split(' ', 1)[1]}s, for example [3, 5, 7]"
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
-
-
-def _all_keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        keys += _all_keys(value, f"{path}.") if isinstance(value, dict) else [path]
-    return keys
-
-
-def _unknown(given: str, known: list[str], what: str) -> str:
-    """Say that `given` is unknown and which of `known` was probably meant."""
-    section, _, last = given.rpartition(".")
-    last = _OTHER_NAMES.get(last, last)
-    in_section = [k for k in known if section and k.startswith(f"{section}.")]
-    close = [k for k in [*in_section, *known] if k.split(".")[-1] == last]  # the right key in a wrong section
-    close = close or difflib.get_close_matches(
-        f"{section}.{last}" if section else last, known, n=1, cutoff=0.7
-    )
-    if not close:  # nearly the right key, in whatever section
-        leaves = difflib.get_close_matches(last, [k.split(".")[-1] for k in known], n=1, cutoff=0.75)
-        close = [k for k in known if leaves and k.split(".")[-1] == leaves[0]]
-    if close:
-        return f"There is no {what} {given!r}: did you mean {close[0]!r}?"
-    shown = in_section or known
-    listed = ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
-    return f"There is no {what} {given!r}; there are {listed}."

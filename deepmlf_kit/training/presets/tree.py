@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ... import model
 from ...errors import DeepMLFError
 from ..recipe import Recipe
+from ..scales import SCALES
+from .parsing import override
 
 if TYPE_CHECKING:
     from ...model.config import DeepMLFConfig
@@ -128,8 +131,6 @@ class Preset:
     pretraining: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        from ..metrics import SCALES
-
         if self.data.scale not in SCALES:
             raise DeepMLFError(f"data.scale is {self.data.scale!r}, but must be one of {', '.join(SCALES)}.")
         if self.data.normalize not in ("none", "train"):
@@ -147,13 +148,13 @@ class Preset:
         Raises:
             DeepMLFError: a size or switch is outside its bounds.
         """
-        from ...model.config import DeepMLFConfig
-
         arguments = {}
         for section, keys in MODEL_KEYS.items():
             for key, argument in keys.items():
                 arguments[argument] = getattr(getattr(self, section), key)
-        return DeepMLFConfig(**arguments, gradient_checkpointing_layers=self.training.gradient_checkpointing)
+        return model.DeepMLFConfig(
+            **arguments, gradient_checkpointing_layers=self.training.gradient_checkpointing
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, as written to YAML and read back by `load_preset`."""
@@ -161,9 +162,7 @@ class Preset:
 
     def with_overrides(self, overrides: Sequence[str] | dict[str, Any]) -> Preset:
         """A copy with some keys changed, e.g. `["fusion.tokens=12"]` or `{"fusion.tokens": 12}`."""
-        from .loader import override
-
-        return override(self, overrides)
+        return override(self, self.to_dict(), overrides)
 
 
 #: section -> key -> argument of DeepMLFConfig

@@ -1,45 +1,45 @@
-"""What breaks a model: the same utterances with a modality missing, noise, shuffled words or shifted time."""
+"""Robustness: the same utterances with a missing modality, noise, shuffled words or shifted time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from datasets import DatasetDict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.donors import draw_donors
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from datasets import DatasetDict
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ..training import Run
+from ..data.schema import for_batches
+from ..training.run_folder import Run
+from .evaluate import open_scorer
 
 Row = dict[str, Any]
 _STREAMS = ("audio", "audio_times", "vision", "vision_times")
-#: All rows of a split -> changed copies, in the same order.
-Disturbance = Callable[[Sequence[Row], np.random.Generator], list[Row]]
+#: All rows of a split -> perturbed copies, in the same order.
+Perturbation = Callable[[Sequence[Row], np.random.Generator], list[Row]]
 
 
-def disturbances(noise: float = 1.0, shift: float = 0.5) -> dict[str, Disturbance]:
-    """The disturbances by name; the first changes nothing.
+def perturbations(noise: float = 1.0, shift: float = 0.5) -> dict[str, Perturbation]:
+    """The perturbations by name; the first changes nothing.
 
     Args:
-        noise: Gaussian noise on every valid frame, in standard deviations of that feature within the utterance.
-        shift: audio and vision are moved in time by this share of the utterance (what runs over comes back at the
-            start), so that words and frames no longer belong together.
+        noise: standard deviation of Gaussian noise on every valid frame, relative to that of the feature within the
+            utterance.
+        shift: audio and vision are rolled in time by this fraction of the utterance, so that words and frames are no
+            longer aligned.
     """
 
-    def each(change: Callable[[Row, np.random.Generator], Row]) -> Disturbance:
+    def each(change: Callable[[Row, np.random.Generator], Row]) -> Perturbation:
         return lambda rows, random: [{**row, **change(row, random)} for row in rows]
 
-    def moved(frames: np.ndarray) -> np.ndarray:
+    def rolled(frames: np.ndarray) -> np.ndarray:
         return np.roll(frames, round(shift * len(frames)), axis=0)
 
     return {
-        "as it is": each(lambda row, _: {}),
+        "unperturbed": each(lambda row, _: {}),
         "no text": each(lambda row, _: {"text": ""}),
         "no audio": each(lambda row, _: {"audio": row["audio"][:0]}),
         "no vision": each(lambda row, _: {"vision": row["vision"][:0]}),
@@ -48,7 +48,7 @@ def disturbances(noise: float = 1.0, shift: float = 0.5) -> dict[str, Disturbanc
         "noisy vision": each(lambda row, random: {"vision": _noisy(row["vision"], noise, random)}),
         "shuffled words": each(lambda row, random: {"text": _shuffled(row["text"], random)}),
         "misaligned time": each(
-            lambda row, _: {"audio": moved(row["audio"]), "vision": moved(row["vision"])}
+            lambda row, _: {"audio": rolled(row["audio"]), "vision": rolled(row["vision"])}
         ),
         "audio and vision of another": _of_another,
     }
@@ -65,27 +65,26 @@ def robustness(
     lm: PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> pd.DataFrame:
-    """Score a run's best checkpoint on a split under every disturbance.
+    """Score a run's best checkpoint on a split under every perturbation.
 
     Args:
         run, dataset, split, lm, tokenizer: as in `evaluate`.
-        noise, shift: as in `disturbances`.
+        noise, shift: as in `perturbations`.
+        seed: of the noise, the order of shuffled words and the swapped utterances.
 
     Returns:
-        A row a disturbance: its name (`disturbance`) and the metrics; the first row is the split as it is.
+        One row per perturbation: its name (`perturbation`) and the metrics; the first row is the unperturbed split.
+
+    Raises:
+        DeepMLFError: as in `evaluate`.
     """
-    import pandas as pd
-
-    from ..data.schema import for_batches
-    from .evaluate import scorer
-
-    scored = scorer(run, dataset, split, lm=lm, tokenizer=tokenizer)
-    ids = scored.rows["id"]
-    rows = [{**row, "id": id} for row, id in zip(for_batches(scored.rows), ids, strict=True)]
+    scorer = open_scorer(run, dataset, split, lm=lm, tokenizer=tokenizer)
+    ids = scorer.rows["id"]
+    rows = [{**row, "id": id} for row, id in zip(for_batches(scorer.rows), ids, strict=True)]
     table = []
-    for name, disturb in disturbances(noise, shift).items():
-        metrics, _ = scored.predict(disturb(rows, np.random.default_rng(seed)))
-        table.append({"disturbance": name, **metrics})
+    for name, perturb in perturbations(noise, shift).items():
+        metrics, _ = scorer.predict(perturb(rows, np.random.default_rng(seed)))
+        table.append({"perturbation": name, **metrics})
     return pd.DataFrame(table)
 
 

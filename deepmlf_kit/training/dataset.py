@@ -1,0 +1,90 @@
+"""A dataset as training takes it: opened, checked against a preset, read row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+
+from ..data import schema
+from ..errors import DeepMLFError
+from .presets import Preset
+from .scales import SCALES
+
+#: A split smaller than this is held in memory; a larger one is read from its Arrow file row by row.
+IN_MEMORY_BYTES = 2**30
+
+
+def open_dataset(dataset: DatasetDict | str | Path) -> tuple[DatasetDict, str | None]:
+    """A dataset in memory or on disk, and its path where it has one.
+
+    Raises:
+        DeepMLFError: there is none, or it does not fit the schema.
+    """
+    if isinstance(dataset, (str, Path)):
+        return schema.load(dataset), str(Path(dataset).resolve())
+    schema.check(dataset)
+    return dataset, None
+
+
+def rows_of(split: Dataset) -> Sequence[dict[str, Any]]:
+    """The rows of a split as the collator takes them: a list where they fit in memory, else read one by one."""
+    rows = schema.for_batches(split)
+    return list(rows) if split.data.nbytes < IN_MEMORY_BYTES else rows
+
+
+@dataclass(frozen=True)
+class Incompatibility:
+    """`found` in the dataset where the preset expects something else, and the `setting` (KEY=VALUE) that expects it."""
+
+    found: str
+    setting: str
+
+
+def incompatibilities(data: DatasetDict, preset: Preset) -> list[Incompatibility]:
+    """Everything in which a dataset differs from what a preset expects: feature dims and the label scale.
+
+    A dataset with labels beyond [-3, 3] fits the rules of MOSI as well as any.
+    """
+    differing = []
+    for name, dim in zip(("audio", "vision"), schema.dims_of(data), strict=True):
+        expected = getattr(preset.av_encoder, f"{name}_dim")
+        if dim != expected:
+            differing.append(
+                Incompatibility(
+                    f"{dim} {name} features a frame (preset {preset.name!r} expects {expected})",
+                    f"av_encoder.{name}_dim={dim}",
+                )
+            )
+    largest, expected = schema.recipe_of(data).get("label_scale"), SCALES[preset.data.scale][1]
+    rules = {1.0: "sims", 3.0: "mosi"}.get(largest)
+    if rules is not None and largest != expected:
+        differing.append(
+            Incompatibility(
+                f"labels from {-largest:g} to {largest:g} (data.scale={preset.data.scale} expects {-expected:g} to "
+                f"{expected:g})",
+                f"data.scale={rules}",
+            )
+        )
+    return differing
+
+
+def check_dataset(data: DatasetDict, preset: Preset) -> None:
+    """Refuse a dataset that cannot be trained on by a preset.
+
+    Raises:
+        DeepMLFError: a split to train or validate on is missing, or `incompatibilities` finds any.
+    """
+    for split in ("train", "valid"):
+        if split not in data or len(data[split]) == 0:
+            found = ", ".join(f"{name} ({len(part)})" for name, part in data.items())
+            raise DeepMLFError(f"Training needs utterances in the split {split!r}; the dataset has {found}.")
+    if differing := incompatibilities(data, preset):
+        raise DeepMLFError(
+            f"The dataset has {' and '.join(one.found for one in differing)}: set "
+            f"{' and '.join(one.setting for one in differing)} (with --set before each on the command line), or "
+            "prepare the dataset with other features or another label_scale."
+        )
