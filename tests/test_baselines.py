@@ -133,7 +133,7 @@ def test_kept_last_states_give_what_the_language_model_gives(
     model = TextSentimentModel(load_preset("sample", QUICK).model_config(), **language).eval()
     one = batch((5, 3, 4))
     plain = model(**one).prediction
-    model.keep_text_states(tmp_path)
+    model.cache_text_states(tmp_path)
     torch.testing.assert_close(model(**one).prediction, plain)  # computed and kept
     calls = []
     handle = model.language.decoder.register_forward_hook(lambda *_: calls.append(1))
@@ -143,9 +143,9 @@ def test_kept_last_states_give_what_the_language_model_gives(
     with torch.autocast("cpu", torch.bfloat16):
         model(**one)
     assert calls.pop() == 1, "states without autocast are not those with it"
-    model.keep_text_states(tmp_path, gigabytes=0)
+    model.cache_text_states(tmp_path, gigabytes=0)
     torch.testing.assert_close(model(**one).prediction, plain)
-    assert calls == [1] and model._kept == {}
+    assert calls == [1] and model._cached == {}
     handle.remove()
 
 
@@ -158,7 +158,7 @@ def test_adapters_on_the_language_model_of_the_text_baseline_are_trained(
 
     lm = copy.deepcopy(language["lm"])
     model = TextSentimentModel(load_preset("sample", QUICK).model_config(), lm=lm, tokenizer=None).eval()
-    model.keep_text_states(tmp_path)
+    model.cache_text_states(tmp_path)
     before = model(**batch()).prediction
     get_peft_model(lm, LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
     after = model(**batch(), labels=torch.ones(2))

@@ -96,7 +96,7 @@ def test_norms_are_the_lengths_of_what_was_added(text_first):
     assert np.isnan(seen.gates["feed_forward"]).all()
 
 
-def test_feed_forward_norms_on_text_only_where_it_runs_on_text():
+def test_think_norms_on_text_only_where_it_runs_on_text():
     on = capture(lively(), tiny_batch(), "norms").think_norms
     off = capture(lively(ffw_on_text=False), tiny_batch(), "norms").think_norms
     assert on.shape == off.shape == (3, 2, 9 + 5)

@@ -34,7 +34,7 @@ def step(model, batch):
 def test_compiled_parts_give_the_same_numbers_and_are_made_once_for_all_batches(family, ffw, tmp_path):
     counters = torch._dynamo.utils.counters
     model = tiny_model(family, ffw=ffw)
-    model.keep_text_states(tmp_path)
+    model.cache_text_states(tmp_path)
     expected = [step(model, batch) for batch in BATCHES]
     names = list(model.state_dict())
     torch._dynamo.reset()

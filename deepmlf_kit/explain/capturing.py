@@ -51,7 +51,8 @@ class Capture:
             for an utterance without voice and face: there is nothing to look at.
         self_attention: weights of fusion tokens over text tokens and fusion tokens up to themselves
             [B, N, heads, F, L + F]; rows sum to 1, padding is 0.
-        gates: `cross_attention` and `feed_forward`: what scales each branch, after the gating function [M].
+        gates: `cross_attention` and `feed_forward`: what scales each branch, after the gating function [M]; the mean over
+            tokens of a gate that depends on its input; NaN where there is no branch.
         read_norms: length of what cross-attention adds to a fusion token, gate included [B, M, F].
         think_norms: length of what the feed-forward adds, gate included [B, M, L + F]; NaN where it does not
             run on text.
@@ -110,6 +111,7 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
     read: dict[int, Tensor] = {}
     think: dict[int, Tensor] = {}
     entered: dict[int, Tensor] = {}
+    gates: dict[str, dict[int, Tensor]] = {"cross_attention": {}, "feed_forward": {}}
     hooks: list[tuple[Any, Any]] = []
 
     def on_attention(index: int) -> Any:
@@ -129,7 +131,17 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
 
         return hook
 
+    def keep_gate(into: dict[int, Tensor], index: int) -> Any:
+        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            into[index] = torch.as_tensor(output)
+
+        return hook
+
     for index, block in enumerate(blocks):
+        if wanted & {"gates", "norms"}:
+            hooks.append((block.gate_1, keep_gate(gates["cross_attention"], index)))
+            if block.feed_forward is not None:
+                hooks.append((block.gate_2, keep_gate(gates["feed_forward"], index)))
         if wanted & {"cross_attention", "norms"}:
             hooks.append((block.cross_attention, on_attention(index)))
         if "norms" in wanted:
@@ -155,9 +167,9 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
         if attention:
             seen.self_attention = _array(torch.stack([attention[i] for i in sorted(attention)], dim=1))
         if wanted & {"gates", "norms"}:
-            seen.gates = gates_of(model)
+            seen.gates = {branch: _mean_gates(found, len(blocks)) for branch, found in gates.items()}
         if "norms" in wanted:
-            _add_norms(seen, read, think, entered)
+            _add_norms(seen, read, think, entered, gates)
         if "depth" in wanted:
             _add_depth(seen, model, output, batch)
         if "av_states" in wanted:
@@ -165,17 +177,10 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
     return seen
 
 
-def gates_of(model: DeepMLFModel) -> dict[str, np.ndarray]:
-    """`cross_attention` and `feed_forward`: each MM Block's gates after the gating function [M]; NaN: no branch."""
-    gates: dict[str, list[float]] = {"cross_attention": [], "feed_forward": []}
-    with torch.no_grad():
-        for layer in model.config.fusion_layers:
-            block = model.mm_blocks[str(layer)]
-            gates["cross_attention"].append(float(block.gate_1()))
-            gates["feed_forward"].append(
-                float("nan") if block.feed_forward is None else float(block.gate_2())
-            )
-    return {name: np.asarray(values, np.float32) for name, values in gates.items()}
+def _mean_gates(found: dict[int, Tensor], blocks: int) -> np.ndarray:
+    """Each MM Block's gate, the mean over tokens and features where it has more than one value [M]; NaN: no branch."""
+    means = [float(found[i].float().mean()) if i in found else float("nan") for i in range(blocks)]
+    return np.asarray(means, np.float32)
 
 
 def score_of(said: Tensor, classes: int) -> Tensor:
@@ -199,18 +204,21 @@ def text_mask_of(batch: Mapping[str, Any]) -> Tensor:
 
 
 def _add_norms(
-    seen: Capture, read: dict[int, Tensor], think: dict[int, Tensor], entered: dict[int, Tensor]
+    seen: Capture,
+    read: dict[int, Tensor],
+    think: dict[int, Tensor],
+    entered: dict[int, Tensor],
+    gates: dict[str, dict[int, Tensor]],
 ) -> None:
-    assert seen.gates is not None
     count, tokens = len(seen.fusion_layers), read[0].shape[1]
     length = seen.text_mask.shape[1]
-    gate = seen.gates["cross_attention"]
-    reads = [np.abs(gate[i]) * _array(read[i].norm(dim=-1)) for i in range(count)]
+    open_1, open_2 = gates["cross_attention"], gates["feed_forward"]
+    reads = [_array((open_1[i].to(read[i].device) * read[i]).norm(dim=-1)) for i in range(count)]
     seen.read_norms = np.stack(reads, axis=1).astype(np.float32)
     seen.state_norms = np.stack([_array(entered[i].float().norm(dim=-1)) for i in range(count)], axis=1)
     thinks = np.full((len(seen.text_mask), count, length + tokens), np.nan, np.float32)
     for i, added in think.items():
-        norms = np.abs(seen.gates["feed_forward"][i]) * _array(added.float().norm(dim=-1))
+        norms = _array((open_2[i].to(added.device) * added.float()).norm(dim=-1))
         thinks[:, i, -norms.shape[1] :] = norms
     thinks[:, :, :length][~np.broadcast_to(seen.text_mask[:, None], thinks[:, :, :length].shape)] = np.nan
     seen.think_norms = thinks

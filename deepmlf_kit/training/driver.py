@@ -80,8 +80,8 @@ def run_training(
     set_seed(seed)
     with quiet_bars():
         model, tokenizer = build()
-    if recipe.keep_text and hasattr(model, "keep_text_states"):
-        model.keep_text_states(cache_folder() / "text-states", recipe.keep_text)
+    if recipe.keep_text and hasattr(model, "cache_text_states"):
+        model.cache_text_states(cache_folder() / "text-states", recipe.keep_text)
     if recipe.compile:
         compile_layers(model)
     run.info["preprocessing"] = run.info.get("preprocessing") or _preprocessing(preset, data)

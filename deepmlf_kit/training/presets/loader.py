@@ -74,19 +74,14 @@ def preset_text(name: str) -> str:
 
 def override(preset: Preset, overrides: Sequence[str] | dict[str, Any]) -> Preset:
     """A copy of `preset` with the given keys changed; see `load_preset`."""
-    tree = preset.to_dict()
+    tree, known = preset.to_dict(), _all_keys(preset)
     for key, value in _pairs(overrides):
-        node, parts = tree, key.split(".")
-        for i, part in enumerate(parts):
-            if not isinstance(node, dict) or part not in node:
-                raise DeepMLFError(_unknown(key, _all_keys(preset.to_dict()), "setting"))
-            if i == len(parts) - 1:
-                if isinstance(node[part], dict):
-                    inside = ", ".join(f"{key}.{k}" for k in node[part])
-                    raise DeepMLFError(f"Setting {key!r} is a whole section: set one of {inside}.")
-                node[part] = value
-            else:
-                node = node[part]
+        if key not in known:
+            if inside := [k for k in known if k.startswith(f"{key}.")]:
+                raise DeepMLFError(f"Setting {key!r} is a whole section: set one of {', '.join(inside)}.")
+            raise DeepMLFError(_unknown(key, known, "setting"))
+        section, _, name = key.rpartition(".")
+        (tree[section] if section else tree)[name] = value
     return _build(Preset, tree, "")
 
 
@@ -176,6 +171,9 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
             value = [value]
         if isinstance(value, (list, tuple)):
             return origin(_convert(v, item, path) for v in value)
+    elif origin is dict:
+        if isinstance(value, dict):
+            return {str(k): _convert(v, get_args(kind)[1], f"{path}.{k}") for k, v in value.items()}
     elif kind is bool:
         if isinstance(value, bool):
             return value
@@ -198,14 +196,17 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
 def _kind_name(kind: Any) -> str:
     if get_origin(kind) in (list, tuple):
         return f"a list of {_kind_name(get_args(kind)[0]).split(' ', 1)[1]}s, for example [3, 5, 7]"
+    if get_origin(kind) is dict:
+        return "names with their values, for example {name: 4}"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
 
 
-def _all_keys(tree: dict[str, Any], prefix: str = "") -> list[str]:
+def _all_keys(section: Any, prefix: str = "") -> list[str]:
+    """Dotted keys of all settings in a section and the sections within it."""
     keys = []
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        keys += _all_keys(value, f"{path}.") if isinstance(value, dict) else [path]
+    for each in fields(section):
+        value, path = getattr(section, each.name), f"{prefix}{each.name}"
+        keys += _all_keys(value, f"{path}.") if is_dataclass(value) else [path]
     return keys
 
 
