@@ -7,7 +7,7 @@ Four ways to do the same work, interleaved in one run:
                 otherwise on this kit's modules
     plain       padding trimmed, texts sorted by length within an optimiser step, LM logits at targets only, the kit's attention
     fast        besides: the text first and without a gradient below the first MM Block (`text_first`)
-    kept        besides: the text's states read from the store instead of computed (`keep_text_states`)
+    kept        besides: the text's states read from the store instead of computed (`cache_text_states`)
 
 Weights are random; text lengths are drawn like MOSEI's (mean about 18 tokens, up to 50). First the operations
 of each way are counted (matrix products and attention, forward and backward), then times are measured: where
@@ -41,10 +41,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
+from deepmlf_kit.model.cross_attention import CrossAttention
 from deepmlf_kit.model.known_lms import lm_shape
 from deepmlf_kit.model.lm_loading import EMBEDDED_LM, fuse_gelu
 from deepmlf_kit.model.losses import next_token_targets
-from deepmlf_kit.model.mm_block import CrossAttention
 from deepmlf_kit.training.compiling import compile_layers
 from deepmlf_kit.training.dry_run import measured_rate
 
@@ -177,7 +177,7 @@ class Way:
             for block in self.model.mm_blocks.values():
                 block.cross_attention.forward = MethodType(published_cross_attention, block.cross_attention)
         if way == "kept":
-            self.model.keep_text_states(folder)
+            self.model.cache_text_states(folder)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         # The Trainer's optimizer is the fused one; the published way's is torch's default.
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=way != "published")

@@ -17,7 +17,8 @@ from training_fixtures import TINY
 from deepmlf_kit import DeepMLFConfig
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.evaluation.evaluate import evaluate
-from deepmlf_kit.model.baselines import TextOutput, TextSentimentModel
+from deepmlf_kit.model.base import SentimentOutput
+from deepmlf_kit.model.baselines import TextSentimentModel
 from deepmlf_kit.model.baselines_fusion import FlamingoSentimentModel, PrefixSentimentModel
 from deepmlf_kit.training import Run, TrainableModel, models, register_model, train
 from deepmlf_kit.training.presets import load_preset
@@ -139,7 +140,7 @@ class MeanFrame(PreTrainedModel):
     def forward(self, audio: Any, labels: Any = None, **_: Any) -> Any:
         prediction = self.head(audio.mean(dim=1)).squeeze(-1)
         loss = None if labels is None else (prediction - labels).abs().mean()
-        return TextOutput(loss=loss, prediction=prediction)
+        return SentimentOutput(loss=loss, prediction=prediction)
 
 
 def test_a_registered_model_is_trained_scored_and_loaded_like_the_kits_own(
@@ -175,7 +176,7 @@ def test_kept_last_states_give_what_the_language_model_gives(
     model = TextSentimentModel(load_preset("sample", QUICK).model_config(), **language).eval()
     one = batch((5, 3, 4))
     plain = model(**one).prediction
-    model.keep_text_states(tmp_path)
+    model.cache_text_states(tmp_path)
     torch.testing.assert_close(model(**one).prediction, plain)  # computed and kept
     calls = []
     handle = model.language.decoder.register_forward_hook(lambda *_: calls.append(1))
@@ -185,9 +186,9 @@ def test_kept_last_states_give_what_the_language_model_gives(
     with torch.autocast("cpu", torch.bfloat16):
         model(**one)
     assert calls.pop() == 1, "states without autocast are not those with it"
-    model.keep_text_states(tmp_path, gigabytes=0)
+    model.cache_text_states(tmp_path, gigabytes=0)
     torch.testing.assert_close(model(**one).prediction, plain)
-    assert calls == [1] and model._kept == {}
+    assert calls == [1] and model._cached == {}
     handle.remove()
 
 
@@ -200,7 +201,7 @@ def test_adapters_on_the_language_model_of_the_text_baseline_are_trained(
 
     lm = copy.deepcopy(language["lm"])
     model = TextSentimentModel(load_preset("sample", QUICK).model_config(), lm=lm, tokenizer=None).eval()
-    model.keep_text_states(tmp_path)
+    model.cache_text_states(tmp_path)
     before = model(**batch()).prediction
     get_peft_model(lm, LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
     after = model(**batch(), labels=torch.ones(2))

@@ -13,7 +13,7 @@ from deepmlf_kit.data.collate import Collator
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.model import DeepMLFOutput
 from deepmlf_kit.model.av_encoder import AVSentimentModel
-from deepmlf_kit.model.mm_block import CrossAttention
+from deepmlf_kit.model.cross_attention import CrossAttention
 
 families = pytest.mark.parametrize("family", FAMILIES)
 feed_forwards = pytest.mark.parametrize("ffw", ["full", "lora"])
@@ -315,7 +315,7 @@ def test_cross_attentions_alone_leave_the_fast_path_its_speed(monkeypatch):
     for text_first in (False, True):
         model = tiny_model(text_first=text_first)
         if text_first:
-            monkeypatch.setattr("deepmlf_kit.model.deepmlf.Walk.plain", None)
+            monkeypatch.setattr("deepmlf_kit.model.deepmlf.DecoderPass.joint", None)
         out = model(**tiny_batch(), output_attentions=True)
         gradients.append(torch.autograd.grad(out.loss, list(out.cross_attentions.values())))
     for plain, fast in zip(*gradients, strict=True):

@@ -108,7 +108,7 @@ def test_a_text_head_on_a_real_language_model_reads_sentiment(
     from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
     read: list[tuple[tuple[int, ...], np.ndarray]] = []
-    original = TextSentimentModel._read
+    original = TextSentimentModel._compute_last_states
 
     def recorded(self: TextSentimentModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         states = original(self, input_ids, attention_mask)
@@ -116,7 +116,7 @@ def test_a_text_head_on_a_real_language_model_reads_sentiment(
             read.append((tuple(ids[mask.bool()].tolist()), state.numpy()))
         return states
 
-    monkeypatch.setattr(TextSentimentModel, "_read", recorded)
+    monkeypatch.setattr(TextSentimentModel, "_compute_last_states", recorded)
     run = train(
         "sample",
         dataset,

@@ -28,7 +28,7 @@ def predict(model, batch=BATCH):
 def fill(folder, gigabytes=1.0, batch=BATCH, **changes):
     """A model whose store holds the texts of a batch, and what it predicts."""
     model = tiny_model(**changes)
-    model.keep_text_states(folder, gigabytes)
+    model.cache_text_states(folder, gigabytes)
     return model, predict(model, batch)
 
 
@@ -52,7 +52,7 @@ def test_states_of_autocast_are_not_read_without_it_and_the_other_way_round(tmp_
             return predict(model).float()
 
     expected = said(not filled_under_autocast)
-    model.keep_text_states(tmp_path)
+    model.cache_text_states(tmp_path)
     said(filled_under_autocast)
     found = said(not filled_under_autocast)
     torch.testing.assert_close(found, expected, atol=1e-6 if filled_under_autocast else 2e-3, rtol=0)
@@ -60,7 +60,7 @@ def test_states_of_autocast_are_not_read_without_it_and_the_other_way_round(tmp_
 
 
 def test_states_come_back_as_they_were_in_each_parts_own_dtype_and_shape(tmp_path):
-    file = text_cache.open_text_store(tmp_path, tiny_lm(), 2).file(CPU)
+    file = text_cache.open_text_cache(tmp_path, tiny_lm(), 2).file(CPU)
     cache = DynamicCache()
     for layer, dtype in enumerate((torch.float16, torch.bfloat16)):
         cache.update(torch.randn(1, 3, 4, 5).to(dtype), torch.randn(1, 3, 4, 7).to(dtype), layer)
@@ -106,7 +106,7 @@ def test_an_edited_lm_does_not_read_the_states_of_the_one_it_was(tmp_path, edit)
 
     expected = predict(edited())
     model = edited()
-    model.keep_text_states(tmp_path)
+    model.cache_text_states(tmp_path)
     torch.testing.assert_close(predict(model), expected, atol=1e-6, rtol=0)
     assert len(files_of(tmp_path)) == 2
 
@@ -139,7 +139,7 @@ def test_other_arithmetic_has_other_states(tmp_path, monkeypatch, what):
 
 def test_a_warm_store_gives_bitwise_what_a_cold_one_gives(tmp_path):
     model, cold = fill(tmp_path)
-    model._text_store.close()
+    model._text_cache.close()
     model, warm = fill(tmp_path)
     assert len(files_of(tmp_path)) == 1
     assert torch.equal(warm, cold)
@@ -185,17 +185,17 @@ def test_a_damaged_file_is_found_said_and_computed_again(tmp_path, caplog, how, 
     model, expected = fill(tmp_path)
     (path,) = files_of(tmp_path)
     if when == "before it is opened":
-        model._text_store.close()
+        model._text_cache.close()
         damage(path, how)
         model = tiny_model()
-        model.keep_text_states(tmp_path)
+        model.cache_text_states(tmp_path)
     else:
         damage(path, how)
     assert torch.equal(predict(model), expected)
     if not (how is cut_the_header and when == "while it is open"):
         assert "is damaged" in caplog.text
     assert torch.equal(predict(model), expected)
-    file = model._text_store.file(CPU)
+    file = model._text_cache.file(CPU)
     assert file.path == path and len(file) == 3, "kept again, and read from there"
     assert caplog.text.count("is damaged") == 1, "said once"
 
@@ -207,9 +207,9 @@ def test_the_oldest_unused_states_go_where_the_budget_is_used_up(tmp_path):
     sizes = []
     for seed in (1, 2, 3):
         model, _ = fill(tmp_path, seed=seed)
-        path = model._text_store.file(CPU).path
+        path = model._text_cache.file(CPU).path
         sizes.append(path.stat().st_size)
-        model._text_store.close()
+        model._text_cache.close()
         os.utime(path, (seed, seed))
         if seed == 1:
             oldest = path
@@ -226,7 +226,7 @@ def test_states_that_a_live_process_uses_stay_and_all_processes_share_one_budget
         "from pathlib import Path\n"
         "from test_text_cache import fill, files_of\n"
         "model, _ = fill(Path(sys.argv[3]), float(sys.argv[4]), seed=1)\n"
-        "print(model._text_store.file(model.device).path, flush=True)\n"
+        "print(model._text_cache.file(model.device).path, flush=True)\n"
         "input()\n"
     )
     here = Path(__file__).parent
@@ -242,7 +242,7 @@ def test_states_that_a_live_process_uses_stay_and_all_processes_share_one_budget
     assert theirs.stat().st_size == size
     assert taken(tmp_path) <= whole
     other.communicate("\n", timeout=60)
-    model._text_store.close()
+    model._text_cache.close()
     fill(tmp_path, whole / 1e9, seed=2)
     assert not theirs.exists() and taken(tmp_path) <= whole
 
@@ -279,7 +279,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, bytes))
 model, found = fill(Path(sys.argv[3]))
 for found in (found, predict(model)):
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-print(len(model._text_store.file(model.device)), taken(Path(sys.argv[3])))
+print(len(model._text_cache.file(model.device)), taken(Path(sys.argv[3])))
 """
 
 
@@ -292,11 +292,11 @@ def test_a_disk_that_fills_ends_the_keeping_and_nothing_else(tmp_path):
     assert texts in (1, 2) and size <= 7_000
     assert done.stderr.count("no more text states are kept") == 1
     model, _ = fill(tmp_path)
-    assert len(model._text_store.file(CPU)) == 3, "what was written is whole, and the rest is added later"
+    assert len(model._text_cache.file(CPU)) == 3, "what was written is whole, and the rest is added later"
 
 
 def test_a_copied_or_pickled_model_comes_without_its_store(tmp_path):
     model, expected = fill(tmp_path)
     twin = copy.deepcopy(model)
-    assert twin._text_store is None and pickle.loads(pickle.dumps(model._text_store)) is None
+    assert twin._text_cache is None and pickle.loads(pickle.dumps(model._text_cache)) is None
     torch.testing.assert_close(predict(twin), expected, atol=1e-6, rtol=0)

@@ -134,16 +134,16 @@ def test_a_pass_may_meet_another_threads_hook_while_it_is_removed():
         assert torch.equal(other.result(30), torch.ones(1))
 
 
-def test_threads_that_fill_the_text_store_together_keep_every_text_once(tmp_path, eager_switches):
+def test_threads_that_fill_the_text_cache_together_keep_every_text_once(tmp_path, eager_switches):
     model = tiny_model()
     batches = [tiny_batch(lengths=(9, 5, 1, 7), audio=(4,) * 4, vision=(4,) * 4, seed=s) for s in range(8)]
     expected = [answer(model, batch) for batch in batches]
-    store = model.keep_text_states(tmp_path)
+    store = model.cache_text_states(tmp_path)
     try:
         at_once(
             *(lambda s=s: [answer(model, batch) for batch in batches[s:] + batches[:s]] for s in range(4))
         )
-        file = model.usable_text_store()
+        file = model.usable_text_cache()
         texts = {key for batch in batches for key in file.key(batch["input_ids"], batch["attention_mask"])}
         assert len(file) == len(texts)
         for batch, wanted in zip(batches, expected, strict=True):
@@ -168,13 +168,13 @@ COPIES = {
 
 @pytest.mark.parametrize("way", COPIES)
 @pytest.mark.parametrize(("family", "ffw"), [("llama", "lora"), ("gpt2", "full")])
-def test_a_whole_model_can_be_copied_with_its_text_store_left_behind(way, family, ffw, tmp_path):
+def test_a_whole_model_can_be_copied_with_its_text_cache_left_behind(way, family, ffw, tmp_path):
     model, batch = tiny_model(family, ffw=ffw), tiny_batch()
-    store = model.keep_text_states(tmp_path)
+    store = model.cache_text_states(tmp_path)
     expected = answer(model, batch)
     again = COPIES[way](model)
-    assert again.usable_text_store() is None
-    assert model.usable_text_store() is not None
+    assert again.usable_text_cache() is None
+    assert model.usable_text_cache() is not None
     store.close()
     assert list(again.state_dict()) == list(model.state_dict())
     torch.testing.assert_close(answer(again, batch), expected, atol=1e-5, rtol=0)

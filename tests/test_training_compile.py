@@ -42,7 +42,7 @@ def test_a_model_compiled_as_a_whole_gives_the_same_numbers():
 def test_compiled_parts_give_the_same_numbers_and_are_made_once_for_all_batches(family, ffw, tmp_path):
     counters = torch._dynamo.utils.counters
     model = tiny_model(family, ffw=ffw)
-    model.keep_text_states(tmp_path)
+    model.cache_text_states(tmp_path)
     expected = [step(model, batch) for batch in BATCHES]
     names = list(model.state_dict())
     torch._dynamo.reset()

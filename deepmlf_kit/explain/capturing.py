@@ -51,7 +51,8 @@ class Capture:
             for an utterance without voice and face: there is nothing to look at.
         self_attention: weights of fusion tokens over text tokens and fusion tokens up to themselves
             [B, N, heads, F, L + F]; rows sum to 1, padding is 0.
-        gates: `cross_attention` and `feed_forward`: what scales each branch, after the gating function [M].
+        gates: `cross_attention` and `feed_forward`: what scales each branch, after the gating function [M]; the mean over
+            tokens of a gate that depends on its input; NaN where there is no branch.
         cross_attention_norms: norm of what cross-attention adds to a fusion token, gate included [B, M, F].
         feed_forward_norms: norm of what the feed-forward adds, gate included [B, M, L + F]; NaN where it does
             not run on text.
@@ -107,6 +108,7 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
     attended: dict[int, Tensor] = {}
     transformed: dict[int, Tensor] = {}
     entered: dict[int, Tensor] = {}
+    gates: dict[str, dict[int, Tensor]] = {"cross_attention": {}, "feed_forward": {}}
     hooks: list[tuple[Any, Any]] = []
 
     def on_attention(index: int) -> Any:
@@ -126,7 +128,17 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
 
         return hook
 
+    def keep_gate(into: dict[int, Tensor], index: int) -> Any:
+        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            into[index] = torch.as_tensor(output)
+
+        return hook
+
     for index, block in enumerate(blocks):
+        if wanted & {"gates", "norms"}:
+            hooks.append((block.gate_1, keep_gate(gates["cross_attention"], index)))
+            if block.feed_forward is not None:
+                hooks.append((block.gate_2, keep_gate(gates["feed_forward"], index)))
         if wanted & {"cross_attention", "norms"}:
             hooks.append((block.cross_attention, on_attention(index)))
         if "norms" in wanted:
@@ -152,9 +164,9 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
         if attention:
             seen.self_attention = to_array(torch.stack([attention[i] for i in sorted(attention)], dim=1))
         if wanted & {"gates", "norms"}:
-            seen.gates = gates_of(model)
+            seen.gates = {branch: _mean_gates(found, len(blocks)) for branch, found in gates.items()}
         if "norms" in wanted:
-            _add_norms(seen, attended, transformed, entered)
+            _add_norms(seen, attended, transformed, entered, gates)
         if "depth" in wanted:
             _add_depth(seen, model, output, batch)
         if "av_states" in wanted:
@@ -162,17 +174,10 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
     return seen
 
 
-def gates_of(model: DeepMLFModel) -> dict[str, np.ndarray]:
-    """`cross_attention` and `feed_forward`: each MM Block's gates after the gating function [M]; NaN: no branch."""
-    gates: dict[str, list[float]] = {"cross_attention": [], "feed_forward": []}
-    with torch.no_grad():
-        for layer in model.config.fusion_layers:
-            block = model.mm_blocks[str(layer)]
-            gates["cross_attention"].append(float(block.gate_1()))
-            gates["feed_forward"].append(
-                float("nan") if block.feed_forward is None else float(block.gate_2())
-            )
-    return {name: np.asarray(values, np.float32) for name, values in gates.items()}
+def _mean_gates(found: dict[int, Tensor], blocks: int) -> np.ndarray:
+    """Each MM Block's gate, the mean over tokens and features where it has more than one value [M]; NaN: no branch."""
+    means = [float(found[i].float().mean()) if i in found else float("nan") for i in range(blocks)]
+    return np.asarray(means, np.float32)
 
 
 def score_of(prediction: Tensor, classes: int) -> Tensor:
@@ -227,18 +232,21 @@ def to_array(values: Tensor) -> np.ndarray:
 
 
 def _add_norms(
-    seen: Capture, attended: dict[int, Tensor], transformed: dict[int, Tensor], entered: dict[int, Tensor]
+    seen: Capture,
+    attended: dict[int, Tensor],
+    transformed: dict[int, Tensor],
+    entered: dict[int, Tensor],
+    gates: dict[str, dict[int, Tensor]],
 ) -> None:
-    assert seen.gates is not None
     blocks, tokens = range(len(seen.fusion_layers)), attended[0].shape[1]
     length = seen.text_mask.shape[1]
-    gate = seen.gates["cross_attention"]
-    added = [np.abs(gate[i]) * to_array(attended[i].norm(dim=-1)) for i in blocks]
+    gate_1, gate_2 = gates["cross_attention"], gates["feed_forward"]
+    added = [to_array((gate_1[i].to(attended[i].device) * attended[i]).norm(dim=-1)) for i in blocks]
     seen.cross_attention_norms = np.stack(added, axis=1).astype(np.float32)
     seen.state_norms = np.stack([to_array(entered[i].float().norm(dim=-1)) for i in blocks], axis=1)
     norms = np.full((len(seen.text_mask), len(blocks), length + tokens), np.nan, np.float32)
     for i, states in transformed.items():
-        of_block = np.abs(seen.gates["feed_forward"][i]) * to_array(states.float().norm(dim=-1))
+        of_block = to_array((gate_2[i].to(states.device) * states.float()).norm(dim=-1))
         norms[:, i, -of_block.shape[1] :] = of_block
     norms[:, :, :length][~np.broadcast_to(seen.text_mask[:, None], norms[:, :, :length].shape)] = np.nan
     seen.feed_forward_norms = norms

@@ -1,7 +1,7 @@
 """Attention over sequences as short as an utterance's: two batched products and a softmax.
 
-Cross-attention runs so everywhere. The LM's self-attention does on CPU, where PyTorch's fused kernel, made for long
-sequences, costs more than the products do (`python benchmarks/attention.py`); on a GPU the fused kernel stays.
+Cross-attention is computed this way on every device, the LM's self-attention on CPU only: there PyTorch's fused kernel,
+made for long sequences, costs more than the products (`python benchmarks/attention.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-SHORT = "short"  # the name under which transformers knows it
-#: Keys beyond which the fused kernel is no slower.
+SHORT = "short"  # registered with transformers under this name
+#: Number of keys beyond which the fused kernel is no slower.
 LONGEST = 128
 
 
@@ -27,25 +27,59 @@ def attend(
 
     Args:
         query: [B, h, T, e].
-        key, value: [B, g, S, e]; h / g query heads in a row read the same ones, which are not copied.
-        mask: what is added to the scores, anything that broadcasts to [B, 1, T, S].
-        scale: of the scores.
-        dropout: share of the weights that is left out.
+        key, value: [B, g, S, e]; h / g consecutive query heads share one key head, which is not copied.
+        mask: added to the scores; broadcasts to [B, 1, T, S].
+        scale: factor of the scores.
+        dropout: probability that a weight is dropped.
 
     Returns:
-        What was read [B, h, T, e], and the weights before dropout [B, h, T, S].
+        Output [B, h, T, e], and the weights before dropout [B, h, T, S].
     """
     batch, heads, length, _ = query.shape
     groups, keys = key.shape[1:3]
     rows = (query * scale).reshape(batch, groups, heads // groups * length, -1)
     scores = (rows @ key.transpose(-1, -2)).view(batch, groups, heads // groups, length, keys)
     weights = (scores + mask.unsqueeze(2)).softmax(dim=-1).flatten(1, 2)  # [B, h, T, S]
-    read = F.dropout(weights, dropout).view(batch, groups, -1, keys) @ value  # [B, g, h / g T, e]
-    return read.view(batch, heads, length, -1), weights
+    output = F.dropout(weights, dropout).view(batch, groups, -1, keys) @ value  # [B, g, h / g T, e]
+    return output.view(batch, heads, length, -1), weights
+
+
+def attend_projected(
+    query: Tensor,
+    states: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Attention over keys W_k a and values W_v a of narrow states a, in the cheaper order of products.
+
+    The results are those of the usual order, to rounding; AV states are far narrower (d = 30) than all heads together
+    (D), and fusion tokens fewer than AV steps, so that keys and values [B, K, D] are never made:
+
+        usual     scores = q · (W_k a)         output = weights · (W_v a)       2 K d D products for keys and values
+        here      scores = (W_k^T q) · a       output = W_v (weights · a)       2 F d D products for queries and output
+
+    Args:
+        query: [B, h, F, e].
+        states: a [B, K, d].
+        key, value: W_k and W_v of each head [h, e, d].
+        mask: added to the scores; broadcasts to [B, 1, F, K].
+        scale, dropout: as of `attend`.
+
+    Returns:
+        Output [B, h, F, e], and the weights before dropout [B, h, F, K].
+    """
+    query = torch.einsum("bhfe,hed->bhfd", query, key)  # W_k^T q
+    shared = states.unsqueeze(1)  # [B, 1, K, d]: every head attends to the same states
+    attended, weights = attend(query, shared, shared, mask, scale=scale, dropout=dropout)
+    return torch.einsum("bhfd,hed->bhfe", attended, value), weights
 
 
 def attend_short(lm: PreTrainedModel) -> None:
-    """Let an LM on CPU attend by `attend` where it would run the fused kernel; any other choice is left as it is."""
+    """Switch an LM on CPU from the fused kernel to `attend`; any other attention implementation is left as it is."""
     if lm.config.get_text_config()._attn_implementation == "sdpa" and not torch.accelerator.is_available():
         lm.set_attn_implementation(SHORT)
 
@@ -60,7 +94,7 @@ def _short_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """An entry of transformers' table of attention functions: [B, h, T, e] -> [B, T, h, e]."""
+    """Attention function for transformers' `AttentionInterface`: [B, h, T, e] -> [B, T, h, e]."""
     unusual = any(kwargs.get(name) is not None for name in ("position_bias", "cache", "softcap"))
     if attention_mask is None or unusual or not query.is_cpu:
         return sdpa_attention_forward(
@@ -68,23 +102,23 @@ def _short_attention(
         )
     if attention_mask.is_floating_point() and key.shape[2] <= LONGEST and query.dtype == torch.float32:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        read, _ = attend(query, key, value, attention_mask, scale=scale, dropout=dropout)
+        output, _ = attend(query, key, value, attention_mask, scale=scale, dropout=dropout)
     else:  # on CPU the fused kernel takes grouped keys and values; transformers would copy them for every head
-        read = F.scaled_dot_product_attention(
+        output = F.scaled_dot_product_attention(
             query, key, value, attention_mask, dropout, scale=scaling, enable_gqa=True
         )
-    return read.transpose(1, 2).contiguous(), None
+    return output.transpose(1, 2).contiguous(), None
 
 
 def _short_mask(**arguments: Any) -> Tensor:
-    """An entry of transformers' table of masks: what is added to scores; where some query sees nothing (an empty
-    text), which of them count, for the fused kernel, which reads zero there."""
-    counts = sdpa_mask(**arguments | {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
-    assert counts is not None  # both ways to skip it are closed
-    if not counts.any(dim=-1).all():
-        return counts
+    """Mask function for transformers' `AttentionMaskInterface`: a mask to add to the scores; a boolean mask where some
+    query attends to nothing (an empty text), for the fused kernel, which gives zero there."""
+    visible = sdpa_mask(**arguments | {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+    assert visible is not None  # both ways to skip it are closed
+    if not visible.any(dim=-1).all():
+        return visible
     dtype = arguments.get("dtype", torch.float32)
-    return torch.where(counts, torch.zeros((), dtype=dtype, device=counts.device), torch.finfo(dtype).min)
+    return torch.where(visible, torch.zeros((), dtype=dtype, device=visible.device), torch.finfo(dtype).min)
 
 
 AttentionInterface.register(SHORT, _short_attention)

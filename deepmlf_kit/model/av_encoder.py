@@ -3,24 +3,27 @@
 audio [B, La, da] ─► pool to K ─► (BatchNorm) ─► Linear ─► + positions ─► Transformer ─┐
                                                                                       ├─► Linear ─► LayerNorm ─► [B, K, d]
 vision [B, Lv, dv] ─► pool to K ─► (BatchNorm) ─► Linear ─► + positions ─► Transformer ─┘
+
+Further modalities (`modalities.py`) each get a stream of their own beside these two. Registered in
+`registry.AV_ENCODERS`; `av_encoder` in the configuration names another encoder.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from ..errors import DeepMLFError
+from .base import SentimentModel, SentimentOutput
 from .config import DeepMLFConfig
-from .losses import sentiment_loss
+from .modalities import input_names
+from .registry import AV_ENCODERS
 from .seqaug import seqaug
 
-#: In steps: a frame that ends on a step's edge but for rounding lies on it.
+#: Tolerance in steps: a frame that ends on a step's edge but for rounding lies on it.
 _ROUNDING = 1e-4
 
 
@@ -157,128 +160,130 @@ class ModalityEncoder(nn.Module):
         return torch.where(real.unsqueeze(-1), x, self.missing.to(x.dtype)), real
 
 
+class Stream(NamedTuple):
+    """One modality of a batch: frames [B, T, C], valid frames [B, T] bool, and spans [B, T, 2] or None."""
+
+    frames: Tensor
+    mask: Tensor
+    spans: Tensor | None
+
+
 class AVEncoder(nn.Module):
-    """Audio and vision -> AV states [B, K, d]; a missing modality is a stream of its missing vector."""
+    """Base class of AV encoders: audio, vision and further modalities -> AV states.
+
+    This class completes and checks what a batch gives and applies SeqAug; a subclass implements `encode`.
+
+    Args:
+        config: sizes and switches; `config.modalities` lists the modalities and their numbers of features.
+    """
 
     def __init__(self, config: DeepMLFConfig) -> None:
         super().__init__()
         self.config = config
-        self.audio = ModalityEncoder(config, config.audio_dim)
-        self.vision = ModalityEncoder(config, config.vision_dim)
-        self.fuse = nn.Linear(2 * config.av_width, config.av_width)
-        self.norm = nn.LayerNorm(config.av_width)
 
-    def forward(
-        self,
-        audio: Tensor | None = None,
-        audio_mask: Tensor | None = None,
-        vision: Tensor | None = None,
-        vision_mask: Tensor | None = None,
-        batch_size: int | None = None,
-        audio_spans: Tensor | None = None,
-        vision_spans: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Encode voice and face.
+    def forward(self, batch_size: int | None = None, **inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Encode a batch.
 
         Args:
-            audio, vision: frames [B, La, da], [B, Lv, dv]; None or no valid frame where the modality is missing.
-            audio_mask, vision_mask: valid frames, bool; None where all are.
-            batch_size: B, needed only where both modalities are None.
-            audio_spans, vision_spans: begin and end of each frame as shares of the utterance's length [B, La, 2],
-                [B, Lv, 2] (`data.clock.frame_spans`), ascending, padding above 1; None where frame times are unknown:
-                frames are then spread evenly, up to the last valid one.
+            batch_size: B, needed only where no modality is given.
+            inputs: of each modality, such as audio:
+                audio: frames [B, La, da]; None or no valid frame where the modality is missing.
+                audio_mask: valid frames [B, La], bool; None where all are.
+                audio_spans: begin and end of each frame as shares of the utterance's length [B, La, 2]
+                    (`data.clock.frame_spans`), ascending, padding above 1; None where frame times are unknown: frames
+                    are then spread evenly, up to the last valid one.
 
         Raises:
-            DeepMLFError: spans that are not one pair a frame.
+            DeepMLFError: an input of no modality of this model, or spans that are not one pair a frame.
 
         Returns:
             AV states [B, K, d], and the steps at which at least one modality is real [B, K], bool.
         """
-        given = audio if audio is not None else vision
+        modalities = self.config.modalities
+        if unknown := sorted(set(inputs) - set(input_names(modalities))):
+            raise DeepMLFError(
+                f"The model has no input {unknown[0]!r}: its modalities are {', '.join(modalities)}; add others as "
+                "DeepMLFConfig(extra_modalities={name: features})."
+            )
+        given = next((frames for name in modalities if (frames := inputs.get(name)) is not None), None)
         batch = given.shape[0] if given is not None else (batch_size or 1)
-        audio, audio_mask = self._complete(audio, audio_mask, batch, self.config.audio_dim)
-        vision, vision_mask = self._complete(vision, vision_mask, batch, self.config.vision_dim)
+        streams = {name: self._stream(name, inputs, batch) for name in modalities}
         if self.training:
             p_feat = self.config.seqaug_av_p_feat
-            audio, vision = seqaug(audio, audio_mask, p_feat), seqaug(vision, vision_mask, p_feat)
-        voice, voice_real = self.audio(audio, audio_mask, _checked_spans("audio", audio_spans, audio_mask))
-        face, face_real = self.vision(
-            vision, vision_mask, _checked_spans("vision", vision_spans, vision_mask)
-        )
-        return self.norm(self.fuse(torch.cat([voice, face], dim=-1))), voice_real | face_real
+            streams = {n: s._replace(frames=seqaug(s.frames, s.mask, p_feat)) for n, s in streams.items()}
+        return self.encode(streams)
 
-    def _complete(
-        self, frames: Tensor | None, mask: Tensor | None, batch: int, features: int
-    ) -> tuple[Tensor, Tensor]:
-        weight = self.fuse.weight
+    def encode(self, streams: dict[str, Stream]) -> tuple[Tensor, Tensor]:
+        """Encode all modalities.
+
+        Args:
+            streams: by modality, in the order of `config.modalities`; a missing one has no valid frame.
+
+        Returns:
+            AV states [B, K, d], and which of them are real [B, K], bool.
+        """
+        raise NotImplementedError
+
+    def _stream(self, name: str, inputs: dict[str, Tensor | None], batch: int) -> Stream:
+        weight = next(self.parameters())
+        frames, mask, spans = (inputs.get(part) for part in input_names([name]))
         if frames is None or frames.shape[1] == 0:
-            frames = weight.new_zeros(batch, 1, features)
+            frames = weight.new_zeros(batch, 1, self.config.modalities[name])
             mask = torch.zeros(batch, 1, dtype=torch.bool, device=weight.device)
         elif mask is None:
             mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
-        return frames.to(weight.dtype), mask.bool()
+        assert mask is not None
+        if spans is not None and spans.shape != (*mask.shape, 2):
+            raise DeepMLFError(
+                f"{name}_spans has shape {list(spans.shape)}, but {name} has {list(mask.shape)} frames: give the begin "
+                f"and end of each, {[*mask.shape, 2]}, or None."
+            )
+        return Stream(frames.to(weight.dtype), mask.bool(), spans)
 
 
-def _checked_spans(stream: str, spans: Tensor | None, mask: Tensor) -> Tensor | None:
-    if spans is None or spans.shape == (*mask.shape, 2):
-        return spans
-    raise DeepMLFError(
-        f"{stream}_spans has shape {list(spans.shape)}, but {stream} has {list(mask.shape)} frames: give the begin and "
-        f"end of each, {[*mask.shape, 2]}, or None."
-    )
+@AV_ENCODERS.register("transformer")
+class TransformerAVEncoder(AVEncoder):
+    """The published AV encoder: a Transformer per modality, joined step by step; see the module's drawing."""
+
+    def __init__(self, config: DeepMLFConfig) -> None:
+        super().__init__(config)
+        for name, features in config.modalities.items():
+            self.add_module(name, ModalityEncoder(config, features))
+        self.fuse = nn.Linear(len(config.modalities) * config.av_width, config.av_width)
+        self.norm = nn.LayerNorm(config.av_width)
+
+    def encode(self, streams: dict[str, Stream]) -> tuple[Tensor, Tensor]:
+        """As of `AVEncoder`; a missing modality is a stream of its missing vector."""
+        encoded = [self.get_submodule(name)(*stream) for name, stream in streams.items()]
+        states, real = zip(*encoded, strict=True)  # [B, K, d] and [B, K] of each modality
+        return self.norm(self.fuse(torch.cat(states, dim=-1))), torch.stack(real).any(dim=0)
 
 
-@dataclass
-class AVOutput(ModelOutput):
-    """What `AVSentimentModel` gives: `loss` (where labels were given), `prediction` [B] or [B, classes]."""
-
-    loss: Tensor | None = None
-    prediction: Tensor | None = None
+def build_av_encoder(config: DeepMLFConfig) -> AVEncoder:
+    """The AV encoder that `config.av_encoder` names."""
+    return AV_ENCODERS[config.av_encoder](config)
 
 
-class AVSentimentModel(PreTrainedModel):
+class AVSentimentModel(SentimentModel):
     """AV pretraining (the fusion curriculum's first step): the AV encoder with a linear head, alone.
 
     Its checkpoint initialises a fused model: `DeepMLFModel.load_av_encoder(folder)`.
     """
 
-    config_class = DeepMLFConfig
     base_model_prefix = "av_encoder"
     main_input_name = "audio"
 
     def __init__(self, config: DeepMLFConfig) -> None:
         super().__init__(config)
-        self.av_encoder = AVEncoder(config)
+        self.av_encoder = build_av_encoder(config)
         self.head = nn.Linear(config.av_width, config.head_outputs)
         self.post_init()
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """Modules keep torch's own initialisation; loading leaves buffers that are not stored to be made here."""
-        if isinstance(module, ModalityEncoder):
-            with torch.no_grad():
-                module.positions.copy_(sinusoidal_positions(module.steps, module.width))
-                if not isinstance(module.missing, nn.Parameter):
-                    module.missing.zero_()
-
-    def forward(
-        self,
-        audio: Tensor | None = None,
-        audio_mask: Tensor | None = None,
-        vision: Tensor | None = None,
-        vision_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        audio_spans: Tensor | None = None,
-        vision_spans: Tensor | None = None,
-        **_: Tensor,
-    ) -> AVOutput:
-        """Batch as in `DeepMLFModel.forward`; text is taken and not read."""
-        states, mask = self.av_encoder(
-            audio, audio_mask, vision, vision_mask, audio_spans=audio_spans, vision_spans=vision_spans
-        )
-        prediction = self.head(mean_state(states, mask))  # [B, 1]
-        prediction = prediction if self.config.num_classes else prediction.squeeze(-1)
-        loss = None if labels is None else sentiment_loss(prediction, labels, self.config.num_classes)
-        return AVOutput(loss=loss, prediction=prediction)
+    def forward(self, labels: Tensor | None = None, **batch: Any) -> SentimentOutput:
+        """Batch as in `DeepMLFModel.forward`; text is accepted and ignored."""
+        inputs = {name: batch[name] for name in input_names(self.config.modalities) if name in batch}
+        states, mask = self.av_encoder(**inputs)
+        return self._output(self.head(mean_state(states, mask)), labels)
 
 
 def mean_state(states: Tensor, mask: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 * prefix (early concatenation): the AV states, projected to the LM's width, stand before the text as K soft prompt
   tokens, and the LM does the rest;
-* flamingo: MM Blocks as DeepMLF's, at the same layers, but the text tokens themselves read the AV states.
+* flamingo: MM Blocks as DeepMLF's, at the same layers, but the text tokens themselves attend to the AV states.
 
 Both answer by the text-only baseline's head on the last text token and learn from the task's loss alone, on the same
 features, language model and trainer as DeepMLF.
@@ -12,27 +12,23 @@ features, language model and trainer as DeepMLF.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import DeepMLFError
-from .av_encoder import AVEncoder
-from .baselines import TextOutput, TextSentimentModel
+from .av_encoder import build_av_encoder
+from .base import LanguageSentimentModel, SentimentOutput, WithAVEncoder
 from .config import DeepMLFConfig
-from .decoder_pass import last_tokens, pick
-from .deepmlf import DeepMLFModel
-from .losses import sentiment_loss
-from .mm_block import MMBlock
+from .decoder_pass import last_tokens, select_tokens
+from .heads import task_head
+from .mm_block import mm_blocks
 
 
-class _WithAV(TextSentimentModel):
-    """The text baseline's head on a last text token that has heard and seen; subclasses say how."""
+class _FusionBaseline(WithAVEncoder, LanguageSentimentModel):
+    """The task head on a last text token that the AV states reached; subclasses implement how."""
 
-    main_input_name = "input_ids"
-    load_av_encoder = DeepMLFModel.load_av_encoder
+    base_model_prefix = "text"
 
     def __init__(
         self,
@@ -41,55 +37,30 @@ class _WithAV(TextSentimentModel):
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         super().__init__(config, lm=lm, tokenizer=tokenizer)
-        self.av_encoder = AVEncoder(config)
+        self.head = task_head(config, self.language.width)
+        self.av_encoder = build_av_encoder(config)
         self._add_fusion()
         self.av_encoder.requires_grad_(config.av_trainable)
-        self._keys_to_ignore_on_save = self._lm_keys()
-
-    def keep_text_states(self, folder: str | Path, gigabytes: float = 1.0) -> None:
-        """Nothing can be kept: what the text becomes depends on trained weights."""
-
-    def _lm_keys(self) -> set[str]:
-        return DeepMLFModel._lm_keys(self)  # type: ignore[arg-type]
-
-    def train(self, mode: bool = True) -> _WithAV:
-        """Training mode; the frozen LM, and a frozen AV encoder, stay in eval mode."""
-        super().train(mode)
-        if not self.config.av_trainable:
-            self.av_encoder.eval()
-        return self
+        self._finish_init()
 
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        audio: Tensor | None = None,
-        audio_mask: Tensor | None = None,
-        vision: Tensor | None = None,
-        vision_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        audio_spans: Tensor | None = None,
-        vision_spans: Tensor | None = None,
-        **_: Tensor,
-    ) -> TextOutput:
+        **modalities: Tensor | None,
+    ) -> SentimentOutput:
         """Batch as in `DeepMLFModel.forward`.
 
         Args:
             input_ids, attention_mask: [B, L], padded right.
-            audio, vision, audio_mask, vision_mask: frames [B, La, da], [B, Lv, dv] and which are valid.
             labels: [B]; NaN where unknown.
-            audio_spans, vision_spans: begin and end of each frame as shares of the utterance's length.
+            modalities: `audio`, `audio_mask`, `audio_spans`, `vision`, ...
         """
-        batch = input_ids.shape[0]
         last = last_tokens(attention_mask)  # [B]
-        av_states, av_mask = self.av_encoder(
-            audio, audio_mask, vision, vision_mask, batch, audio_spans, vision_spans
-        )  # [B, K, d]
+        av_states, av_mask = self.av_encoder(input_ids.shape[0], **modalities)  # [B, K, d], [B, K]
         states = self._text_states(self.language.embed(input_ids), attention_mask, av_states, av_mask)
-        prediction = self.head(pick(states, last).float())  # [B, 1]
-        prediction = prediction if self.config.num_classes else prediction.squeeze(-1)
-        loss = None if labels is None else sentiment_loss(prediction, labels, self.config.num_classes)
-        return TextOutput(loss=loss, prediction=prediction)
+        return self._output(self.head(select_tokens(states, last).float()), labels)
 
     def _add_fusion(self) -> None:
         raise NotImplementedError
@@ -99,7 +70,7 @@ class _WithAV(TextSentimentModel):
         raise NotImplementedError
 
 
-class PrefixSentimentModel(_WithAV):
+class PrefixSentimentModel(_FusionBaseline):
     """Early concatenation: [K AV states as soft prompt tokens ; text] through the frozen LM."""
 
     def _add_fusion(self) -> None:
@@ -126,24 +97,12 @@ class PrefixSentimentModel(_WithAV):
         return states[:, steps:]
 
 
-class FlamingoSentimentModel(_WithAV):
-    """Cross-attention on language tokens: MM Blocks at the fusion layers in which the text reads the AV states."""
+class FlamingoSentimentModel(_FusionBaseline):
+    """Cross-attention on language tokens: MM Blocks at the fusion layers in which the text attends to the AV states."""
 
     def _add_fusion(self) -> None:
-        config, language = self.config, self.language
-        config.check_against_lm(language.config)
-        self.mm_blocks = nn.ModuleDict(
-            {
-                str(layer): MMBlock(
-                    config,
-                    language.new_norm(),
-                    language.new_norm(),
-                    None if config.ffw == "none" else language.feed_forward(layer),
-                    language.width,
-                )
-                for layer in config.fusion_layers
-            }
-        )
+        self.config.check_against_lm(self.language.config)
+        self.mm_blocks = mm_blocks(self.config, self.language)
 
     def _text_states(self, text: Tensor, mask: Tensor, av_states: Tensor, av_mask: Tensor) -> Tensor:
         positions = torch.arange(text.shape[1], device=text.device).unsqueeze(0)
@@ -153,6 +112,6 @@ class FlamingoSentimentModel(_WithAV):
             x = self.language.run_layer(layer, x, calls)
             if str(layer) in self.mm_blocks:
                 block = self.mm_blocks[str(layer)]
-                x, _ = block.read_av(x, av_states, av_mask)
-                x = block.think(x)
+                x, _ = block.cross_attend(x, av_states, av_mask)
+                x = block.apply_feed_forward(x)
         return self.language.finish(x)

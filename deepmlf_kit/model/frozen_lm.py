@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
 from ..errors import DeepMLFError
 from .attention import attend_short
@@ -29,7 +28,7 @@ from .attention import attend_short
 
 @dataclass
 class LayerCalls:
-    """What each decoder layer is called with, as the LM itself prepared it.
+    """Inputs of every decoder layer, as the LM itself prepared them.
 
     Attributes:
         hidden: input of the first layer [B, T, D] (embeddings, with positions where the LM adds them).
@@ -67,7 +66,7 @@ class LanguageStream(nn.Module):
         self.lm.eval()
         return self
 
-    # What the LM has -----------------------------------------------------------------------------------------
+    # Parts of the LM -----------------------------------------------------------------------------------------
 
     @property
     def width(self) -> int:
@@ -90,7 +89,7 @@ class LanguageStream(nn.Module):
 
     @property
     def is_trained(self) -> bool:
-        """Whether some of the LM's weights want a gradient, such as adapters that PEFT added to it."""
+        """Whether some of the LM's weights require a gradient, such as adapters that PEFT added to it."""
         return any(p.requires_grad for p in self.lm.parameters())
 
     @property
@@ -185,7 +184,7 @@ class LanguageStream(nn.Module):
         type(decoder).forward(copied, **inputs)
 
     def new_cache(self) -> DynamicCache:
-        """An empty cache for keys and values. Windows are refused at construction, so none is needed here."""
+        """An empty cache for keys and values. Sliding windows are refused at construction, so none is needed here."""
         return DynamicCache()
 
     def run_layer(self, index: int, hidden: Tensor, calls: LayerCalls) -> Tensor:
@@ -194,32 +193,8 @@ class LanguageStream(nn.Module):
         output = self.layers[index](hidden, *args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
 
-    def keys_and_values(
-        self, index: int, hidden: Tensor, attention_mask: Tensor, position_ids: Tensor
-    ) -> Cache | None:
-        """Keys and values that one layer makes of its input, without the rest of that layer.
-
-        Args:
-            index: of the layer.
-            hidden: its input [B, T, D].
-            attention_mask, position_ids: as for `prepare`.
-
-        Returns:
-            A cache that holds them, to call this layer with on later tokens; None where the layer stores none (it
-            reads another layer's).
-        """
-        stored = _StopsWhenStored()
-        calls = self.prepare(hidden, attention_mask, position_ids, Cache(layers=[stored] * len(self.layers)))
-        try:
-            self.run_layer(index, hidden, calls)
-        except _Stored:
-            later = DynamicLayer()
-            later.update(stored.keys, stored.values)
-            return Cache(layers=[later] * len(self.layers))  # whichever layer the masks are made for
-        return None
-
     def finish(self, hidden: Tensor) -> Tensor:
-        """What the LM does after its last layer (its final norm): [B, T, D] -> [B, T, D]."""
+        """The modules after the LM's last layer (its final norm): [B, T, D] -> [B, T, D]."""
         for path in self._finish_paths:
             hidden = self.decoder.get_submodule(path)(hidden)
         return hidden
@@ -288,18 +263,6 @@ class LanguageStream(nn.Module):
                 f"The layers of {type(self.lm).__name__} run one by one do not give what the LM gives as a whole, so "
                 "MM Blocks cannot be put between them: choose another decoder LM."
             )
-
-
-class _Stored(Exception):
-    """A layer has handed its keys and values over."""
-
-
-class _StopsWhenStored(DynamicLayer):
-    """Takes a layer's keys and values, and ends the layer there."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        super().update(key_states, value_states, *args, **kwargs)
-        raise _Stored
 
 
 class _Substitute(nn.Module):

@@ -1,4 +1,4 @@
-"""The heads: what text, fusion tokens, AV states and all of them together say (paper, section 3.4)."""
+"""The heads: predictions from text, fusion tokens, AV states and all of them together (paper, section 3.4)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,19 @@ class TaskNorm(nn.BatchNorm1d):
         return super().forward(x)
 
 
+def task_head(config: DeepMLFConfig, features: int) -> nn.Sequential:
+    """The task head: Linear(features, `task_hidden`), norm, ReLU, Linear(`task_hidden`, outputs)."""
+    norm = TaskNorm if config.task_norm == "batch" else nn.LayerNorm
+    return nn.Sequential(
+        nn.Linear(features, config.task_hidden),
+        norm(config.task_hidden),
+        nn.ReLU(),
+        nn.Linear(config.task_hidden, config.head_outputs),
+    )
+
+
 class Heads(nn.Module):
-    """Linear heads per stream, and the task head over all of them.
+    """A linear head for each stream, and the task head over all of them.
 
     Args:
         config: `task_hidden`, `task_norm`, `num_classes`.
@@ -32,16 +43,10 @@ class Heads(nn.Module):
         self.text = nn.Linear(width, outputs)
         self.fusion = nn.Linear(width, outputs)
         self.av = nn.Linear(config.av_width, outputs)
-        norm = TaskNorm if config.task_norm == "batch" else nn.LayerNorm
-        self.task = nn.Sequential(
-            nn.Linear(2 * width + config.av_width, config.task_hidden),
-            norm(config.task_hidden),
-            nn.ReLU(),
-            nn.Linear(config.task_hidden, outputs),
-        )
+        self.task = task_head(config, 2 * width + config.av_width)
 
     def forward(self, fusion: Tensor, last_text: Tensor, av_mean: Tensor) -> dict[str, Tensor]:
-        """What each stream says.
+        """Predict from each stream and from all together.
 
         Args:
             fusion: fusion tokens after the final norm [B, F, D].

@@ -85,10 +85,10 @@ def next_token_loss(
     total = _precise(states.new_zeros(()))
     pieces = list(zip(states.split(chunk), targets.split(chunk), strict=True))
     for piece, target in pieces:
-        # Several chunks: their logits are made again in the backward pass rather than all kept.
-        again = len(pieces) > 1 and piece.requires_grad
+        # Several chunks: their logits are recomputed in the backward pass instead of stored.
+        recompute = len(pieces) > 1 and piece.requires_grad
         total = total + (
-            checkpoint(part, piece, target, use_reentrant=False) if again else part(piece, target)
+            checkpoint(part, piece, target, use_reentrant=False) if recompute else part(piece, target)
         )
     return total / len(targets)
 

@@ -1,7 +1,7 @@
-"""Text store: hidden states and keys/values of the frozen LM, computed once per text and read in every epoch.
+"""Text cache: hidden states and keys/values of the frozen LM, computed once per text and read in every epoch.
 
 Below the first MM Block (and everywhere, where the feed-forward leaves text alone) the states of a text depend on
-nothing that is trained. Of each text the store keeps
+nothing that is trained. Of each text the cache stores
 
     the hidden states that enter the first trained part   [L, D]
     keys and values of the layers before it               layers x 2 x [heads, L, D/h]
@@ -14,10 +14,10 @@ file is a header and then records that are only ever appended:
     record   digest of the token ids | tokens | checksum of the states | checksum of these three | states
 
 Every read compares the checksum, so that a damaged record is computed again instead of trained on. Nothing is
-mapped into memory and nothing is written beyond what the disk has taken, so that a full disk only ends the keeping.
+mapped into memory and nothing is written beyond what the disk has taken, so that a full disk only ends the caching.
 
 All files of a folder share one budget. Where it is used up, the files that were not opened for longest go, but
-never one that a live process holds. One process holds a file for as long as its store lives; another that wants
+never one that a live process holds. One process holds a file for as long as its cache lives; another that wants
 the same states at the same time (a second training, the other processes of one training) takes the next file of the
 row `NAME-0.states`, `NAME-1.states`, ...
 """
@@ -57,8 +57,8 @@ _RECORD = struct.Struct("<16sIQ")  # digest of the token ids, tokens, checksum o
 _ALIGNMENT = 8
 #: What an LM's config says about files and versions, not about the function.
 _NOT_THE_FUNCTION = ("_name_or_path", "transformers_version")
-#: Stores of this process by folder and identity: one LM has one store, however often it is asked for.
-_OPEN: WeakValueDictionary[tuple[Path, str], TextStore] = WeakValueDictionary()
+#: Caches of this process by folder and identity: one LM has one cache, however often it is opened.
+_OPEN: WeakValueDictionary[tuple[Path, str], TextCache] = WeakValueDictionary()
 
 _log = logging.getLogger(__name__)
 
@@ -76,15 +76,15 @@ class TextStates:
     cache: DynamicCache
 
 
-def open_text_store(
+def open_text_cache(
     folder: str | Path, lm: PreTrainedModel, layers: int, gigabytes: float = DEFAULT_GIGABYTES
-) -> TextStore:
-    """The store of a language model's text states in a folder.
+) -> TextCache:
+    """Open the cache of a language model's text states in a folder.
 
     Args:
         folder: where the files lie; made if absent.
         lm: the language model; to be opened anew where its weights are changed afterwards.
-        layers: how many layers' keys and values are kept.
+        layers: number of layers whose keys and values are cached.
         gigabytes: the most that all files of the folder may take together (10^9 bytes).
 
     Raises:
@@ -100,34 +100,34 @@ def open_text_store(
                 f"Text states cannot be kept in {folder} ({error}): name another folder."
             ) from error
     identity = f"{fingerprint(lm)} {layers}"
-    store = _OPEN.get((folder, identity))
-    if store is None:
-        store = _OPEN[folder, identity] = TextStore(folder, identity, layers, gigabytes)
-    store.bytes = gigabytes * 1e9
-    return store
+    cache = _OPEN.get((folder, identity))
+    if cache is None:
+        cache = _OPEN[folder, identity] = TextCache(folder, identity, layers, gigabytes)
+    cache.bytes = gigabytes * 1e9
+    return cache
 
 
-class TextStore:
-    """The kept states of one LM's texts: one file for each arithmetic they were computed with.
+class TextCache:
+    """Cached states of one LM's texts: one file for each arithmetic they were computed with.
 
-    A copied or unpickled model has no store: whoever wants one asks for it (`keep_text_states`).
+    A copied or unpickled model has no cache until `cache_text_states` opens one.
 
     Args:
         folder: where the files lie.
         identity: of the LM and the layers.
-        layers: how many layers' keys and values are kept.
+        layers: number of layers whose keys and values are cached.
         gigabytes: the most that all files of the folder may take together.
     """
 
     def __init__(self, folder: Path, identity: str, layers: int, gigabytes: float) -> None:
         self.folder, self.identity, self.layers = folder, identity, layers
         self.bytes = gigabytes * 1e9
-        self._files: dict[str, TextStoreFile | None] = {}
+        self._files: dict[str, TextCacheFile | None] = {}
         self._closed = False
         self._lock = threading.Lock()
 
-    def file(self, device: torch.device, compiled: bool = False) -> TextStoreFile | None:
-        """The file for what this process would compute now, or None: closed, or it cannot be opened.
+    def file(self, device: torch.device, compiled: bool = False) -> TextCacheFile | None:
+        """The file that fits this process's arithmetic, or None where the cache is closed or the file cannot be opened.
 
         Args:
             device: where the LM is.
@@ -140,7 +140,7 @@ class TextStore:
             if how not in self._files:
                 name = hashlib.sha256(f"{self.identity} {how}".encode()).hexdigest()[:16]
                 try:
-                    self._files[how] = TextStoreFile(*_free_file(self.folder / name), self)
+                    self._files[how] = TextCacheFile(*_free_file(self.folder / name), self)
                 except OSError as error:
                     _log.warning("text states are not kept: %s cannot be opened (%s)", self.folder, error)
                     self._files[how] = None
@@ -150,7 +150,7 @@ class TextStore:
             return file
 
     def close(self) -> None:
-        """Leave the files to others; from now on nothing is kept or read."""
+        """Release the files; from now on nothing is cached or read."""
         with self._lock:
             self._closed = True
             for file in self._files.values():
@@ -167,40 +167,40 @@ class TextStore:
         return type(None), ()
 
 
-class TextStoreFile:
-    """One file of text states. Texts for which there is no room are computed anew each time.
+class TextCacheFile:
+    """One file of text states. Texts for which there is no room are computed each time.
 
     Args:
         path: of the file; made if absent, read if there.
         lock: held while the file is open, so that no other process writes to it or removes it.
-        store: that it belongs to.
+        cache: that it belongs to.
 
     Raises:
         OSError: the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, lock: FileLock, store: TextStore) -> None:
+    def __init__(self, path: Path, lock: FileLock, cache: TextCache) -> None:
         self.path = path
-        self._file_lock, self._layers = lock, store.layers
-        self._folder, self.limit = store.folder, store.bytes
+        self._file_lock, self._layers = lock, cache.layers
+        self._folder, self.limit = cache.folder, cache.bytes
         self._lock = threading.Lock()
         self._places: dict[bytes, tuple[int, int, int]] = {}  # text -> offset, tokens, checksum
         self._parts: list[tuple[torch.dtype, list[int]]] = []  # per token: hidden, each layer's key and value
         self._slices: list[slice] = []  # bytes of each part
         self._row = 0  # bytes a token takes
         self._end = 0  # bytes that are written
-        self._full = self._said_damaged = False
+        self._full = self._warned_damaged = False
         path.touch()  # the time by which files are removed
         self._file = FileIO(path, "r+")
         self._read_index()
 
     def __len__(self) -> int:
-        """Texts that are kept."""
+        """Number of cached texts."""
         return len(self._places)
 
     @staticmethod
     def key(input_ids: Tensor, attention_mask: Tensor) -> list[bytes]:
-        """The name of each text of a batch [B, L]: a digest of its token ids, without padding."""
+        """Key of each text of a batch [B, L]: a digest of its token ids, without padding."""
         lengths = attention_mask.sum(dim=1).tolist()
         return [
             xxhash.xxh3_128_digest(ids[:n].tobytes())
@@ -208,13 +208,13 @@ class TextStoreFile:
         ]
 
     def lacking(self, keys: list[bytes]) -> list[int]:
-        """Rows of a batch whose texts are not kept yet and for which there may be room; each text once."""
+        """Rows of a batch whose texts are not cached yet and for which there may be room; each text once."""
         if self._full:
             return []
         return [row for row, key in enumerate(keys) if key not in self._places and key not in keys[:row]]
 
     def load(self, keys: list[bytes], length: int, device: torch.device) -> TextStates | None:
-        """States of a batch of texts, or None unless all of them are kept and whole.
+        """States of a batch of texts, or None unless all of them are cached and undamaged.
 
         A damaged text is forgotten, so that `lacking` names it.
 
@@ -239,7 +239,7 @@ class TextStoreFile:
                 with self._lock:
                     self._places.pop(key, None)
         if not whole:
-            self._say_damaged()
+            self._warn_damaged()
             return None
         rows = rows.to(device, non_blocking=True)  # [B, L, bytes]
         parts = [
@@ -253,11 +253,11 @@ class TextStoreFile:
         return TextStates(parts[0], cache)
 
     def save(self, key: bytes, states: TextStates) -> None:
-        """Keep the states of one text [1, L, ...], without padding, if there is room."""
+        """Cache the states of one text [1, L, ...], without padding, if there is room."""
         parts = [states.hidden]
         for layer in range(self._layers):
-            kept = states.cache.layers[layer]
-            parts += [kept.keys.transpose(1, 2), kept.values.transpose(1, 2)]  # [1, L, h, D/h]
+            cached = states.cache.layers[layer]
+            parts += [cached.keys.transpose(1, 2), cached.values.transpose(1, 2)]  # [1, L, h, D/h]
         with self._lock:
             if self._full or key in self._places:
                 return
@@ -279,7 +279,7 @@ class TextStoreFile:
                 self._parts = []
 
     def close(self) -> None:
-        """Leave the file to others."""
+        """Release the file."""
         with self._lock:
             self._full = True
             self._places = {}
@@ -340,7 +340,7 @@ class TextStoreFile:
                 self._places[key] = offset, tokens, checksum
                 self._end = offset + tokens * self._row
         if self._end < size:
-            self._say_damaged()
+            self._warn_damaged()
             self._file.truncate(self._end)
 
     def _read_header(self, size: int) -> bool:
@@ -367,10 +367,10 @@ class TextStoreFile:
             self._slices.append(slice(self._row, self._row + size))
             self._row += -(-size // _ALIGNMENT) * _ALIGNMENT
 
-    def _say_damaged(self) -> None:
-        if not self._said_damaged:
+    def _warn_damaged(self) -> None:
+        if not self._warned_damaged:
             _log.warning("%s is damaged: the text states that it lost are computed again", self.path)
-        self._said_damaged = True
+        self._warned_damaged = True
 
 
 def make_room(folder: Path, limit: float, needed: int) -> bool:
@@ -423,11 +423,11 @@ def _checksum(data: bytes) -> bytes:
     return _CHECKSUM.pack(xxhash.xxh3_64_intdigest(data))
 
 
-# What decides the states --------------------------------------------------------------------------------------
+# What determines the states --------------------------------------------------------------------------------------
 
 
 def fingerprint(lm: PreTrainedModel) -> str:
-    """Digest of all that makes an LM the function it is: every weight and buffer, its config and its modules.
+    """Digest of all that determines an LM's function: every weight and buffer, its config and its modules.
 
     Reads each weight once (0.1 s for 135 million on one core, from a GPU as fast as they can be copied).
     """
@@ -454,7 +454,7 @@ def fingerprint(lm: PreTrainedModel) -> str:
 
 
 def arithmetic(device: torch.device, compiled: bool = False) -> str:
-    """What decides, beside weights and text, how states are rounded: device, autocast, threads, versions."""
+    """All that determines, beside weights and text, how states are rounded: device, autocast, threads, versions."""
     kind = device.type
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     machine: list[object] = []

@@ -13,7 +13,7 @@ from torch import nn
 from ..model.av_encoder import AVEncoder
 from ..model.feed_forward import FeedForward
 from ..model.frozen_lm import LanguageStream
-from ..model.mm_block import CrossAttention
+from ..model.mm_block import MMBlock
 
 
 def compile_layers(model: nn.Module) -> None:
@@ -28,5 +28,7 @@ def compile_layers(model: nn.Module) -> None:
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
             for layer in module.layers:
                 layer.compile(dynamic=True)
-        elif isinstance(module, AVEncoder | CrossAttention | FeedForward):
+        elif isinstance(module, AVEncoder | FeedForward):
             module.compile(dynamic=True)
+        elif isinstance(module, MMBlock):
+            module.cross_attention.compile(dynamic=True)

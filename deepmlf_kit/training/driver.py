@@ -206,8 +206,8 @@ def _build(
         if av_checkpoint is not None:
             model.load_av_encoder(av_checkpoint)
         tokenizer = tokenizer_of(model, tokenizer)
-    if recipe.keep_text and hasattr(model, "keep_text_states"):
-        model.keep_text_states(cache_folder() / "text-states", recipe.keep_text)
+    if recipe.keep_text and hasattr(model, "cache_text_states"):
+        model.cache_text_states(cache_folder() / "text-states", recipe.keep_text)
     if recipe.compile:
         compile_layers(model)
     return model, tokenizer

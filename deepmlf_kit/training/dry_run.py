@@ -189,9 +189,9 @@ def _matrices(module: nn.Module) -> int:
 
 
 def _text_rows(model: DeepMLFModel, index: int, tokens: int) -> int:
-    """Text tokens that pass a layer together with the fusion tokens, and the MM Block after it."""
+    """Text tokens that pass the MM Block after a layer together with the fusion tokens."""
     last = index == len(model.language.layers) - 1
-    return 1 if last and model.config.reads_only_last_text else tokens
+    return 1 if last and model.config.text_first and model.config.uses_only_last_text else tokens
 
 
 def _flops(model: DeepMLFModel, tokens: int) -> float:
@@ -204,13 +204,13 @@ def _flops(model: DeepMLFModel, tokens: int) -> float:
     total = 0.0
     for index, layer in enumerate(layers):
         weights = _matrices(layer)
-        text = _text_rows(model, index, tokens)
-        total += 2 * weights * (2 * fused + (tokens if index < apart else 2 * text))
+        total += 2 * weights * (2 * fused + (tokens if index < apart else 2 * tokens))
         if str(index) in model.mm_blocks:
             block = model.mm_blocks[str(index)]
             total += 6 * _matrices(block.cross_attention) * fused
             if block.feed_forward is not None:
                 inside = _matrices(block.feed_forward)
+                text = _text_rows(model, index, tokens)
                 rows = fused + (text if config.ffw_on_text else 0)
                 total += (6 if config.ffw == "full" else 4) * inside * rows
     total += 6 * _matrices(model.av_encoder) * config.av_steps
@@ -230,13 +230,13 @@ def _activation_bytes(model: DeepMLFModel, tokens: int) -> float:
     width, fused, apart = language.width, config.fusion_tokens, model.layers_before_training
     count = 0.0
     for index, layer in enumerate(language.layers):
-        text = _text_rows(model, index, tokens)
-        rows = fused + (text if index >= apart else 0)
+        rows = fused + (tokens if index >= apart else 0)
         count += rows * (8 * width + 4 / 3 * _matrices(layer) / width)
         if str(index) not in model.mm_blocks:
             continue
         block = model.mm_blocks[str(index)]
         inside = _matrices(block.feed_forward) / width if block.feed_forward is not None else 0
+        text = _text_rows(model, index, tokens)
         rows = fused + (text if config.ffw_on_text else 0)
         count += rows * (4 * width + 4 / 3 * inside)
         count += (

@@ -322,8 +322,8 @@ def gates_of(model: nn.Module) -> dict[str, float]:
     for layer, block in getattr(model, "mm_blocks", {}).items():
         for number in (1, 2):
             gate = getattr(block, f"gate_{number}", None)
-            if gate is not None:
-                gates[f"gate_{number}_layer_{layer}"] = float(torch.as_tensor(gate()).detach())
+            if gate is not None and gate.constant is not None:
+                gates[f"gate_{number}_layer_{layer}"] = gate.constant
     return gates
 
 

@@ -133,6 +133,9 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
             value = [value]
         if isinstance(value, (list, tuple)):
             return origin(_convert(v, item, path) for v in value)
+    elif origin is dict:
+        if isinstance(value, dict):
+            return {str(k): _convert(v, get_args(kind)[1], f"{path}.{k}") for k, v in value.items()}
     elif kind is bool:
         if isinstance(value, bool):
             return value
@@ -155,6 +158,8 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
 def _kind_name(kind: Any) -> str:
     if get_origin(kind) in (list, tuple):
         return f"a list of {_kind_name(get_args(kind)[0]).split(' ', 1)[1]}s, for example [3, 5, 7]"
+    if get_origin(kind) is dict:
+        return "names with their values, for example {name: 4}"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
 
 

@@ -1,0 +1,232 @@
+"""What the kit's models share: checkpoints without the frozen LM, its tokenizer, a pretrained AV encoder, one head's loss.
+
+SentimentModel              checkpoints, loss of a single head       AVSentimentModel
+└── LanguageSentimentModel  the frozen LM and its tokenizer          DeepMLFModel, text and fusion baselines
+WithAVEncoder               freezing and loading the AV encoder      DeepMLFModel, fusion baselines
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
+from transformers.utils.hub import cached_file
+
+from ..errors import DeepMLFError
+from .config import DeepMLFConfig
+from .frozen_lm import LanguageStream
+from .lm_loading import IN_MEMORY, load_lm, load_tokenizer
+from .losses import sentiment_loss
+from .special_tokens import empty_text_ids, pad_token_id
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass
+class SentimentOutput(ModelOutput):
+    """Output of a model with a single head: `loss` (with labels), `prediction` [B] or [B, classes]."""
+
+    loss: Tensor | None = None
+    prediction: Tensor | None = None
+
+
+class SentimentModel(PreTrainedModel):
+    """Base of all models: `save_pretrained` stores what was trained, `from_pretrained` reads it."""
+
+    config_class = DeepMLFConfig
+    supports_gradient_checkpointing = False
+    _supports_sdpa = True
+    #: For transformers' Trainer: losses are means over a batch, whatever else forward's keyword arguments take.
+    accepts_loss_kwargs = False
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Modules keep torch's own initialisation, and the LM its weights."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        config: DeepMLFConfig | None = None,
+        revision: str = "main",
+        **parts: Any,
+    ) -> Self:
+        """Load a saved model: its LM by name, its trained weights from a folder or the hub.
+
+        Args:
+            pretrained_model_name_or_path: a folder that `save_pretrained` wrote, or a hub name.
+            config: replaces the stored config.
+            revision: branch, tag or commit on the hub.
+            parts: `lm` and `tokenizer`, where they are in memory already.
+
+        Raises:
+            DeepMLFError: there is no checkpoint, or its weights do not fit the model.
+        """
+        stored, weights = read_checkpoint(pretrained_model_name_or_path, revision, config)
+        model = cls(stored, **parts)
+        found = model.load_state_dict(weights, strict=False)
+        missing = sorted(set(found.missing_keys) - set(model._keys_to_ignore_on_save or ()))
+        if missing or found.unexpected_keys:
+            raise DeepMLFError(
+                f"The checkpoint at {str(pretrained_model_name_or_path)!r} does not fit its config as a {cls.__name__}: "
+                f"{len(missing)} weights are missing (such as {missing[:3]}), {len(found.unexpected_keys)} are not in "
+                f"the model (such as {found.unexpected_keys[:3]}). Was its config.json edited, or another model saved?"
+            )
+        return model.eval()
+
+    def _output(self, prediction: Tensor, labels: Tensor | None) -> SentimentOutput:
+        """The output of a single head: prediction [B, outputs], labels [B] or None."""
+        classes = self.config.num_classes
+        prediction = prediction if classes else prediction.squeeze(-1)
+        loss = None if labels is None else sentiment_loss(prediction, labels, classes)
+        return SentimentOutput(loss=loss, prediction=prediction)
+
+
+class LanguageSentimentModel(SentimentModel):
+    """Base of the models around a frozen LM; the LM is never stored with them.
+
+    Args:
+        config: sizes and switches.
+        lm: a language model already in memory; by default the one that `config.lm` names is loaded.
+        tokenizer: its tokenizer; by default loaded from where the LM comes from, when first needed.
+    """
+
+    main_input_name = "input_ids"
+
+    def __init__(
+        self,
+        config: DeepMLFConfig,
+        lm: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        super().__init__(config)
+        if lm is None:
+            lm = load_lm(config)
+        elif config.lm == DeepMLFConfig().lm:
+            config.lm = lm.config._name_or_path or IN_MEMORY
+        self._tokenizer = tokenizer
+        self.language = LanguageStream(lm)
+
+    def _finish_init(self) -> None:
+        """To be called at the end of `__init__`, when all modules are there."""
+        self.post_init()
+        self._keys_to_ignore_on_save = self._lm_keys()
+
+    def cache_text_states(self, folder: str | Path, gigabytes: float = 1.0) -> Any:
+        """Compute text states that depend on nothing trained once, for all epochs; here there are none.
+
+        Args:
+            folder: of the cached states.
+            gigabytes: the most that they may take (10^9 bytes).
+        """
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The LM's tokenizer, padding on the right."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.config)
+        return self._tokenizer
+
+    @property
+    def pad_token_id(self) -> int:
+        """The token at padded text positions."""
+        if self.config.pad_token_id is None:
+            self.config.pad_token_id = pad_token_id(self.tokenizer)
+        return self.config.pad_token_id
+
+    @property
+    def empty_text_ids(self) -> list[int]:
+        """The tokens of a text without words: the tokenizer's, as in the collator's batches.
+
+        An LM in memory that came without a tokenizer reads one padding token.
+        """
+        unknown = self._tokenizer is None and self.config.lm == IN_MEMORY
+        if unknown and self.config.pad_token_id is not None:
+            return [self.config.pad_token_id]
+        return empty_text_ids(self.tokenizer)
+
+    def _lm_keys(self) -> set[str]:
+        """Names of the tensors that belong to the LM, the shared ones under MM Blocks among them."""
+        owned = {id(p) for p in self.language.lm.parameters()} | {id(b) for b in self.language.lm.buffers()}
+        tensors = [
+            *self.named_parameters(remove_duplicate=False),
+            *self.named_buffers(remove_duplicate=False),
+        ]
+        # What is saved beside parameters and buffers belongs to quantized weights, and those are the LM's.
+        beside = set(self.state_dict()) - {name for name, _ in tensors}
+        return {name for name, tensor in tensors if id(tensor) in owned} | beside
+
+
+class WithAVEncoder(nn.Module):
+    """Mixin of the models that have an `av_encoder` beside other modules."""
+
+    config: DeepMLFConfig
+    av_encoder: nn.Module
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode; the frozen LM, and a frozen AV encoder, stay in eval mode."""
+        super().train(mode)
+        if not self.config.av_trainable:
+            self.av_encoder.eval()
+        return self
+
+    def load_av_encoder(self, folder: str | Path) -> None:
+        """Start the AV encoder from a pretraining checkpoint (the fusion curriculum, paper section 4).
+
+        Args:
+            folder: what `AVSentimentModel.save_pretrained` wrote.
+
+        Raises:
+            DeepMLFError: there is no such checkpoint, or its sizes differ from this model's.
+        """
+        try:
+            pretrained, weights = read_checkpoint(folder)
+        except DeepMLFError as error:
+            raise DeepMLFError(
+                f"No AV encoder checkpoint at {str(folder)!r}: expected the folder that `deepmlf pretrain-av` wrote."
+            ) from error
+        names = ("modalities", "av_encoder", "av_steps", "av_width", "av_layers", "av_heads", "av_batchnorm")
+        differing = [
+            f"{name} {getattr(pretrained, name)} there, {getattr(self.config, name)} here"
+            for name in (*names, "missing_modality")
+            if getattr(pretrained, name) != getattr(self.config, name)
+        ]
+        if differing:
+            raise DeepMLFError(
+                f"The AV encoder at {str(folder)!r} does not fit this model: {'; '.join(differing)}. "
+                "Pretrain one with this model's settings."
+            )
+        prefix = "av_encoder."
+        self.av_encoder.load_state_dict(
+            {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+        )
+
+
+def read_checkpoint(
+    place: str | Path, revision: str = "main", config: DeepMLFConfig | None = None
+) -> tuple[DeepMLFConfig, dict[str, Tensor]]:
+    """Config and trained weights of a saved model.
+
+    Args:
+        place: a folder that `save_pretrained` wrote, or a hub name.
+        revision: branch, tag or commit on the hub.
+        config: in place of the stored one.
+
+    Raises:
+        DeepMLFError: there is no checkpoint.
+    """
+    place = str(place)
+    try:
+        config = config or DeepMLFConfig.from_pretrained(place, revision=revision)
+        weights = cached_file(place, WEIGHTS_FILE, revision=revision)
+    except OSError as error:
+        raise DeepMLFError(
+            f"No DeepMLF checkpoint at {place!r}: expected a folder with config.json and {WEIGHTS_FILE} "
+            "(as save_pretrained or a training run writes), or such a repository's name on the hub."
+        ) from error
+    return config, load_file(weights)
