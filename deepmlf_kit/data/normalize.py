@@ -31,7 +31,7 @@ class FrameStatistics:
 
     Attributes:
         mean, std: [d] float32.
-        limit: normalised values are clipped to [-limit, limit], so that one wild frame moves no state far.
+        limit: normalised values are clipped to [-limit, limit], so that an outlier moves no state far.
     """
 
     mean: np.ndarray
