@@ -61,7 +61,7 @@ SMOLLM2_135M = {
     "tie_word_embeddings": True,
 }
 MOSEI = {"audio_dim": 74, "vision_dim": 35}
-ACCUMULATION = 8  # batches of an optimiser step, within which the Trainer sorts by length (the recipes')
+ACCUMULATION = 8  # batches of an optimiser step, within which the Trainer sorts by length (the presets')
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
@@ -124,12 +124,12 @@ SETUPS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     ),
 }
 
-#: A set-up that changes the model is also set against the published way of the recipe it departs from.
+#: A set-up that changes the model is also set against the published way of the preset it departs from.
 DEPARTS_FROM = {"mosei-base-text-kept": "mosei-base"}
 
 
 def heads_for(lm_config: Any) -> int:
-    """Cross-attention heads that divide the language model's width: the recipes' 16, else 9."""
+    """Cross-attention heads that divide the language model's width: the presets' 16, else 9."""
     return 16 if lm_config.hidden_size % 16 == 0 else 9
 
 
@@ -265,9 +265,9 @@ def measure(setup: str, ways: list[str], options: dict[str, Any]) -> dict[str, d
         }
         runners[RANDOM_ORDER] = runners["fast"]
         batches[RANDOM_ORDER] = make_batches(setup, options["samples"], options["batch"], grouped=False)
-        if recipe := DEPARTS_FROM.get(setup):
-            runners["recipe"] = Way("published", recipe, folder, options)
-            batches["recipe"] = batches["published"]
+        if reference := DEPARTS_FROM.get(setup):
+            runners["reference"] = Way("published", reference, folder, options)
+            batches["reference"] = batches["published"]
         ways = list(runners)
         found: dict[str, dict[str, Any]] = {way: {"seconds": []} for way in ways}
         same = batches["kept"][0]
@@ -341,7 +341,7 @@ def _rss() -> float:
 def report(
     setup: str, found: dict[str, dict[str, Any]], samples: int, matmul: float, console: Console
 ) -> None:
-    recipe, random_order = found.pop("recipe", None), found.pop(RANDOM_ORDER)
+    reference, random_order = found.pop("reference", None), found.pop(RANDOM_ORDER)
     table = Table(title=f"Training step, {setup}")
     for heading in (
         "way",
@@ -388,15 +388,17 @@ def report(
         f"{statistics.median(ratios):.2f} times as fast as in random order (operations "
         f"{random_order['operations'] / found['fast']['operations']:.2f} times fewer)."
     )
-    if recipe is not None:
+    if reference is not None:
         times = {
-            way: statistics.median(a / b for a, b in zip(recipe["seconds"], values["seconds"], strict=True))
+            way: statistics.median(
+                a / b for a, b in zip(reference["seconds"], values["seconds"], strict=True)
+            )
             for way, values in found.items()
         }
-        fewer = {way: recipe["operations"] / values["operations"] for way, values in found.items()}
+        fewer = {way: reference["operations"] / values["operations"] for way, values in found.items()}
         console.print(
-            f"Against the published way of {DEPARTS_FROM[setup]}, whose recipe this departs from "
-            f"({statistics.median(samples / s for s in recipe['seconds']):.2f} samples/s): "
+            f"Against the published way of {DEPARTS_FROM[setup]}, from whose settings this departs "
+            f"({statistics.median(samples / s for s in reference['seconds']):.2f} samples/s): "
             + ", ".join(f"{way} {times[way]:.2f} times (operations {fewer[way]:.2f})" for way in found)
         )
     if "memory" in base:
@@ -410,7 +412,7 @@ def _of_the_work(memory: dict[str, float]) -> float:
 def main(
     setup: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SETUPS)}; repeatable.")] = None,
     samples: Annotated[int, typer.Option(help="Utterances a round.")] = 128,
-    batch: Annotated[int, typer.Option(help="Utterances a step; the recipes' 32.")] = 32,
+    batch: Annotated[int, typer.Option(help="Utterances per step; the presets' 32.")] = 32,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds.")] = 3,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda"
     if torch.cuda.is_available()

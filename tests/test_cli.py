@@ -1,4 +1,4 @@
-"""What every verb of `deepmlf` shares: exit codes, one-line errors, one JSON object."""
+"""What every subcommand of `deepmlf` shares: exit codes, one-line errors, one JSON object."""
 
 import json
 import subprocess
@@ -17,25 +17,25 @@ from deepmlf_kit.errors import DeepMLFError
 
 
 def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    """Make `deepmlf fail` a verb that raises `error`."""
+    """Make `deepmlf fail` a subcommand that raises `error`."""
 
     def command() -> None:
         raise error
 
-    monkeypatch.setattr(frame, "VERBS", ("fail",))
+    monkeypatch.setattr(frame, "SUBCOMMANDS", ("fail",))
     monkeypatch.setattr(frame, "import_module", lambda name: SimpleNamespace(command=command))
 
 
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]):
     assert frame.run(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(verb in text for verb in frame.VERBS)
+    assert all(name in text for name in frame.SUBCOMMANDS)
 
 
-@pytest.mark.parametrize("verb", frame.VERBS)
-def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]):
-    assert frame.run([verb, "--help"]) == 0
-    assert f"deepmlf {verb}" in capsys.readouterr().out
+@pytest.mark.parametrize("name", frame.SUBCOMMANDS)
+def test_every_subcommand_explains_itself(name: str, capsys: pytest.CaptureFixture[str]):
+    assert frame.run([name, "--help"]) == 0
+    assert f"deepmlf {name}" in capsys.readouterr().out
 
 
 def test_version_is_the_package_version(capsys: pytest.CaptureFixture[str]):

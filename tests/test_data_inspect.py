@@ -51,12 +51,12 @@ def test_counts_are_those_that_were_put_in(odd):
     assert report.lengths.loc[("train", "audio frames"), "max"] == 29
 
 
-def test_odd_dimensions_are_named(odd):
-    odd_dims = inspect_dataset(odd).odd
-    assert odd_dims.loc[("audio", "0"), "remark"] == "wild"
-    assert odd_dims.loc[("audio", "2"), "remark"] == "constant"
-    assert odd_dims.loc[("audio", "3"), "remark"] == "wild, nearly always 0"
-    assert ("audio", "1") not in odd_dims.index
+def test_suspicious_dimensions_are_named(odd):
+    suspicious = inspect_dataset(odd).suspicious
+    assert suspicious.loc[("audio", "0"), "remark"] == "outliers"
+    assert suspicious.loc[("audio", "2"), "remark"] == "constant"
+    assert suspicious.loc[("audio", "3"), "remark"] == "outliers, nearly always 0"
+    assert ("audio", "1") not in suspicious.index
 
 
 def test_ranges_are_right(odd):
@@ -71,9 +71,9 @@ def test_normalization_report_shows_what_each_choice_does(odd):
     assert none.loc[wide, "std after"] == none.loc[wide, "std"]
     assert train.loc[wide, "std after"] == pytest.approx(1, abs=0.02)
     assert batch.loc[wide, "mean after"] == pytest.approx(0, abs=0.02)
-    wild = ("audio", "0")
+    outliers = ("audio", "0")
     assert train.loc[wide, "clipped"] < 0.001 < 0.01
-    assert train.loc[wild, "largest after"] == 5 and batch.loc[wild, "largest after"] > 50
+    assert train.loc[outliers, "largest after"] == 5 and batch.loc[outliers, "largest after"] > 50
     assert train.loc[("audio", "2"), "largest after"] == 0
     with pytest.raises(DatasetError, match="expected one of none, train, batchnorm"):
         normalization_report(odd, "yes")
@@ -84,7 +84,16 @@ def test_terminal_report_says_it_all(odd):
     print_report(inspect_dataset(odd), console)
     print_normalization(normalization_report(odd, "train"), "train", console)
     text = console.export_text()
-    for part in ("Splits", "Labels", "Lengths", "Missing", "odd ones of 6", "wild", "10.0%", "33.3%"):
+    for part in (
+        "Splits",
+        "Labels",
+        "Lengths",
+        "Missing",
+        "suspicious ones of 6",
+        "outliers",
+        "10.0%",
+        "33.3%",
+    ):
         assert part in text, part
 
 
@@ -122,7 +131,7 @@ def test_columns_are_left_out_in_their_order_and_said(odd):
     assert "left out" not in shown[160] and "beyond 5 std" in shown[160]
 
 
-def test_classes_are_counted_where_people_chose_some(odd):
+def test_annotated_classes_are_counted(odd):
     assert not len(inspect_dataset(odd).classes)
     rows = [
         schema.utterance(
@@ -138,7 +147,7 @@ def test_sample_set_has_named_dimensions_and_nothing_wild():
     sample = make_sample(train=40, valid=5, test=5)
     names = dimension_names(sample)
     assert names["audio"][0] == "Loudness_sma3" and names["vision"][44] == "mouthSmileLeft"
-    assert list(inspect_dataset(sample).odd.index) == [("vision", "_neutral")]
+    assert list(inspect_dataset(sample).suspicious.index) == [("vision", "_neutral")]
 
 
 def plots(dataset):

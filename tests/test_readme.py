@@ -36,8 +36,8 @@ def test_every_make_target_exists(page: str):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_verb_exists(page: str):
-    for verb in re.findall(r"deepmlf ([a-z][a-z-]+)\b", PAGES[page]):
-        assert verb in frame.VERBS, f"{page} names `deepmlf {verb}`"
+    for name in re.findall(r"deepmlf ([a-z][a-z-]+)\b", PAGES[page]):
+        assert name in frame.SUBCOMMANDS, f"{page} names `deepmlf {name}`"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

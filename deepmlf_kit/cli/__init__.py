@@ -1,7 +1,7 @@
-"""The `deepmlf` command: each step of the path from a clip to a sentiment as one verb.
+"""The `deepmlf` command: each step of the path from a clip to a sentiment as one subcommand.
 
-One small file a verb; each wraps one Python call of the package, the one that the notebooks use, and imports
-it only when the verb runs, so that `deepmlf --help` answers at once.
+One small file per subcommand; each wraps one Python call of the package, the one that the notebooks use, and imports
+it only when it runs, so that `deepmlf --help` answers at once.
 """
 
 import sys

@@ -1,16 +1,14 @@
 """`deepmlf app`: the live demo in the browser."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .options import CheckpointOption, FaceModelOption
+
 
 def command(
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Run folder of `deepmlf train`; without it, the kit's own demo checkpoint."),
-    ] = None,
+    checkpoint: CheckpointOption = None,
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; without it, the first free one from 7860.")
     ] = None,
@@ -21,7 +19,7 @@ def command(
             help="Address to listen on. The default can be reached from this machine only.",
         ),
     ] = "127.0.0.1",
-    face_model: Annotated[Path | None, typer.Option(help="Path of face_landmarker.task.")] = None,
+    face_model: FaceModelOption = None,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser window.")] = True,
 ) -> None:
     """Open the live demo: webcam or clip in, sentiment and its reasons out."""

@@ -1,4 +1,4 @@
-"""The command's frame: which verbs there are, and what a user sees when something goes wrong.
+"""The `deepmlf` command: its subcommands, exit codes and error messages.
 
 Exit codes: 0 done; 1 a defect of ours (one line; the traceback with `--debug`); 2 the input or the usage is at
 fault (one line that says what to do); 130 stopped by the user.
@@ -16,9 +16,9 @@ import typer
 from .. import __version__
 from ..errors import DeepMLFError
 
-# In the order of the work. A verb lives in the file of its name (`pretrain-av` in pretrain_av.py), which defines
+# In the order of the work. A subcommand lives in the file of its name (`pretrain-av` in pretrain_av.py), which defines
 # the function `command`.
-VERBS: tuple[str, ...] = (
+SUBCOMMANDS: tuple[str, ...] = (
     "demo",
     "sample",
     "prepare",
@@ -45,7 +45,7 @@ def _version(wanted: bool) -> None:
 
 
 def build_app() -> typer.Typer:
-    """The typer application with every verb; imports none of the libraries that the verbs need."""
+    """The typer application with every subcommand; imports none of the libraries that they need."""
     app = typer.Typer(
         name="deepmlf",
         help=HELP,
@@ -67,9 +67,9 @@ def build_app() -> typer.Typer:
     ) -> None:
         pass
 
-    for verb in VERBS:
-        module = import_module(f"{__package__}.{verb.replace('-', '_')}")
-        app.command(name=verb)(module.command)
+    for name in SUBCOMMANDS:
+        module = import_module(f"{__package__}.{name.replace('-', '_')}")
+        app.command(name=name)(module.command)
     return app
 
 
@@ -90,7 +90,7 @@ def _print_error(message: str) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code (see the module's docstring); raises only with `--debug`.
 
-    `--debug` is understood before or after the verb.
+    `--debug` is understood before or after the subcommand.
     """
     arguments = list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)

@@ -11,14 +11,14 @@ from .output import JsonOption, print_json, stdout_reserved_for_json
 def command(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
     all_dims: Annotated[
-        bool, typer.Option("--all-dims", help="Every feature dimension, not only the odd ones.")
+        bool, typer.Option("--all-dims", help="Every feature dimension, not only the suspicious ones.")
     ] = False,
     normalize: Annotated[
         str | None, typer.Option(help="Show what this choice does to the features: none, train or batchnorm.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show labels, lengths, what is missing, and which feature dimensions are constant or wild."""
+    """Show labels, lengths, what is missing, and which feature dimensions are constant or have outliers."""
     from ..data.inspect import inspect_dataset, normalization_report, print_normalization, print_report
     from ..data.schema import load
 
@@ -30,7 +30,7 @@ def command(
         tables = {
             name: getattr(report, name) for name in ("splits", "labels", "classes", "lengths", "missing")
         }
-        tables["features"] = report.features if all_dims else report.odd
+        tables["features"] = report.features if all_dims else report.suspicious
         if changed is not None:
             tables["normalization"] = changed
         rows = {

@@ -1,4 +1,4 @@
-"""What a verb prints: people get text, scripts get exactly one JSON object on stdout (`--json`)."""
+"""What a subcommand prints: people get text, scripts get exactly one JSON object on stdout (`--json`)."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .options import CheckpointOption, FaceModelOption
 from .output import JsonOption, print_json, stdout_reserved_for_json
 
 
@@ -13,11 +14,8 @@ def command(
     text: Annotated[
         str | None, typer.Option(help="The words of the clip; without it they are transcribed.")
     ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Run folder of `deepmlf train`; without it, the kit's own demo checkpoint."),
-    ] = None,
-    face_model: Annotated[Path | None, typer.Option(help="Path of face_landmarker.task.")] = None,
+    checkpoint: CheckpointOption = None,
+    face_model: FaceModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict the sentiment of a clip from its words, voice and face."""

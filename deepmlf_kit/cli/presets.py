@@ -1,4 +1,4 @@
-"""`deepmlf presets`: the published recipes and the kit's own, to list and to read."""
+"""`deepmlf presets`: list the published presets and the kit's own, or print one."""
 
 from typing import Annotated
 

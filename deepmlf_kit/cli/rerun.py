@@ -1,4 +1,4 @@
-"""`deepmlf rerun`: run a run again from its folder, and say whether the same came out."""
+"""`deepmlf rerun`: repeat a run from its folder, and compare the results."""
 
 from pathlib import Path
 from typing import Annotated

@@ -28,7 +28,7 @@ from .tables import fitted_table, histogram_table
 MODALITIES = ("audio", "vision")
 _SAMPLE = 40_000  # frames per modality and split that percentiles are taken over
 _EXPENDABLE = ("1 %", "99 %", "zeros", "beyond 5 std", "mean after", "mean", "median", "modality")
-WILD = 10.0  # deviations from the mean beyond which a value is called wild
+OUTLIER = 10.0  # standard deviations from the mean beyond which a value is an outlier
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class DatasetReport:
         missing: one row per split: shares of utterances without text, audio, vision; share of missing (all-zero)
             frames; NaN and infinite values.
         features: one row per dimension of audio and vision: mean, deviation, percentiles, range, remark
-            (`constant`, `wild`, `nearly always 0`).
+            (`constant`, `outliers`, `nearly always 0`).
         label_values: labels of each split, for the plots.
     """
 
@@ -58,7 +58,7 @@ class DatasetReport:
     label_values: dict[str, np.ndarray]
 
     @property
-    def odd(self) -> pd.DataFrame:
+    def suspicious(self) -> pd.DataFrame:
         """The dimensions with a remark."""
         return self.features[self.features["remark"] != ""]
 
@@ -183,7 +183,7 @@ def dimension_names(dataset: DatasetDict) -> dict[str, list[str]]:
 
 
 def print_report(report: DatasetReport, console: Console | None = None, all_dims: bool = False) -> None:
-    """Draw the report in the terminal; of the dimensions, only the odd ones unless `all_dims`."""
+    """Draw the report in the terminal; of the dimensions, only the suspicious ones unless `all_dims`."""
     console = console or Console()
     made = ", ".join(
         f"{key} {value}" for key, value in report.recipe.items() if value not in (None, False, "")
@@ -198,13 +198,15 @@ def print_report(report: DatasetReport, console: Console | None = None, all_dims
         console.print(fitted_table("Annotated classes", report.classes, width))
     console.print(fitted_table("Lengths", report.lengths, width))
     console.print(fitted_table("Missing", report.missing, width))
-    shown = report.features if all_dims else report.odd
+    shown = report.features if all_dims else report.suspicious
     total = len(report.features)
     if len(shown):
-        title = f"Dimensions ({'all' if all_dims else 'odd ones of'} {total})"
+        title = f"Dimensions ({'all' if all_dims else 'suspicious ones of'} {total})"
         console.print(fitted_table(title, shown, width, _EXPENDABLE))
     else:
-        console.print(f"[bold]Dimensions[/bold]  none of the {total} is constant or wild", highlight=False)
+        console.print(
+            f"[bold]Dimensions[/bold]  none of the {total} is constant or has outliers", highlight=False
+        )
 
 
 def print_normalization(table: pd.DataFrame, normalize: str, console: Console | None = None) -> None:
@@ -223,9 +225,9 @@ def print_normalization(table: pd.DataFrame, normalize: str, console: Console | 
             f"{len(part) - len(moving)} constant; {part['clipped'].mean():.2%} of values clipped",
             highlight=False,
         )
-    odd = table[(table["remark"] != "") | ((normalize != "none") & (table["largest after"] > WILD))]
-    if len(odd):
-        console.print(fitted_table("Dimensions that stand out", odd, console.width, _EXPENDABLE))
+    suspicious = table[(table["remark"] != "") | ((normalize != "none") & (table["largest after"] > OUTLIER))]
+    if len(suspicious):
+        console.print(fitted_table("Dimensions that stand out", suspicious, console.width, _EXPENDABLE))
 
 
 class _Split:
@@ -331,8 +333,8 @@ class _Frames:
             constant = self.low[i] == self.high[i] or std[i] < 1e-7 * (1 + abs(mean[i]))
             zeros = self.zeros[i] / self.count
             remark = "constant" if constant else "nearly always 0" if zeros > 0.999 else ""
-            if not constant and far > WILD * std[i]:
-                remark = "wild" + (f", {remark}" if remark else "")
+            if not constant and far > OUTLIER * std[i]:
+                remark = "outliers" + (f", {remark}" if remark else "")
             yield {
                 "modality": modality,
                 "dim": name,

@@ -4,9 +4,9 @@ Where it stands: an optional step of the collator. eGeMAPS mixes 0.01 (jitter) w
 frequencies in Hz), so that a linear layer without it sees little but formants. The three choices of
 `normalize=` are
 
-* `none`: frames as they are (the published MOSI and MOSEI recipes),
+* `none`: frames as they are (the published MOSI and MOSEI presets),
 * `train`: per dimension, minus the training split's mean, over its standard deviation, clipped to +-`limit`;
-* `batchnorm`: frames as they are, and BatchNorm in the AV encoder (the published SIMS recipe).
+* `batchnorm`: frames as they are, and BatchNorm in the AV encoder (the published SIMS preset).
 
 The statistics are stored beside a trained model, since it is blind without them.
 """
@@ -31,7 +31,7 @@ class FrameStatistics:
 
     Attributes:
         mean, std: [d] float32.
-        limit: normalised values are clipped to [-limit, limit], so that one wild frame moves no state far.
+        limit: normalised values are clipped to [-limit, limit], so that an outlier moves no state far.
     """
 
     mean: np.ndarray

@@ -210,7 +210,7 @@ def make_audio(
 
 
 def make_silence(rng: np.random.Generator, seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """Descriptors of a track in which nobody is heard: [La, 25] float32 and times [La]."""
+    """Descriptors of a track without speech: [La, 25] float32 and times [La]."""
     real = statistics()["audio"]
     count = round(seconds * AUDIO_HZ) - 4
     quiet = rng.random() < 0.5  # half of them digital silence but for a hum

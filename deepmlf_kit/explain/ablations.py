@@ -460,9 +460,7 @@ def _interventions(
             ablated = torch.arange(fusion.shape[1], device=device) == token[:, None]  # [rows, F]
             kept = (~ablated).to(fusion.dtype).unsqueeze(-1)
             others = (fusion * kept).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True)
-            changed = torch.where(
-                ablated.unsqueeze(-1), others, fusion
-            )  # the mean of all is the others' mean
+            changed = torch.where(ablated.unsqueeze(-1), others, fusion)  # their mean is the others' mean
             return {**output, "task": module.forward(changed, last_text, av_mean)["task"]}
 
         hooks.append((model.heads, ablate_readout))

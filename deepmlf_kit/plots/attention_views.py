@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from ..errors import DeepMLFError
 from ..explain import Reading
-from .style import DIVERGING, SEQUENTIAL, figure, shortened
+from .style import DIVERGING, SEQUENTIAL, figure, heatmap, shortened
 
 MEASURES = {
     "update": "norm of what cross-attention adds, relative to the token's state",
@@ -51,14 +51,12 @@ def layer_token_map(reading: Reading, measure: str = "update") -> go.Figure:
         height=130 + 46 * len(values),
     )
     made.add_trace(
-        go.Heatmap(
-            z=values,
-            x=[str(i) for i in range(values.shape[1])],
-            y=[str(layer) for layer in reading.fusion_layers],
-            xgap=1,
-            ygap=1,
-            colorbar={"title": {"text": "seconds" if measure == "time" and reading.timed else measure}},
-            hovertemplate="layer %{y}, token %{x}: %{z:.3f}<extra></extra>",
+        heatmap(
+            values,
+            [str(i) for i in range(values.shape[1])],
+            [str(layer) for layer in reading.fusion_layers],
+            "seconds" if measure == "time" and reading.timed else measure,
+            "layer %{y}, token %{x}: %{z:.3f}",
             **scale,
         )
     )
@@ -142,15 +140,13 @@ def attention_to_words(reading: Reading, layer: int | None = None, head: int | N
         height=160 + 28 * len(weights),
     )
     made.add_trace(
-        go.Heatmap(
-            z=weights,
-            x=reading.words.labels,
-            y=[f"token {i}" for i in range(len(weights))],
+        heatmap(
+            weights,
+            reading.words.labels,
+            [f"token {i}" for i in range(len(weights))],
+            "attention",
+            "%{y} to “%{x}”: %{z:.3f}",
             colorscale=SEQUENTIAL,
-            xgap=1,
-            ygap=1,
-            colorbar={"title": {"text": "attention"}},
-            hovertemplate="%{y} to “%{x}”: %{z:.3f}<extra></extra>",
         )
     )
     made.update_yaxes(autorange="reversed")

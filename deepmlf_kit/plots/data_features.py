@@ -24,7 +24,7 @@ def plot_ranges(report: DatasetReport, modality: str, most: int = 80) -> go.Figu
     made = figure(
         f"Ranges of the {len(table)} {modality} dimensions",
         "distance from the mean (standard deviations of the dimension)",
-        subtitle="Bar: 1st to 99th percentile. Dots: smallest and largest. Pink: constant, wild, or nearly always 0.",
+        subtitle="Bar: 1st to 99th percentile. Dots: smallest and largest. Pink: constant, outliers, or nearly always 0.",
         height=140 + 17 * min(len(table), most),
     )
     if scale is None or scale.isna().all():

@@ -1,4 +1,4 @@
-"""Where in an utterance the fusion tokens listen and look: attention over time, one map per fusion layer."""
+"""Attention of the fusion tokens over time, one map per fusion layer."""
 
 from __future__ import annotations
 

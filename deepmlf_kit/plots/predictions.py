@@ -1,4 +1,4 @@
-"""Predicted against true sentiment: one dot per utterance; of models of classes, a table of how often each is said."""
+"""Predicted against true sentiment: one dot per utterance, or a confusion matrix for models of classes."""
 
 from __future__ import annotations
 

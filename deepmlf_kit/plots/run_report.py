@@ -9,17 +9,14 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.labels import class_names, probability_columns
-from ..data.schema import recipe_of
 from ..errors import DeepMLFError
 from ..explain import Lens, Reading
-from ..features.recipe import FeatureRecipe, feature_names
 from ..rendering.html_page import figure_html, page
 from ..training import Run
 from ..training.dataset import open_dataset
@@ -27,14 +24,11 @@ from ..training.metric_table import metric_table
 from .fusion_attention import fusion_attention
 from .modalities import modality_errors
 from .predictions import confusion_matrix, predicted_vs_true
+from .tracks import tracks_of
 from .training_curves import training_losses, validation_errors
 
-#: Tracks drawn under the attention maps where the dataset's features have these names.
-_TRACKS = {
-    "loudness": ("audio", ("Loudness_sma3",)),
-    "smile": ("vision", ("mouthSmileLeft", "mouthSmileRight")),
-    "lowered brows": ("vision", ("browDownLeft", "browDownRight")),
-}
+#: Tracks drawn under the attention maps where the dataset's features have them.
+_TRACKS = ("loudness", "smile", "brows down")
 
 
 def write_report(
@@ -166,7 +160,7 @@ def _attention_part(
         dict(zip(reading.fusion_layers, weights, strict=True)),
         reading.steps,
         reading.row["words"] if reading.timed else (),
-        _tracks(reading.row, split),
+        _tracks(reading),
         title=f"“{reading.text}”",
         axis=reading.time_axis,
     )
@@ -199,23 +193,14 @@ def _in_words(reading: Reading, label: float) -> dict[str, str]:
     return words | {"the label is": "unknown" if np.isnan(label) else names[int(label)]}
 
 
-def _tracks(row: Mapping[str, Any], split: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Loudness, smile and brows of an utterance, where the dataset's recipe names its features."""
-    try:
-        recipe = recipe_of(split)
-        known = {k: v for k, v in recipe.items() if k in FeatureRecipe.__dataclass_fields__}
-        names = dict(zip(("audio", "vision"), feature_names(FeatureRecipe(**known)), strict=True))
-    except (DeepMLFError, TypeError):
-        return {}
+def _tracks(reading: Reading) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Loudness, smile and brows of an utterance, where its features have these names."""
     tracks = {}
-    for title, (modality, dims) in _TRACKS.items():
-        frames, seconds = row[modality], row[f"{modality}_times"]
-        have = names.get(modality) or []
-        if len(seconds) and all(dim in have for dim in dims):
-            valid = frames.any(axis=1)
-            columns = [have.index(dim) for dim in dims]
-            if valid.any():
-                tracks[title] = (seconds[valid], frames[valid][:, columns].mean(axis=1))
+    for modality in ("audio", "vision"):
+        for track in tracks_of(reading.row, modality, reading.frame_times(modality)):
+            known = np.isfinite(track.values)
+            if track.name in _TRACKS and known.any():
+                tracks[track.name] = (track.times[known], track.values[known])
     return tracks
 
 

@@ -148,7 +148,7 @@ def confusion(survey: Survey, classes: int = 7) -> go.Figure:
 
 
 def worst_errors(survey: Survey, count: int = 12) -> go.Figure:
-    """The utterances with the largest errors: label, prediction, and what text and AV heads say on their own.
+    """The utterances with the largest errors: label, prediction, and the predictions of the text and AV heads.
 
     Args:
         survey: of a split with labels.

@@ -7,8 +7,10 @@ axes are a mid grey, so that a figure takes on the page's background; a modality
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 #: One colour a stream, in every figure (those of the model's drawing, readable on white and on black).
@@ -88,6 +90,24 @@ def figure(title: str, x: str = "", y: str = "", *, subtitle: str = "", height: 
     if y:
         made.update_yaxes(title_text=y)
     return made
+
+
+def heatmap(
+    values: np.ndarray, x: Sequence[str], y: Sequence[str], name: str, hover: str, **more: Any
+) -> go.Heatmap:
+    """A heat map of a few cells, with gaps between them and a colour bar.
+
+    Args:
+        values: [len(y), len(x)].
+        x, y: names of the columns and rows.
+        name: title of the colour bar.
+        hover: plotly's hover template.
+        more: further arguments of `go.Heatmap`.
+    """
+    bar = {"title": {"text": name}}
+    return go.Heatmap(
+        z=values, x=x, y=y, xgap=1, ygap=1, colorbar=bar, hovertemplate=f"{hover}<extra></extra>", **more
+    )
 
 
 def shortened(text: str, most: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..features.recipe import FeatureRecipe, feature_names
+from ..features.recipe import FeatureRecipe, RecipeError, feature_names
 from .style import COLOURS, SERIES
 
 NAMED: dict[str, dict[str, Any]] = {
@@ -91,11 +91,10 @@ def tracks_of(row: Mapping[str, Any], modality: str, times: np.ndarray | None = 
 def _names(row: Mapping[str, Any], modality: str) -> list[str]:
     """Names of a modality's dimensions, from the row's recipe; empty where it does not say."""
     try:
-        values = json.loads(row.get("recipe") or "{}")
-        if modality not in values:
+        recipe = json.loads(row.get("recipe") or "{}")
+        if modality not in recipe:
             return []
-        known = {k: v for k, v in values.items() if k in FeatureRecipe.__dataclass_fields__}
-        names = feature_names(FeatureRecipe(**known))[0 if modality == "audio" else 1] or []
-    except Exception:  # a recipe of another program: the features simply have no names
+        names = feature_names(FeatureRecipe.from_dict(recipe))[0 if modality == "audio" else 1] or []
+    except (RecipeError, TypeError, ValueError):  # a recipe of another program
         return []
     return names if len(names) == np.asarray(row[modality]).shape[1] else []

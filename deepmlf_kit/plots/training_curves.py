@@ -47,10 +47,10 @@ def validation_errors(run: Run) -> go.Figure:
     if len(heads) == 1:  # a model with one head: the name of a stream, not of DeepMLF's task head
         name = next(iter(heads))
         heads, title = {name: _ONLY_HEAD.get(run.kind, heads[name])}, f"Validation {what}"
-    return _curves(run, heads, title, y, _kept(run))
+    return _curves(run, heads, title, y, _best_epoch(run))
 
 
-def _kept(run: Run) -> str:
+def _best_epoch(run: Run) -> str:
     best = run.info.get("best")
     return f"The weights of epoch {best['epoch']} were kept." if best else "Lower is better."
 

@@ -1,4 +1,4 @@
-"""Each verb against the Python call that it wraps, on inputs small enough to be quick."""
+"""Each subcommand against the Python call that it wraps, on inputs small enough to be quick."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ TINY = [
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
-    """The one JSON object that a verb prints under `--json`."""
+    """The one JSON object that a subcommand prints under `--json`."""
     assert run([*map(str, arguments), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
@@ -81,7 +81,7 @@ def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sample set of a few utterances, made by the verb."""
+    """A sample set of a few utterances, made by `deepmlf sample`."""
     folder = tmp_path_factory.mktemp("data") / "sample"
     assert run(["sample", str(folder), "--train", "24", "--valid", "8", "--test", "8"]) == 0
     return folder
