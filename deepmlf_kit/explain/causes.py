@@ -25,6 +25,7 @@ from ..errors import DeepMLFError
 from ..model.av_encoder import even_spans, frames_of_steps
 from ..model.decoder_pass import check_padded_right
 from ..model.deepmlf import DeepMLFModel
+from ..model.modalities import input_names, modality, registered_modalities
 from .capturing import score_of, text_mask_of, to_device
 from .hooks import forward_hooks
 from .words import Words
@@ -191,11 +192,9 @@ class _Variants:
 
     def modalities(self, how: str) -> list[_Variant]:
         variants = [_Variant("words", row) for row in self._other_texts(how)]
-        for name, streams in (
-            ("voice", ("audio",)),
-            ("face", ("vision",)),
-            ("voice and face", ("audio", "vision")),
-        ):
+        labels = {name: modality(name).label for name in self.model.config.modalities}
+        together = ((" and ".join(labels.values()), tuple(labels)),)
+        for name, streams in (*((label, (s,)) for s, label in labels.items()), *together):
             if how == "removed":
                 rows = [{f"{s}_mask": torch.zeros_like(self.row[f"{s}_mask"]) for s in streams}]
             elif how == "zeroed":
@@ -254,7 +253,7 @@ class _Variants:
                 continue
             sources = self._draw(self.donors, name) if how == "resampled" else [None]
             for donor in sources:
-                row = {s: self._with_stretch(s, start, end, how, donor) for s in ("audio", "vision")}
+                row = {s: self._with_stretch(s, start, end, how, donor) for s in self.model.config.modalities}
                 variants.append(_Variant(name, row, stretch=(start, end)))
         return variants
 
@@ -337,10 +336,10 @@ def _row_of(batch: Mapping[str, Any], index: int, model: DeepMLFModel) -> dict[s
     text_mask = text_mask_of(batch)
     check_padded_right(text_mask)
     row = {"input_ids": batch["input_ids"][index, : int(text_mask[index].sum())]}
-    for stream in ("audio", "vision"):
+    for stream, features in model.config.modalities.items():
         frames = batch.get(stream)
         if frames is None:
-            frames = model.fusion_tokens.new_zeros(1, getattr(model.config, f"{stream}_dim"))
+            frames = model.fusion_tokens.new_zeros(1, features)
             row[stream] = frames
             row[f"{stream}_mask"] = torch.zeros(1, dtype=torch.bool, device=frames.device)
             row[f"{stream}_spans"] = even_spans(row[f"{stream}_mask"].unsqueeze(0))[0]
@@ -361,10 +360,9 @@ def _pad(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     batch = {"input_ids": pad([row["input_ids"] for row in rows], batch_first=True)}
     places = torch.arange(batch["input_ids"].shape[1], device=device)
     batch["attention_mask"] = (places < lengths.unsqueeze(1)).long()
-    for name in ("audio", "audio_mask", "vision", "vision_mask"):
-        batch[name] = pad([row[name] for row in rows], batch_first=True)
-    for name in ("audio_spans", "vision_spans"):
-        batch[name] = pad([row[name] for row in rows], batch_first=True, padding_value=PADDING_SPAN)
+    for name in set(rows[0]) & set(input_names(registered_modalities())):
+        padding = PADDING_SPAN if name.endswith("_spans") else 0.0
+        batch[name] = pad([row[name] for row in rows], batch_first=True, padding_value=padding)
     return batch
 
 

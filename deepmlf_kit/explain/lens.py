@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.schema import frame_columns
 from ..data.strangers import video_of
 from ..errors import DeepMLFError
 from ..model.deepmlf import DeepMLFModel
+from ..model.modalities import modality
 from . import causes, gradients
 from .capturing import MEASURES, capture
 from .compare import AttentionVsEffect, attention_vs_effect
@@ -108,7 +110,8 @@ class Lens:
         if not -len(self) <= which < len(self):
             raise DeepMLFError(f"No utterance {which} in the split {self.split!r}, which has {len(self)}.")
         which = int(which) % len(self)
-        arrays = [c for c in ("audio", "audio_times", "vision", "vision_times") if c in self.rows.features]
+        frames = [c for name in frame_columns(self.rows.features) for c in (name, f"{name}_times")]
+        arrays = [c for c in frames if c in self.rows.features]
         plain = [c for c in self.rows.column_names if c not in arrays]
         row = dict(self.rows.with_format(None).select_columns(plain)[which])
         row |= self.rows.with_format("numpy").select_columns(arrays)[which]
@@ -172,7 +175,8 @@ class Lens:
         from ..data.schema import scale_of
 
         chosen = self.rows if limit is None else self.rows.select(range(min(limit, len(self))))
-        wanted = ("id", "text", "audio", "audio_times", "vision", "vision_times", "label")
+        frames = [c for name in frame_columns(chosen.features) for c in (name, f"{name}_times")]
+        wanted = ("id", "text", *frames, "label")
         columns = [c for c in wanted if c in chosen.column_names]
         rows = chosen.with_format("numpy", columns=columns)
         made = survey(
@@ -198,12 +202,13 @@ class Lens:
         if text is not None:
             row["text"] = text
         without = set(without)
-        if unknown := sorted(without - {"words", "voice", "face"}):
-            raise DeepMLFError(f"without={unknown} is not known: choose from words, voice, face.")
+        streams = {modality(name).label: name for name in self.model.config.modalities}
+        if unknown := sorted(without - {"words", *streams}):
+            raise DeepMLFError(f"without={unknown} is not known: choose from words, {', '.join(streams)}.")
         if "words" in without:
             row["text"] = ""
-        for name, stream in (("voice", "audio"), ("face", "vision")):
-            if name in without:
+        for label, stream in streams.items():
+            if label in without:
                 row[stream] = np.zeros_like(np.asarray(row[stream]))  # all-zero frames are missing frames
         return row
 
@@ -220,6 +225,7 @@ class Lens:
             config.max_text_tokens,
             audio_dim=config.audio_dim,
             vision_dim=config.vision_dim,
+            extra_dims=config.extra_modalities,
         )
 
 

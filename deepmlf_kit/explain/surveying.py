@@ -16,14 +16,8 @@ import torch
 from ..data.strangers import strangers
 from ..errors import DeepMLFError
 from ..model.deepmlf import DeepMLFModel
+from ..model.modalities import input_names, modality
 from .capturing import score_of, to_device
-
-MODALITIES = ("words", "voice", "face")
-_KEYS = {
-    "words": ("input_ids", "attention_mask"),
-    "voice": ("audio", "audio_mask", "audio_spans"),
-    "face": ("vision", "vision_mask", "vision_spans"),
-}
 
 
 @dataclass
@@ -98,6 +92,8 @@ def survey(
             "The model is in training mode, where dropout changes every pass: call model.eval()."
         )
     classes = model.config.num_classes
+    keys = {"words": ["input_ids", "attention_mask"]}
+    keys |= {modality(name).label: input_names([name]) for name in model.config.modalities}
     said: dict[str, list[np.ndarray]] = {name: [] for name in ("prediction", "text", "fusion", "av")}
     changes: list[np.ndarray] = []
     facts: list[tuple[int, str, str, float]] = []
@@ -121,8 +117,8 @@ def survey(
             if replaced_by is not None:
                 donors = [rows[int(i)] for i in replaced_by[start : start + len(some)]]
                 given = to_device(collate(donors), model)
-            for modality in MODALITIES if specialise else ():
-                other = {**batch, **{key: given[key] for key in _KEYS[modality] if key in given}}
+            for inputs in keys.values() if specialise else ():
+                other = {**batch, **{key: given[key] for key in inputs if key in given}}
                 moved.append((score_of(model(**other).fusion_prediction, classes) - tokens).abs())
         if moved:
             changes.append(torch.stack(moved, dim=-1).float().cpu().numpy())  # [B, F, 3]
@@ -141,7 +137,7 @@ def survey(
     return Survey(
         table=table,
         specialisation=np.concatenate(changes).mean(axis=0) if changes else None,
-        modalities=MODALITIES,
+        modalities=tuple(keys),
         scale=scale,
         replaced_by=replaced_by,
         replacement=replacement,

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import DeepMLFError
 from ..training.presets import Preset, load_preset
 from .av_encoder import build_av_encoder
-from .base import LanguageSentimentModel, SentimentOutput, WithAVEncoder
+from .base import AVLanguageSentimentModel, SentimentOutput
 from .config import DeepMLFConfig
 from .decoder_pass import last_tokens, select_tokens
 from .heads import task_head
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..training import Run
 
 
-class _FusionBaseline(WithAVEncoder, LanguageSentimentModel):
+class _FusionBaseline(AVLanguageSentimentModel):
     """The task head on a last text token that the AV states reached; subclasses implement how."""
 
     base_model_prefix = "text"

@@ -26,18 +26,29 @@ def misfits(data: DatasetDict, preset: Preset) -> list[Misfit]:
 
     A dataset of labels beyond [-3, 3] fits the rules of MOSI as well as any.
     """
-    from ..data.schema import dims_of, recipe_of
+    from ..data.schema import modality_dims, recipe_of
 
     found = []
-    for name, dim in zip(("audio", "vision"), dims_of(data), strict=True):
-        expected = getattr(preset.av_encoder, f"{name}_dim")
-        if dim != expected:
+    dims, settings = modality_dims(data), preset.av_encoder
+    for name in ("audio", "vision"):
+        expected = getattr(settings, f"{name}_dim")
+        if dims[name] != expected:
             found.append(
                 Misfit(
-                    f"{dim} {name} features a frame (preset {preset.name!r} expects {expected})",
-                    f"av_encoder.{name}_dim={dim}",
+                    f"{dims[name]} {name} features a frame (preset {preset.name!r} expects {expected})",
+                    f"av_encoder.{name}_dim={dims[name]}",
                 )
             )
+    extra = settings.extra_modalities
+    there = {name: dims[name] for name in extra if name in dims}
+    if there != extra:
+        inline = "{" + ", ".join(f"{name}: {dim}" for name, dim in there.items()) + "}"
+        found.append(
+            Misfit(
+                f"{there} features a frame (preset {preset.name!r} expects {extra})",
+                f"av_encoder.extra_modalities={inline}",
+            )
+        )
     largest, expected = recipe_of(data).get("label_scale"), SCALES[preset.data.scale][1]
     rules = {1.0: "sims", 3.0: "mosi"}.get(largest)
     if rules is not None and largest != expected:
