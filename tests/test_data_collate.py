@@ -106,10 +106,10 @@ def normal_split():
 def test_normalizer_ignores_missing_frames_and_leaves_them_zero(tokenizer):
     split = normal_split()
     normalizer = Normalizer.fit(split)
-    np.testing.assert_allclose(normalizer.audio.mean, [100, -3, 7], rtol=0.02)
-    assert normalizer.audio.std[2] == 0
+    np.testing.assert_allclose(normalizer.statistics["audio"].mean, [100, -3, 7], rtol=0.02)
+    assert normalizer.statistics["audio"].std[2] == 0
     again = Normalizer.from_dict(normalizer.to_dict())
-    np.testing.assert_array_equal(again.vision.std, normalizer.vision.std)
+    np.testing.assert_array_equal(again.statistics["vision"].std, normalizer.statistics["vision"].std)
     batch = Collator(tokenizer, 5, normalizer=again)(list(schema.for_batches(split)))
     valid = batch["audio"][batch["audio_mask"]]
     np.testing.assert_allclose(valid.mean(0), [0, 0, 0], atol=0.01)
@@ -119,7 +119,9 @@ def test_normalizer_ignores_missing_frames_and_leaves_them_zero(tokenizer):
 
 def test_normalised_outliers_are_clipped():
     normalizer = Normalizer.fit(normal_split())
-    assert normalizer.audio.apply(np.array([[1e9, -1e9, 0]], np.float32)).tolist() == [[5, -5, 0]]
+    assert normalizer.statistics["audio"].apply(np.array([[1e9, -1e9, 0]], np.float32)).tolist() == [
+        [5, -5, 0]
+    ]
 
 
 def test_three_classes_are_those_that_people_chose_else_the_sign(tokenizer):

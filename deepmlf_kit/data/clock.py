@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .schema import FRAME_COLUMNS, DatasetError
+from .schema import DatasetError, frame_columns
 
 #: Begin and end of a padding frame: outside the utterance.
 PADDING_SPAN = 2.0
@@ -51,13 +51,13 @@ def frame_spans(counts: Mapping[str, int], times: Mapping[str, np.ndarray | None
 
 def spans_of(row: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """`frame_spans` of a row of the dataset's schema."""
-    counts = {name: len(row[name]) for name in FRAME_COLUMNS}
-    return frame_spans(counts, {name: row.get(f"{name}_times") for name in FRAME_COLUMNS})
+    counts = {name: len(row[name]) for name in frame_columns(row)}
+    return frame_spans(counts, {name: row.get(f"{name}_times") for name in counts})
 
 
 def utterance_seconds(row: Mapping[str, Any]) -> tuple[float, float] | None:
     """When the utterance of a row begins and ends, in seconds; None where no frame times are known."""
-    return _whole(_seconds(name, len(row[name]), row.get(f"{name}_times")) for name in FRAME_COLUMNS)
+    return _whole(_seconds(name, len(row[name]), row.get(f"{name}_times")) for name in frame_columns(row))
 
 
 def step_times(row: Mapping[str, Any], steps: int) -> np.ndarray | None:

@@ -16,14 +16,14 @@ from ..model.special_tokens import empty_text_ids, pad_token_id
 from .clock import PADDING_SPAN, spans_of
 from .labels import class_labels
 from .normalize import FrameStatistics, Normalizer
-from .schema import FRAME_COLUMNS, DatasetError
+from .schema import DatasetError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 class Collator:
-    """Pads text, audio and vision of a list of rows to the longest of the batch.
+    """Pads text, audio, vision and further modalities of a list of rows to the longest of the batch.
 
     Args:
         tokenizer: of the language model; its own special tokens are kept, padding goes to the right.
@@ -32,6 +32,7 @@ class Collator:
             (valid ones only) until it fits, so that a long clip keeps its whole course; None: no bound.
         normalizer: training-split statistics applied to valid frames; None: frames as they are.
         audio_dim, vision_dim: needed only where a batch may have no frame at all given as plain lists.
+        extra_dims: values per frame of the further modalities that the batch shall have, by name.
         classes: for a model of classes, how many: labels become class indices (`labels.py`).
     """
 
@@ -45,6 +46,7 @@ class Collator:
         normalizer: Normalizer | None = None,
         audio_dim: int | None = None,
         vision_dim: int | None = None,
+        extra_dims: Mapping[str, int] | None = None,
         classes: int = 0,
     ) -> None:
         if max_text_tokens < 1:
@@ -52,7 +54,7 @@ class Collator:
         self.tokenizer = tokenizer
         self.max_text_tokens = max_text_tokens
         self.max_frames = {"audio": max_audio_frames, "vision": max_vision_frames}
-        self.dims = {"audio": audio_dim, "vision": vision_dim}
+        self.dims = {"audio": audio_dim, "vision": vision_dim, **(extra_dims or {})}
         self.normalizer = normalizer
         self.classes = classes
 
@@ -63,7 +65,7 @@ class Collator:
             `input_ids`, `attention_mask` [B, L] int64; `audio` [B, La, da] float32, `audio_mask` [B, La] bool (False:
             padding or a missing frame) and `audio_spans` [B, La, 2] float32 (begin and end of each frame as shares of
             the utterance's length, on one clock for voice and face, see `clock`; above 1 for padding);
-            `vision`, `vision_mask`, `vision_spans` likewise; `labels` [B] float32 (NaN where a row has none). La and Lv
+            `vision`, `vision_mask`, `vision_spans` and those of further modalities likewise; `labels` [B] float32 (NaN where a row has none). La and Lv
             are at least 1, all masked where there is no frame.
 
         Raises:
@@ -71,15 +73,14 @@ class Collator:
         """
         batch = self.text([str(row["text"]) for row in rows])
         spans = [spans_of(row) for row in rows]
-        for name in FRAME_COLUMNS:
-            statistics = getattr(self.normalizer, name) if self.normalizer else None
-            frames = [row[name] for row in rows]
+        for name, dim in self.dims.items():
+            statistics = self.normalizer.statistics.get(name) if self.normalizer else None
             padded, mask, when = _pad(
                 name,
-                frames,
-                [span[name] for span in spans],
-                self.dims[name],
-                self.max_frames[name],
+                [row[name] if name in row else np.zeros((0, dim or 0), np.float32) for row in rows],
+                [span.get(name, np.zeros((0, 2), np.float32)) for span in spans],
+                dim,
+                self.max_frames.get(name),
                 statistics,
             )
             batch[name], batch[f"{name}_mask"] = torch.from_numpy(padded), torch.from_numpy(mask)

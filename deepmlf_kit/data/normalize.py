@@ -1,4 +1,4 @@
-"""Per-dimension normalisation of audio and vision frames, fitted on the training split.
+"""Per-dimension normalisation of frames, fitted on the training split.
 
 Where it stands: an optional step of the collator. eGeMAPS mixes 0.01 (jitter) with 3,000 (formant
 frequencies in Hz), so that a linear layer without it sees little but formants. The three choices of
@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+
+from deepmlf_kit.data.schema import modality_dims
 
 CHOICES = ("none", "train", "batchnorm")
 
@@ -46,41 +48,40 @@ class FrameStatistics:
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Statistics of both modalities; `Collator(normalizer=...)` applies them to valid frames."""
+    """Statistics of each modality by its name; `Collator(normalizer=...)` applies them to valid frames."""
 
-    audio: FrameStatistics
-    vision: FrameStatistics
+    statistics: dict[str, FrameStatistics]
 
     @classmethod
     def fit(cls, split: Dataset, limit: float = 5.0) -> Normalizer:
         """Read `split` (the training split) once; memory does not grow with it."""
-        running = {name: _Running(split.features[name].shape[1]) for name in ("audio", "vision")}
+        running = {name: _Running(dim) for name, dim in modality_dims(split).items()}
         frames = split.with_format("numpy", columns=list(running))
         for start in range(0, len(frames), 32):
             batch = frames[start : start + 32]
             for name, sums in running.items():
                 for array in batch[name]:
                     sums.add(array)
-        return cls(**{name: sums.statistics(limit) for name, sums in running.items()})
+        return cls({name: sums.statistics(limit) for name, sums in running.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON."""
         return {
             name: {"mean": part.mean.tolist(), "std": part.std.tolist(), "limit": part.limit}
-            for name, part in (("audio", self.audio), ("vision", self.vision))
+            for name, part in self.statistics.items()
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Normalizer:
         """The inverse of `to_dict`."""
         return cls(
-            **{
+            {
                 name: FrameStatistics(
-                    np.asarray(values[name]["mean"], np.float32),
-                    np.asarray(values[name]["std"], np.float32),
-                    float(values[name]["limit"]),
+                    np.asarray(part["mean"], np.float32),
+                    np.asarray(part["std"], np.float32),
+                    float(part["limit"]),
                 )
-                for name in ("audio", "vision")
+                for name, part in values.items()
             }
         )
 

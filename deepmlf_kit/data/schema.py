@@ -32,10 +32,10 @@ from datasets import (
 from datasets.arrow_writer import ArrowWriter
 
 from ..errors import DeepMLFError
+from ..model.modalities import BUILT_IN, registered_modalities
 
 SPLITS = ("train", "valid", "test")
-FRAME_COLUMNS = ("audio", "vision")
-BATCH_COLUMNS = ("text", "audio", "audio_times", "vision", "vision_times", "label", "label_class")
+BATCH_COLUMNS = ("text", "label", "label_class")  # and those of the modalities
 OPTIONAL_COLUMNS = ("label_class",)  # datasets of the kit's first days do not have them
 _NAN = float("nan")
 
@@ -44,23 +44,25 @@ class DatasetError(DeepMLFError):
     """A dataset that does not fit the schema: says what was found beside what was expected."""
 
 
-def features(audio_dim: int, vision_dim: int) -> Features:
+def features(audio_dim: int, vision_dim: int, extra_dims: Mapping[str, int] | None = None) -> Features:
     """The schema: column names and Arrow types of one utterance.
 
     Args:
         audio_dim: da, values per audio frame.
         vision_dim: dv, values per vision frame.
+        extra_dims: values per frame of further registered modalities, by name.
     """
-    if audio_dim < 1 or vision_dim < 1:
-        raise DatasetError(f"audio_dim={audio_dim} and vision_dim={vision_dim} must be at least 1")
+    dims = {"audio": audio_dim, "vision": vision_dim, **(extra_dims or {})}
+    if too_small := {f"{name}_dim": dim for name, dim in dims.items() if dim < 1}:
+        raise DatasetError(f"{too_small} must be at least 1")
+    frames: dict[str, Any] = {}
+    for name, dim in dims.items():
+        frames |= {name: Array2D((None, dim), "float32"), f"{name}_times": List(Value("float32"))}
     return Features(
         {
             "id": Value("string"),
             "text": Value("string"),
-            "audio": Array2D((None, audio_dim), "float32"),
-            "audio_times": List(Value("float32")),
-            "vision": Array2D((None, vision_dim), "float32"),
-            "vision_times": List(Value("float32")),
+            **frames,
             "label": Value("float32"),
             "label_text": Value("float32"),
             "label_audio": Value("float32"),
@@ -93,6 +95,8 @@ def utterance(
     text_source: str = "given",
     clip: str = "",
     recipe: Mapping[str, Any] | str = "",
+    extra: Mapping[str, np.ndarray] | None = None,
+    extra_times: Mapping[str, Iterable[float]] | None = None,
 ) -> dict[str, Any]:
     """One row of a dataset, checked, with the defaults filled in.
 
@@ -103,14 +107,18 @@ def utterance(
         label_class: the annotated class: 0 negative, 1 neutral, 2 positive.
         words: mappings with `word`, `start`, `end` (seconds).
         recipe: what made the features, a JSON object or its text; the same in every row.
+        extra: frames [n, d] of further registered modalities, by name.
+        extra_times: seconds of their frames, where known.
 
     Raises:
         DatasetError: frames of the wrong width, or as many times as there are not frames.
     """
     frames = {}
+    further = {name: np.asarray(values, np.float32) for name, values in (extra or {}).items()}
     for name, array, dim, times in (
         ("audio", audio, audio_dim, audio_times),
         ("vision", vision, vision_dim, vision_times),
+        *((name, a, a.shape[-1], (extra_times or {}).get(name)) for name, a in further.items()),
     ):
         array = np.zeros((0, dim), np.float32) if array is None else np.asarray(array, np.float32)
         if array.size == 0:
@@ -140,14 +148,18 @@ def utterance(
 
 
 def build_split(
-    rows: Iterable[Mapping[str, Any]], audio_dim: int, vision_dim: int, file: str | Path | None = None
+    rows: Iterable[Mapping[str, Any]],
+    audio_dim: int,
+    vision_dim: int,
+    file: str | Path | None = None,
+    extra_dims: Mapping[str, int] | None = None,
 ) -> Dataset:
     """Rows (as `utterance` makes them) to one split.
 
     Rows are consumed one at a time. With `file` they go straight to that Arrow file, which is then
     memory-mapped, so that memory does not grow with the dataset; without, they stay in memory.
     """
-    schema = features(audio_dim, vision_dim)
+    schema = features(audio_dim, vision_dim, extra_dims)
     if file is None:
         sink = pa.BufferOutputStream()
         _write(rows, schema, stream=sink)
@@ -242,30 +254,44 @@ def check(dataset: DatasetDict) -> None:
     for split, part in dataset.items():
         found = part.features
         try:
-            dims.add(tuple(found[name].shape[1] for name in FRAME_COLUMNS))
+            sizes = {name: found[name].shape[1] for name in frame_columns(found)}
+            dims.add(tuple(sizes.items()))
         except (KeyError, AttributeError, IndexError):
             wrong += [
                 f"{split}.{name}: found {found.get(name, 'nothing')}, expected Array2D (None, dims) of float32"
-                for name in FRAME_COLUMNS
+                for name in frame_columns(found)
                 if not isinstance(found.get(name), Array2D)
             ]
             continue
-        expected = features(*(found[name].shape[1] for name in FRAME_COLUMNS))
+        extra_dims = {name: dim for name, dim in sizes.items() if name not in BUILT_IN}
+        expected = features(sizes["audio"], sizes["vision"], extra_dims)
         wrong += [
             f"{split}.{name}: found {found.get(name, 'nothing')}, expected {kind}"
             for name, kind in expected.items()
             if found.get(name) != kind and (name in found or name not in OPTIONAL_COLUMNS)
         ]
     if len(dims) > 1:
-        wrong.append(f"dimensions (audio, vision) differ between splits: {sorted(dims)}")
+        wrong.append(f"dimensions differ between splits: {sorted(dims)}")
     if wrong:
         raise DatasetError("the dataset does not fit the schema:\n  " + "\n  ".join(wrong))
 
 
 def dims_of(dataset: DatasetDict | Dataset) -> tuple[int, int]:
     """(audio_dim, vision_dim): values per audio frame and per vision frame."""
+    dims = modality_dims(dataset)
+    return dims["audio"], dims["vision"]
+
+
+def frame_columns(columns: Iterable[str]) -> list[str]:
+    """Columns of frames: audio, vision, and those of `columns` that are further registered modalities."""
+    columns = set(columns)
+    return [name for name in registered_modalities() if name in BUILT_IN or name in columns]
+
+
+def modality_dims(dataset: DatasetDict | Dataset) -> dict[str, int]:
+    """Values per frame of each modality."""
     part = next(iter(dataset.values())) if isinstance(dataset, DatasetDict) else dataset
-    return part.features["audio"].shape[1], part.features["vision"].shape[1]
+    return {name: part.features[name].shape[1] for name in frame_columns(part.features)}
 
 
 def recipe_of(dataset: DatasetDict | Dataset) -> dict[str, Any]:
@@ -285,5 +311,8 @@ def scale_of(dataset: DatasetDict | Dataset) -> float:
 
 def for_batches(dataset: Dataset) -> Dataset:
     """A view of one split that yields the columns a batch needs, as NumPy arrays (what `Collator` wants)."""
-    columns = [name for name in BATCH_COLUMNS if name in dataset.features or name not in OPTIONAL_COLUMNS]
+    frames = [column for name in frame_columns(dataset.features) for column in (name, f"{name}_times")]
+    columns = [
+        name for name in (*BATCH_COLUMNS, *frames) if name in dataset.features or name not in OPTIONAL_COLUMNS
+    ]
     return dataset.with_format("numpy", columns=columns)

@@ -26,6 +26,7 @@ from ..errors import DeepMLFError
 from ..model.av_encoder import even_spans, frames_of_steps
 from ..model.decoder_pass import check_padded_right
 from ..model.deepmlf import DeepMLFModel
+from ..model.modalities import input_names, registered_modalities
 from .capturing import check_one_utterance, head_scores, text_mask_of, to_array, to_device
 from .hooks import forward_hooks
 from .words import Words
@@ -192,11 +193,8 @@ class _Variants:
 
     def modalities(self, ablation: str) -> list[_Variant]:
         variants = [_Variant("text", row) for row in self._other_texts(ablation)]
-        for name, streams in (
-            ("audio", ("audio",)),
-            ("vision", ("vision",)),
-            ("audio and vision", ("audio", "vision")),
-        ):
+        names = self.model.config.modalities
+        for name, streams in (*((name, (name,)) for name in names), (" and ".join(names), tuple(names))):
             if ablation == "removed":
                 rows = [{f"{s}_mask": torch.zeros_like(self.row[f"{s}_mask"]) for s in streams}]
             elif ablation == "zeroed":
@@ -255,7 +253,10 @@ class _Variants:
                 continue
             sources = self._draw(self.donors, name) if ablation == "resampled" else [None]
             for donor in sources:
-                row = {s: self._with_stretch(s, start, end, ablation, donor) for s in ("audio", "vision")}
+                row = {
+                    s: self._with_stretch(s, start, end, ablation, donor)
+                    for s in self.model.config.modalities
+                }
                 variants.append(_Variant(name, row, stretch=(start, end)))
         return variants
 
@@ -343,10 +344,10 @@ def _row_of(batch: Mapping[str, Any], index: int, model: DeepMLFModel) -> dict[s
     text_mask = text_mask_of(batch)
     check_padded_right(text_mask)
     row = {"input_ids": batch["input_ids"][index, : int(text_mask[index].sum())]}
-    for stream in ("audio", "vision"):
+    for stream, features in model.config.modalities.items():
         frames = batch.get(stream)
         if frames is None:
-            frames = model.fusion_tokens.new_zeros(1, getattr(model.config, f"{stream}_dim"))
+            frames = model.fusion_tokens.new_zeros(1, features)
             row[stream] = frames
             row[f"{stream}_mask"] = torch.zeros(1, dtype=torch.bool, device=frames.device)
             row[f"{stream}_spans"] = even_spans(row[f"{stream}_mask"].unsqueeze(0))[0]
@@ -367,10 +368,9 @@ def _pad(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     batch = {"input_ids": pad([row["input_ids"] for row in rows], batch_first=True)}
     places = torch.arange(batch["input_ids"].shape[1], device=device)
     batch["attention_mask"] = (places < lengths.unsqueeze(1)).long()
-    for name in ("audio", "audio_mask", "vision", "vision_mask"):
-        batch[name] = pad([row[name] for row in rows], batch_first=True)
-    for name in ("audio_spans", "vision_spans"):
-        batch[name] = pad([row[name] for row in rows], batch_first=True, padding_value=PADDING_SPAN)
+    for name in set(rows[0]) & set(input_names(registered_modalities())):
+        padding = PADDING_SPAN if name.endswith("_spans") else 0.0
+        batch[name] = pad([row[name] for row in rows], batch_first=True, padding_value=padding)
     return batch
 
 

@@ -12,7 +12,7 @@ path are utterances that nobody ever said, so where the model is far from linear
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class Attributions:
     Attributes:
         text: of each text token [L].
         audio, vision: of each feature of each frame [La, da], [Lv, dv].
+        extra: likewise of the model's further modalities, by name.
         prediction, baseline_prediction: at both ends of the path.
         convergence_delta: the difference between the two predictions minus the sum of the attributions; more steps
             make it smaller.
@@ -48,11 +49,13 @@ class Attributions:
     baseline_prediction: float
     convergence_delta: float
     baselines: str
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def by_modality(self) -> dict[str, float]:
-        """Summed attributions of `text`, `audio` and `vision`."""
-        return {name: float(getattr(self, name).sum()) for name in ("text", "audio", "vision")}
+        """Summed attributions of `text`, `audio`, `vision` and further modalities."""
+        parts = {"text": self.text, "audio": self.audio, "vision": self.vision, **self.extra}
+        return {name: float(attributions.sum()) for name, attributions in parts.items()}
 
 
 def integrated_gradients(
@@ -93,29 +96,25 @@ def integrated_gradients(
     else:
         neutral = torch.zeros_like(text)
     frames, masks, all_spans, empty = [], [], [], []
-    for stream in ("audio", "vision"):
+    streams = list(model.config.modalities)
+    for stream in streams:
         values, mask, spans = _stream(batch, stream, model)
         frames.append(values)
         masks.append(mask)
         all_spans.append(spans)
         empty.append(_frame_baseline(values, mask, frame_baseline))
 
-    def predict(text: Tensor, audio: Tensor, vision: Tensor, *rest: Tensor) -> Tensor:
-        ids, text_mask, audio_mask, vision_mask, audio_spans, vision_spans = rest
-        output = model(
-            ids,
-            text_mask,
-            audio=audio,
-            audio_mask=audio_mask,
-            vision=vision,
-            vision_mask=vision_mask,
-            text_embeddings=text,
-            audio_spans=audio_spans,
-            vision_spans=vision_spans,
-        )
+    def predict(text: Tensor, *inputs: Tensor) -> Tensor:
+        ids, text_mask = inputs[-2:]
+        parts = [inputs[i : i + len(streams)] for i in range(0, len(inputs) - 2, len(streams))]
+        frames, masks, spans = (dict(zip(streams, part, strict=True)) for part in parts)
+        modalities = {name: frames[name] for name in streams}
+        modalities |= {f"{name}_mask": masks[name] for name in streams}
+        modalities |= {f"{name}_spans": spans[name] for name in streams}
+        output = model(ids, text_mask, text_embeddings=text, **modalities)
         return score_of(output.prediction, model.config.num_classes)
 
-    rest = (ids, text_mask_of(batch).long(), *masks, *all_spans)
+    rest = (*masks, *all_spans, ids, text_mask_of(batch).long())
     attributions = IntegratedGradients(predict).attribute(
         inputs=(text, *frames),
         baselines=(neutral, *empty),
@@ -132,6 +131,7 @@ def integrated_gradients(
         text=parts[0].sum(axis=-1)[real],
         audio=parts[1],
         vision=parts[2],
+        extra=dict(zip(streams[2:], parts[3:], strict=True)),
         prediction=there,
         baseline_prediction=base,
         convergence_delta=there - base - float(sum(part.sum() for part in parts)),

@@ -22,6 +22,7 @@ from datasets import Dataset, DatasetDict
 from ..data import schema
 from ..data.collate import Collator
 from ..data.donors import video_of
+from ..data.schema import frame_columns
 from ..errors import DeepMLFError
 from ..model.deepmlf import DeepMLFModel
 from ..training.run_folder import Run
@@ -29,7 +30,7 @@ from . import ablations, gradients
 from .capturing import MEASURES, capture
 from .compare import AttentionVsEffect, attention_vs_effect
 from .reading import Reading, av_step_times
-from .surveying import MODALITIES, Survey, survey
+from .surveying import Survey, survey
 from .words import words_of
 
 Row = int | str | Mapping[str, Any]
@@ -106,7 +107,8 @@ class Lens:
         if not -len(self) <= which < len(self):
             raise DeepMLFError(f"No utterance {which} in the split {self.split!r}, which has {len(self)}.")
         which = int(which) % len(self)
-        arrays = [c for c in ("audio", "audio_times", "vision", "vision_times") if c in self.rows.features]
+        frames = [c for name in frame_columns(self.rows.features) for c in (name, f"{name}_times")]
+        arrays = [c for c in frames if c in self.rows.features]
         plain = [c for c in self.rows.column_names if c not in arrays]
         row = dict(self.rows.with_format(None).select_columns(plain)[which])
         row |= self.rows.with_format("numpy").select_columns(arrays)[which]
@@ -168,7 +170,8 @@ class Lens:
         if limit is None and cached is not None and (cached.specialisation is not None or not specialise):
             return cached
         chosen = self.rows if limit is None else self.rows.select(range(min(limit, len(self))))
-        wanted = ("id", "text", "audio", "audio_times", "vision", "vision_times", "label")
+        frames = [c for name in frame_columns(chosen.features) for c in (name, f"{name}_times")]
+        wanted = ("id", "text", *frames, "label")
         columns = [c for c in wanted if c in chosen.column_names]
         rows = chosen.with_format("numpy", columns=columns)
         made = survey(
@@ -185,7 +188,7 @@ class Lens:
         return made
 
     def predict(self, which: Row, text: str | None = None, without: Iterable[str] = ()) -> Reading:
-        """Read an utterance with other words, or without some of `MODALITIES`; cheap measures only."""
+        """Read an utterance with other words, or without some modalities (`text`, `audio`, ...); cheap measures only."""
         return self.read(self.changed(which, text, without), what=("cross_attention", "depth"))
 
     def changed(self, which: Row, text: str | None = None, without: Iterable[str] = ()) -> dict[str, Any]:
@@ -194,8 +197,9 @@ class Lens:
         if text is not None:
             row["text"] = text
         without = set(without)
-        if unknown := sorted(without - set(MODALITIES)):
-            raise DeepMLFError(f"without={unknown} is not known: choose from {', '.join(MODALITIES)}.")
+        modalities = ("text", *self.model.config.modalities)
+        if unknown := sorted(without - set(modalities)):
+            raise DeepMLFError(f"without={unknown} is not known: choose from {', '.join(modalities)}.")
         if "text" in without:
             row["text"] = ""
         for stream in without - {"text"}:
@@ -213,6 +217,7 @@ class Lens:
             config.max_text_tokens,
             audio_dim=config.audio_dim,
             vision_dim=config.vision_dim,
+            extra_dims=config.extra_modalities,
         )
 
 

@@ -18,14 +18,8 @@ from tqdm.auto import tqdm
 from ..data.donors import draw_donors
 from ..errors import DeepMLFError
 from ..model.deepmlf import DeepMLFModel
+from ..model.modalities import input_names
 from .capturing import check_eval_mode, head_scores, score_of, to_array, to_device
-
-_KEYS = {
-    "text": ("input_ids", "attention_mask"),
-    "audio": ("audio", "audio_mask", "audio_spans"),
-    "vision": ("vision", "vision_mask", "vision_spans"),
-}
-MODALITIES = tuple(_KEYS)
 
 
 @dataclass
@@ -93,6 +87,8 @@ def survey(
         )
     check_eval_mode(model)
     classes = model.config.num_classes
+    keys = {"text": ["input_ids", "attention_mask"]}
+    keys |= {name: input_names([name]) for name in model.config.modalities}
     scores: dict[str, list[np.ndarray]] = {name: [] for name in ("task", "text", "fusion", "av")}
     changes: list[np.ndarray] = []
     facts: list[tuple[int, str, str, float]] = []
@@ -116,8 +112,8 @@ def survey(
             if donors is not None:
                 donor_rows = [rows[int(i)] for i in donors[start : start + len(some)]]
                 given = to_device(collate(donor_rows), model)
-            for modality in MODALITIES if specialise else ():
-                other = {**batch, **{key: given[key] for key in _KEYS[modality] if key in given}}
+            for inputs in keys.values() if specialise else ():
+                other = {**batch, **{key: given[key] for key in inputs if key in given}}
                 moved.append((score_of(model(**other).fusion_prediction, classes) - tokens).abs())
         if moved:
             changes.append(to_array(torch.stack(moved, dim=-1)))  # [B, F, 3]
@@ -133,7 +129,7 @@ def survey(
     return Survey(
         table=table,
         specialisation=np.concatenate(changes).mean(axis=0) if changes else None,
-        modalities=MODALITIES,
+        modalities=tuple(keys),
         scale=scale,
         donors=donors,
         replacement=replacement,

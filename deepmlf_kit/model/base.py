@@ -1,8 +1,8 @@
 """What the kit's models share: checkpoints without the frozen LM, its tokenizer, a pretrained AV encoder, one head's loss.
 
-SentimentModel              checkpoints, loss of a single head       AVSentimentModel
-└── LanguageSentimentModel  the frozen LM and its tokenizer          DeepMLFModel, text and fusion baselines
-WithAVEncoder               freezing and loading the AV encoder      DeepMLFModel, fusion baselines
+SentimentModel                      checkpoints, loss of a single head    AVSentimentModel
+└── LanguageSentimentModel          the frozen LM and its tokenizer       text baseline
+    └── AVLanguageSentimentModel    and an AV encoder                     DeepMLFModel, fusion baselines
 """
 
 from __future__ import annotations
@@ -162,10 +162,9 @@ class LanguageSentimentModel(SentimentModel):
         return {name for name, tensor in tensors if id(tensor) in owned} | beside
 
 
-class WithAVEncoder(nn.Module):
-    """Mixin of the models that have an `av_encoder` beside other modules."""
+class AVLanguageSentimentModel(LanguageSentimentModel):
+    """Base of the models around a frozen LM that also have an `av_encoder`."""
 
-    config: DeepMLFConfig
     av_encoder: nn.Module
 
     def train(self, mode: bool = True) -> Self:

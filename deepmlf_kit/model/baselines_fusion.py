@@ -18,14 +18,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import DeepMLFError
 from .av_encoder import build_av_encoder
-from .base import LanguageSentimentModel, SentimentOutput, WithAVEncoder
+from .base import AVLanguageSentimentModel, SentimentOutput
 from .config import DeepMLFConfig
 from .decoder_pass import last_tokens, select_tokens
 from .heads import task_head
 from .mm_block import mm_blocks
 
 
-class _FusionBaseline(WithAVEncoder, LanguageSentimentModel):
+class _FusionBaseline(AVLanguageSentimentModel):
     """The task head on a last text token that the AV states reached; subclasses implement how."""
 
     base_model_prefix = "text"

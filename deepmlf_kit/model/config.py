@@ -69,16 +69,16 @@ class DeepMLFConfig(PreTrainedConfig):
     ]
 
     def __init__(self, **kwargs: Any) -> None:
-        given = {name: kwargs.pop(name) for name in KNOBS if name in kwargs}
+        values = {name: kwargs.pop(name, copy.copy(knob.default)) for name, knob in KNOBS.items()}
         _refuse_unknown(kwargs)
-        for name, knob in KNOBS.items():
-            value = given.get(name, copy.copy(knob.default))
-            if knob.check is not None:
-                knob.check(name, value)
+        values["lm"] = str(values["lm"])
+        for name, value in values.items():
+            if (check := KNOBS[name].check) is not None:
+                check(name, value)
+        values["fusion_layers"] = sorted(int(layer) for layer in values["fusion_layers"])
+        values["extra_modalities"] = dict(values["extra_modalities"])
+        for name, value in values.items():
             setattr(self, name, value)
-        self.lm = str(self.lm)
-        self.fusion_layers = sorted(int(layer) for layer in self.fusion_layers)
-        self.extra_modalities = dict(self.extra_modalities)
         if self.av_width % self.av_heads:
             raise DeepMLFError(
                 f"av_heads {self.av_heads} does not divide av_width {self.av_width}: "

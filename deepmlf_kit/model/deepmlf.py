@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 
 from ..errors import DeepMLFError
 from .av_encoder import build_av_encoder, mean_state
-from .base import LanguageSentimentModel, WithAVEncoder
+from .base import AVLanguageSentimentModel
 from .config import DeepMLFConfig
 from .decoder_pass import DecoderPass, last_tokens, layers_before_training, select_tokens
 from .heads import Heads
@@ -75,7 +75,7 @@ class DeepMLFOutput(ModelOutput):
     cross_attentions: dict[int, Tensor] | None = None
 
 
-class DeepMLFModel(WithAVEncoder, LanguageSentimentModel):
+class DeepMLFModel(AVLanguageSentimentModel):
     """Sentiment from text, audio and vision: a frozen LM whose fusion tokens attend to AV states (paper, figure 2).
 
     `save_pretrained` stores what was trained and the LM's name and revision, never the LM; `from_pretrained`

@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetDict
 
 from ..data import schema
 from ..errors import DeepMLFError
+from ..model.modalities import BUILT_IN
 from .presets import Preset
 from .scales import SCALES
 
@@ -50,15 +51,26 @@ def incompatibilities(data: DatasetDict, preset: Preset) -> list[Incompatibility
     A dataset with labels beyond [-3, 3] fits the rules of MOSI as well as any.
     """
     differing = []
-    for name, dim in zip(("audio", "vision"), schema.dims_of(data), strict=True):
-        expected = getattr(preset.av_encoder, f"{name}_dim")
-        if dim != expected:
+    dims, settings = schema.modality_dims(data), preset.av_encoder
+    for name in BUILT_IN:
+        expected = getattr(settings, f"{name}_dim")
+        if dims[name] != expected:
             differing.append(
                 Incompatibility(
-                    f"{dim} {name} features a frame (preset {preset.name!r} expects {expected})",
-                    f"av_encoder.{name}_dim={dim}",
+                    f"{dims[name]} {name} features a frame (preset {preset.name!r} expects {expected})",
+                    f"av_encoder.{name}_dim={dims[name]}",
                 )
             )
+    extra = settings.extra_modalities
+    there = {name: dims[name] for name in extra if name in dims}
+    if there != extra:
+        inline = "{" + ", ".join(f"{name}: {dim}" for name, dim in there.items()) + "}"
+        differing.append(
+            Incompatibility(
+                f"{there} features a frame (preset {preset.name!r} expects {extra})",
+                f"av_encoder.extra_modalities={inline}",
+            )
+        )
     largest, expected = schema.recipe_of(data).get("label_scale"), SCALES[preset.data.scale][1]
     rules = {1.0: "sims", 3.0: "mosi"}.get(largest)
     if rules is not None and largest != expected:

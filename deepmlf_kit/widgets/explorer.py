@@ -25,8 +25,10 @@ from plotly.offline import get_plotlyjs
 from ..errors import DeepMLFError
 from ..explain.ablations import ABLATIONS
 from ..explain.lens import Lens, Row
-from ..explain.surveying import MODALITIES
 from .payload import clip_of, effects_payload, payload_of, plain
+
+#: What can be switched off.
+MODALITIES = ("text", "audio", "vision")
 
 VIEWS = ("timeline", "layers", "heads", "words", "sentiment", "update", "similarity", "effects")
 
