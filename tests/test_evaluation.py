@@ -25,6 +25,7 @@ from deepmlf_kit.evaluation.evaluate import evaluate
 from deepmlf_kit.evaluation.intervals import groups_of, percentile_interval
 from deepmlf_kit.evaluation.perturbations import perturbations
 from deepmlf_kit.training import train
+from deepmlf_kit.training.metric_table import metric_table
 from deepmlf_kit.training.metrics import score
 from deepmlf_kit.training.presets import load_preset
 
@@ -146,13 +147,11 @@ def test_a_bound_among_draws_without_a_value_is_not_made_up() -> None:
 
 @pytest.mark.parametrize("order", [("collapsed", "good", "fair"), ("good", "fair", "collapsed")])
 def test_a_metric_that_is_not_defined_is_never_bold_and_keeps_nobody_from_it(order: tuple[str, ...]) -> None:
-    from deepmlf_kit.experiments.demo import modality_table
-
     scores = {"collapsed": float("nan"), "good": 0.8, "fair": 0.5}
     text = evaluation.markdown({name: {"Corr": scores[name]} for name in order})
     assert "**0.800**" in text and text.count("**") == 2 and "not defined" in text
-    table = modality_table({name: {"Corr": scores[name]} for name in order}, "", columns=("Corr",))
-    assert [cell for cell in table.columns[1].cells if "[bold]" in cell] == ["[bold]0.800[/]"]
+    table = metric_table({name: {"Corr": scores[name]} for name in order})
+    assert [table.rows[i][j] for i, j in table.bold] == ["0.800"]
 
 
 def test_other_utterances_or_labels_are_refused() -> None:
