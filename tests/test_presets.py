@@ -1,11 +1,13 @@
 """Presets: the published recipes, and that nothing misspelt passes unseen."""
 
+import inspect
 from dataclasses import fields, is_dataclass
 
 import pytest
 import yaml
 
 from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.model.config import DeepMLFConfig
 from deepmlf_kit.model.settings import KNOBS
 from deepmlf_kit.training.presets import Preset, available_presets, load_preset, preset_text
 
@@ -140,6 +142,18 @@ def test_every_setting_of_the_model_reaches_it():
     changed = load_preset("sample", ["fusion.gate_init=0.5", "seqaug.av_p_feat=0.1", *classes])
     config = changed.model_config()
     assert (config.gate_init, config.seqaug_av_p_feat, config.num_classes) == (0.5, 0.1, 3)
+
+
+def test_every_setting_of_the_configuration_is_a_knob_that_it_documents():
+    config = DeepMLFConfig()
+    for name, knob in KNOBS.items():
+        assert (
+            list(getattr(config, name)) == knob.default
+            if name == "fusion_layers"
+            else getattr(config, name) == knob.default
+        )
+        assert f"        {name}: " in DeepMLFConfig.__doc__
+    assert list(inspect.signature(DeepMLFConfig).parameters) == [*KNOBS, "kwargs"]
 
 
 def test_overrides_take_yaml_numbers_lists_and_scientific_notation():

@@ -290,7 +290,7 @@ def test_a_disk_that_fills_ends_the_keeping_and_nothing_else(tmp_path):
     assert done.returncode == 0, done.stderr
     texts, size = map(int, done.stdout.split())
     assert texts in (1, 2) and size <= 7_000
-    assert done.stderr.count("no more text states are kept") == 1
+    assert done.stderr.count("no more text states are cached") == 1
     model, _ = fill(tmp_path)
     assert len(model._text_cache.file(CPU)) == 3, "what was written is whole, and the rest is added later"
 

@@ -291,5 +291,5 @@ def test_seqaug_on_text_and_given_embeddings_do_not_use_the_store(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DeepMLFError, match="cannot be kept"):
+    with pytest.raises(DeepMLFError, match="cannot be cached"):
         open_text_cache(tmp_path / "file" / "inside", tiny_lm(), 2)

@@ -44,8 +44,8 @@ class DeepMLFConfig(PreTrainedConfig):
         kwargs: settings of transformers' own (`PreTrainedConfig`).
 
     Raises:
-        DeepMLFError: a value is outside its bounds (the message says the value, the bound and what to do), or a
-            setting does not exist (it says which was probably meant).
+        DeepMLFError: a value is outside its bounds (the message gives value, bound and what to do), or a
+            setting does not exist (the message suggests one).
     """
 
     model_type = "deepmlf"
@@ -160,7 +160,7 @@ class DeepMLFConfig(PreTrainedConfig):
 
 
 def _refuse_unknown(names: Iterable[str]) -> None:
-    """Raise for names that are no setting of transformers' own: a misspelt key would be kept and never read."""
+    """Raise for names that are no setting of transformers' own: a misspelt key would be stored and never read."""
     unknown = [
         name
         for name in names

@@ -13,7 +13,7 @@ file is a header and then records that are only ever appended:
     header   magic | length | JSON: dtype and shape of each part | checksum
     record   digest of the token ids | tokens | checksum of the states | checksum of these three | states
 
-Every read compares the checksum, so that a damaged record is computed again instead of trained on. Nothing is
+Every read compares the checksum, so that a damaged record is recomputed instead of trained on. Nothing is
 mapped into memory and nothing is written beyond what the disk has taken, so that a full disk only ends the caching.
 
 All files of a folder share one budget. Where it is used up, the files that were not opened for longest go, but
@@ -55,7 +55,7 @@ _CHECKSUM = struct.Struct("<Q")
 _RECORD = struct.Struct("<16sIQ")  # digest of the token ids, tokens, checksum of the states
 #: A part of a token's states starts at a multiple of this many bytes, so that it can be viewed in its dtype.
 _ALIGNMENT = 8
-#: What an LM's config says about files and versions, not about the function.
+#: Keys of an LM's config that concern files and versions, not its function.
 _NOT_THE_FUNCTION = ("_name_or_path", "transformers_version")
 #: Caches of this process by folder and identity: one LM has one cache, however often it is opened.
 _OPEN: WeakValueDictionary[tuple[Path, str], TextCache] = WeakValueDictionary()
@@ -83,7 +83,7 @@ def open_text_cache(
 
     Args:
         folder: where the files lie; made if absent.
-        lm: the language model; to be opened anew where its weights are changed afterwards.
+        lm: the language model; open the cache again after a change of its weights.
         layers: number of layers whose keys and values are cached.
         gigabytes: the most that all files of the folder may take together (10^9 bytes).
 
@@ -97,7 +97,7 @@ def open_text_cache(
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise DeepMLFError(
-                f"Text states cannot be kept in {folder} ({error}): name another folder."
+                f"Text states cannot be cached in {folder} ({error}): name another folder."
             ) from error
     identity = f"{fingerprint(lm)} {layers}"
     cache = _OPEN.get((folder, identity))
@@ -142,7 +142,7 @@ class TextCache:
                 try:
                     self._files[how] = TextCacheFile(*_free_file(self.folder / name), self)
                 except OSError as error:
-                    _log.warning("text states are not kept: %s cannot be opened (%s)", self.folder, error)
+                    _log.warning("text states are not cached: %s cannot be opened (%s)", self.folder, error)
                     self._files[how] = None
             file = self._files[how]
             if file is not None:
@@ -307,7 +307,7 @@ class TextCacheFile:
             with suppress(OSError):
                 self._file.truncate(self._end)
             _log.warning(
-                "%s: no more text states are kept (%s); those of further texts are computed in every epoch",
+                "%s: no more text states are cached (%s); those of further texts are computed in every epoch",
                 self.path,
                 problem,
             )
@@ -369,7 +369,7 @@ class TextCacheFile:
 
     def _warn_damaged(self) -> None:
         if not self._warned_damaged:
-            _log.warning("%s is damaged: the text states that it lost are computed again", self.path)
+            _log.warning("%s is damaged: the text states that it lost are recomputed", self.path)
         self._warned_damaged = True
 
 
