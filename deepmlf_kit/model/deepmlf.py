@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from ..errors import DeepMLFError
@@ -92,13 +91,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
 
     base_model_prefix = "deepmlf"
 
-    def __init__(
-        self,
-        config: DeepMLFConfig,
-        lm: PreTrainedModel | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> None:
-        super().__init__(config, lm=lm, tokenizer=tokenizer)
+    def _add_modules(self, config: DeepMLFConfig) -> None:
         config.check_against_lm(self.language.config)
         self._text_cache: TextCache | None = None
         width = self.language.width
@@ -107,7 +100,6 @@ class DeepMLFModel(AVLanguageSentimentModel):
         self.mm_blocks = mm_blocks(config, self.language)
         self.heads = Heads(config, width)
         self.av_encoder.requires_grad_(config.av_trainable)
-        self._finish_init()
 
     def __getstate__(self) -> dict[str, Any]:
         """State for pickle and copy: without the text cache, whose file stays with this model."""
