@@ -73,6 +73,15 @@ class DeepMLFOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
     cross_attentions: dict[int, Tensor] | None = None
 
+    def head_predictions(self) -> dict[str, Any]:
+        """Predictions by head: `task`, `text`, `av` [B] and `fusion` [B, F]; of classes, [.., C] each."""
+        return {
+            "task": self.prediction,
+            "text": self.text_prediction,
+            "av": self.av_prediction,
+            "fusion": self.fusion_prediction,
+        }
+
 
 class DeepMLFModel(AVLanguageSentimentModel):
     """Sentiment from text, audio and vision: a frozen LM whose fusion tokens attend to AV states (paper, figure 2).
