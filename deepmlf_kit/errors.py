@@ -5,6 +5,16 @@ prints its message in one line and ends with exit code 2; anything else is a def
 traceback.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class DeepMLFError(Exception):
     """A clear message for the user: what was found, what was expected, what to do."""
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """End of a message about an unknown name: the known one that is most like it, or all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(str(given), names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}."

@@ -69,7 +69,7 @@ def main(
             out,
             checkpoints,
             shape=Shape(layers, hidden, heads, intermediate, positions),
-            schedule=Schedule(steps, batch, block, save_every=save_every, seed=seed),
+            schedule=Schedule(steps, batch, block, save_every, seed),
             vocab_size=vocab,
             held_out_percent=held_out,
             probe_archive=probe,

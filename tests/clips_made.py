@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -82,6 +83,22 @@ def make_clip(
     if live:
         target.close()
     return path
+
+
+def make_bad_clip(path: Path, kind: str, whole: bytes, **long: Any) -> None:
+    """A file that is no usable clip: `text`, `empty`, `truncated` (the beginning of `whole`) or `long` (a minute and more).
+
+    Args:
+        long: arguments of `make_clip` for `long`.
+    """
+    if kind == "text":
+        path.write_text("This is a letter, not a clip.\n" * 40)
+    elif kind == "empty":
+        path.touch()
+    elif kind == "truncated":
+        path.write_bytes(whole)
+    else:
+        make_clip(path, **long)
 
 
 def damage_stream(path: Path) -> Path:

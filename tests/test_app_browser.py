@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from app_fixtures import served, tiny_run
-from clips_made import make_clip
+from clips_made import make_bad_clip, make_clip
 from conftest import CHROMIUM_FLAGS, SHARED
 
 from deepmlf_kit.app.examples import FOLDER
@@ -205,14 +205,8 @@ def test_a_sound_file_alone_is_answered(tab, tmp_path):
 )
 def test_a_bad_file_gets_one_clear_line(tab, tmp_path, kind, said):
     path = tmp_path / "clip.mp4"
-    if kind == "text":
-        path.write_text("This is a letter, not a clip.\n" * 40)
-    elif kind == "empty":
-        path.touch()
-    elif kind == "truncated":
-        path.write_bytes((FOLDER / "praise.mp4").read_bytes()[:600])
-    else:
-        make_clip(path, 62, fps=2, audio=None)
+    beginning = (FOLDER / "praise.mp4").read_bytes()[:600]
+    make_bad_clip(path, kind, beginning, seconds=62, fps=2, audio=None)
     tab.locator("#video input[type=file]").set_input_files(str(path))
     if kind != "empty":
         tab.locator("#video video").wait_for(state="attached")

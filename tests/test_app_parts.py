@@ -204,7 +204,7 @@ def test_text_from_outside_is_escaped_everywhere(predictor, reasons):
     state = LiveState(words=[{"word": evil, "start": 0, "end": 1}], ended=evil, prediction=prediction)
     for html in (
         views.answer(prediction),
-        views.reasons(found, 3.0),
+        views.reasons(found),
         views.problem(evil),
         views.live_answer(state),
     ):

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from app_fixtures import served, tiny_run
-from clips_made import make_clip, voice
+from clips_made import make_bad_clip, make_clip, voice
 
 
 @pytest.fixture(scope="module")
@@ -116,15 +116,8 @@ def test_asking_again_before_any_clip_changes_nothing(user):
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated", "long"])
 def test_a_bad_file_is_answered_with_one_line(user, tmp_path, kind):
     path = tmp_path / "clip.wav"
-    if kind == "text":
-        path.write_text("no sound " * 100)
-    elif kind == "empty":
-        path.touch()
-    elif kind == "truncated":
-        whole = make_clip(tmp_path / "whole.flac", 1.0, video=None, audio="flac")
-        path.write_bytes(whole.read_bytes()[:60])
-    else:
-        make_clip(path, 61.5, video=None, audio="pcm_s16le")
+    whole = make_clip(tmp_path / "whole.flac", 1.0, video=None, audio="flac")
+    make_bad_clip(path, kind, whole.read_bytes()[:60], seconds=61.5, video=None, audio="pcm_s16le")
     result = read(user(), path)
     assert 'role="alert"' in result[1] and "sentiment" not in result[1]
     assert str(tmp_path) not in result[1] and "Traceback" not in result[1]

@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training_fixtures import TINY, with_other_features
+from training_fixtures import TINY, pretrain_av, with_other_features
 
 from deepmlf_kit.cli.frame import run as command
 from deepmlf_kit.errors import DeepMLFError
@@ -220,18 +220,8 @@ def test_an_overwritten_pretraining_is_another_start(
     settings = {**QUICK, "pretraining.epochs": 1}
 
     def pretrain(seed: int) -> Any:
-        tokenizer = language["tokenizer"]
-        return train(
-            "sample",
-            dataset,
-            tmp_path / "av",
-            model="av",
-            overrides=settings,
-            seed=seed,
-            tokenizer=tokenizer,
-            overwrite=True,
-            **quiet,
-        )
+        options = {"overrides": settings, "seed": seed, "overwrite": True}
+        return pretrain_av(dataset, tmp_path / "av", language["tokenizer"], **options)
 
     def fused(av: Any) -> Any:
         return train(

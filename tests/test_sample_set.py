@@ -1,4 +1,5 @@
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +74,10 @@ def test_words_carry_times_in_order_within_the_sound(small):
 def test_voice_is_heard_where_words_are():
     rng = np.random.default_rng(0)
     sentence = make_sentence(rng, 1)
-    words, seconds = time_words(rng, sentence.words, sentence.strong, 0, 1.5, 6)
-    audio, times = make_audio(rng, make_speaker(rng), words, seconds, sentence.strong, Expression(0, 0))
+    spoken = time_words(rng, sentence.words, sentence.strong, Expression(0, 0), 1.5, 6)
+    audio, times = make_audio(rng, make_speaker(rng), spoken)
     inside = np.zeros(len(times), bool)
-    for word in words:
+    for word in spoken.words:
         inside |= (times >= word["start"] - 0.02) & (times <= word["end"] + 0.02)
     pitch = audio[:, 10]
     assert not pitch[~inside].any()
@@ -97,14 +98,12 @@ def test_means_and_spreads_are_those_of_real_speech(small):
 def test_a_smile_and_lowered_brows_show_where_the_real_ones_do():
     rng = np.random.default_rng(1)
     sentence = make_sentence(rng, 0)
-    words, seconds = time_words(rng, sentence.words, None, 0, 1.5, 6)
+    spoken = time_words(rng, sentence.words, None, Expression(0, 0), 1.5, 6)
     column = {name: i for i, name in enumerate(statistics()["vision"]["names"])}
 
     def mean_of(face):
-        clips = [
-            make_vision(rng, make_speaker(rng), words, seconds, None, Expression(face, 0))[0]
-            for _ in range(20)
-        ]
+        meant = replace(spoken, expression=Expression(face, 0))
+        clips = [make_vision(rng, make_speaker(rng), meant)[0] for _ in range(20)]
         return np.concatenate(clips).mean(0)
 
     smile, calm, frown = mean_of(1.0), mean_of(0.0), mean_of(-1.0)

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training_fixtures import TINY, tiny_lm, tiny_sample
+from training_fixtures import TINY, pretrain_av, tiny_lm, tiny_sample
 
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.evaluation.late_fusion import late_fusion
@@ -532,16 +532,7 @@ def test_the_fused_model_starts_from_the_pretrained_av_encoder(
     dataset: Any, language: Any, tmp_path: Path
 ) -> None:
     _, tokenizer = language
-    av = train(
-        "sample",
-        dataset,
-        tmp_path / "av",
-        model="av",
-        overrides=TINY,
-        tokenizer=tokenizer,
-        progress=False,
-        tensorboard=False,
-    )
+    av = pretrain_av(dataset, tmp_path / "av", tokenizer)
     assert av.kind == "av" and "MAE" in av.metrics
     rows = list(dataset["test"].with_format("numpy"))
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from deepmlf_kit.data import schema
 from deepmlf_kit.data.sample import make_sample
+from deepmlf_kit.training import Run, train
 
 
 def tiny_lm(texts: list[str], layers: int = 3, width: int = 32) -> tuple[Any, Any]:
@@ -32,6 +34,12 @@ def tiny_lm(texts: list[str], layers: int = 3, width: int = 32) -> tuple[Any, An
 def tiny_sample() -> DatasetDict:
     """40 utterances to train on, 16 to validate, 16 to test."""
     return make_sample(seed=0, train=40, valid=16, test=16)
+
+
+def pretrain_av(dataset: DatasetDict, folder: Path, tokenizer: Any, **options: Any) -> Run:
+    """An AV pretraining, quietly; `options` are those of `train`, by default `overrides=TINY`."""
+    quiet = {"progress": False, "tensorboard": False, "tokenizer": tokenizer}
+    return train("sample", dataset, folder, model="av", **{"overrides": TINY} | quiet | options)
 
 
 def with_other_features(dataset: DatasetDict) -> DatasetDict:

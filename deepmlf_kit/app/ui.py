@@ -68,7 +68,7 @@ def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
         gr.HTML(_CAUTION, apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Clip", id="clip"):
-                app.clip_tab(status)
+                app.clip_tab()
             with gr.Tab("Live", id="live"):
                 app.live_tab()
             with gr.Tab("About this model", id="about"):
@@ -101,7 +101,7 @@ class _App:
 
     # The clip ------------------------------------------------------------------------------------------------
 
-    def clip_tab(self, status: gr.HTML) -> None:
+    def clip_tab(self) -> None:
         limit = f"up to {self.settings.max_seconds:.0f} s and {self.settings.max_megabytes} MB"
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
@@ -290,7 +290,7 @@ class _App:
             views.steps(answer.seconds, None, 0, left_out),
             views.answer(answer.prediction, before),
             gr.Plot(figure, visible=has_av),
-            views.reasons(answer.reasons, answer.prediction.scale),
+            views.reasons(answer.reasons),
             gr.Row(visible=True),
             *(str(path) for path in written),
             answer.prediction.text,

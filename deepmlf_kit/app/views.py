@@ -119,13 +119,13 @@ def found(prediction: Prediction) -> str:
     return f'<p class="mlf-found">{escape(", ".join(parts))}</p>'
 
 
-def reasons(found: Reasons, scale: float) -> str:
+def reasons(found: Reasons) -> str:
     """The strongest words, moments and tokens, with what they did to the answer."""
     parts = [
-        _effects("Streams", found.modalities, scale, found.replacement.get("modalities")),
-        _effects("Words", strongest(found.words), scale, found.replacement.get("words")),
-        _effects("Moments", strongest(found.moments), scale, found.replacement.get("time")),
-        _effects("Fusion tokens", strongest(found.tokens), scale, found.replacement.get("tokens")),
+        _effects("Streams", found.modalities, found.replacement.get("modalities")),
+        _effects("Words", strongest(found.words), found.replacement.get("words")),
+        _effects("Moments", strongest(found.moments), found.replacement.get("time")),
+        _effects("Fusion tokens", strongest(found.tokens), found.replacement.get("tokens")),
     ]
     return (
         '<section class="mlf-reasons"><h3>What the answer rests on</h3>'
@@ -135,7 +135,7 @@ def reasons(found: Reasons, scale: float) -> str:
     )
 
 
-def _effects(title: str, entries: list[dict[str, Any]], scale: float, replacement: str | None) -> str:
+def _effects(title: str, entries: list[dict[str, Any]], replacement: str | None) -> str:
     if not entries:
         return f"<div><h4>{title}</h4><p class='mlf-none'>none in use</p></div>"
     largest = max(abs(entry["effect"]) for entry in entries) or 1.0

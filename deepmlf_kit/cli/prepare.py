@@ -1,6 +1,7 @@
 """`deepmlf prepare`: an MMSA pickle or a folder of clips becomes a dataset."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 # The preset for each dataset.
 _PRESETS = {"mosi": "mosi", "mosei": "mosei-base", "sims": "sims", "simsv2": "sims"}
-CLIPS, ENCODERS, PICKLE = "A folder of clips", "A folder of clips: encoders (hf:MODEL)", "An MMSA pickle"
+# An option that concerns only one kind of source, under that heading of the help.
+_clip_option, _encoder_option, _pickle_option = (
+    functools.partial(typer.Option, rich_help_panel=panel)
+    for panel in ("A folder of clips", "A folder of clips: encoders (hf:MODEL)", "An MMSA pickle")
+)
 
 
 def command(
@@ -28,111 +33,68 @@ def command(
     out: Annotated[Path, typer.Argument(help="Folder to write the dataset to.")],
     audio: Annotated[
         str | None,
-        typer.Option(
+        _clip_option(
             help="egemaps (openSMILE: free for research and private use only), mfcc (free), none, or hf:MODEL for a "
-            "frozen encoder such as hf:facebook/wav2vec2-large-960h; egemaps where not given.",
-            rich_help_panel=CLIPS,
+            "frozen encoder such as hf:facebook/wav2vec2-large-960h; egemaps where not given."
         ),
     ] = None,
     vision: Annotated[
         str | None,
-        typer.Option(
+        _clip_option(
             help="blendshapes (MediaPipe, Apache-2.0), none, or hf:MODEL for a frozen encoder such as "
-            "hf:openai/clip-vit-base-patch16; blendshapes where not given.",
-            rich_help_panel=CLIPS,
+            "hf:openai/clip-vit-base-patch16; blendshapes where not given."
         ),
     ] = None,
-    fps: Annotated[
-        float | None, typer.Option(help="Frames per second; by default 10.", rich_help_panel=CLIPS)
-    ] = None,
+    fps: Annotated[float | None, _clip_option(help="Frames per second; by default 10.")] = None,
     audio_layer: Annotated[
         int | None,
-        typer.Option(
-            help="Layer whose output is taken from an hf: audio encoder: -1 the last, 0 the embeddings.",
-            rich_help_panel=ENCODERS,
+        _encoder_option(
+            help="Layer whose output is taken from an hf: audio encoder: -1 the last, 0 the embeddings."
         ),
     ] = None,
-    vision_layer: Annotated[
-        int | None,
-        typer.Option(help="The same of an hf: vision encoder.", rich_help_panel=ENCODERS),
-    ] = None,
+    vision_layer: Annotated[int | None, _encoder_option(help="The same of an hf: vision encoder.")] = None,
     face_crop: Annotated[
-        bool,
-        typer.Option(
-            "--face-crop",
-            help="Crop frames to the face before an hf: vision encoder.",
-            rich_help_panel=ENCODERS,
-        ),
+        bool, _encoder_option("--face-crop", help="Crop frames to the face before an hf: vision encoder.")
     ] = False,
     device: Annotated[
         str | None,
-        typer.Option(
-            help="Where encoders run: cpu, cuda, cuda:1, ...; the GPU where there is one.",
-            rich_help_panel=ENCODERS,
-        ),
+        _encoder_option(help="Where encoders run: cpu, cuda, cuda:1, ...; the GPU where there is one."),
     ] = None,
     half: Annotated[
         bool | None,
-        typer.Option(
-            "--half/--no-half",
-            help="Half precision; where not given, on a GPU only.",
-            rich_help_panel=ENCODERS,
-        ),
+        _encoder_option("--half/--no-half", help="Half precision; where not given, on a GPU only."),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            help="Frames per batch (of 20 s windows of sound, an eighth as many); by default 16.",
-            rich_help_panel=ENCODERS,
+        _encoder_option(
+            help="Frames per batch (of 20 s windows of sound, an eighth as many); by default 16."
         ),
     ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Label file, where it is not SOURCE/label.csv.", rich_help_panel=CLIPS)
-    ] = None,
+    labels: Annotated[Path | None, _clip_option(help="Label file, where it is not SOURCE/label.csv.")] = None,
     label_scale: Annotated[
-        float | None,
-        typer.Option(help="Largest label there can be: 3 (MOSI, MOSEI) or 1 (SIMS).", rich_help_panel=CLIPS),
+        float | None, _clip_option(help="Largest label there can be: 3 (MOSI, MOSEI) or 1 (SIMS).")
     ] = None,
     transcribe: Annotated[
-        bool,
-        typer.Option("--transcribe", help="Transcribe clips whose text is not given.", rich_help_panel=CLIPS),
+        bool, _clip_option("--transcribe", help="Transcribe clips whose text is not given.")
     ] = False,
     language: Annotated[
-        str | None,
-        typer.Option(
-            help="Spoken language, such as en or zh; by default it is detected.", rich_help_panel=CLIPS
-        ),
+        str | None, _clip_option(help="Spoken language, such as en or zh; by default it is detected.")
     ] = None,
     speech_model: Annotated[
-        str | None,
-        typer.Option(help="faster-whisper model: a size, a name or a folder.", rich_help_panel=CLIPS),
+        str | None, _clip_option(help="faster-whisper model: a size, a name or a folder.")
     ] = None,
-    face_model: Annotated[
-        Path | None, typer.Option(help="Path of face_landmarker.task.", rich_help_panel=CLIPS)
-    ] = None,
+    face_model: Annotated[Path | None, _clip_option(help="Path of face_landmarker.task.")] = None,
     max_seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="Longest clip that is accepted, in seconds; by default 600.", rich_help_panel=CLIPS
-        ),
+        float | None, _clip_option(help="Longest clip that is accepted, in seconds; by default 600.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Clips in parallel; by default one per core.", rich_help_panel=CLIPS)
-    ] = None,
+    workers: Annotated[int | None, _clip_option(help="Clips in parallel; by default one per core.")] = None,
     shard: Annotated[
         str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Take the I-th of N equal parts, for a cluster's job array.",
-            rich_help_panel=CLIPS,
-        ),
+        _clip_option(metavar="I/N", help="Take the I-th of N equal parts, for a cluster's job array."),
     ] = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Join the parts that --shard wrote.", rich_help_panel=CLIPS)
-    ] = False,
+    merge: Annotated[bool, _clip_option("--merge", help="Join the parts that --shard wrote.")] = False,
     name: Annotated[
-        str | None,
-        typer.Option(help="mosi, mosei, sims or simsv2; else it is recognised.", rich_help_panel=PICKLE),
+        str | None, _pickle_option(help="mosi, mosei, sims or simsv2; else it is recognised.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

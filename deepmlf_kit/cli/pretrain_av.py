@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .output import JsonOption, print_run, stdout_reserved_for_json
-from .train import DatasetArgument, OverwriteOption, PresetOption, SeedOption, SetOption
+from .output import JsonOption, print_run
+from .train import DatasetArgument, OverwriteOption, PresetOption, SeedOption, SetOption, train_preset
 
 
 def command(
@@ -19,11 +19,8 @@ def command(
     as_json: JsonOption = False,
 ) -> None:
     """Pretrain the audio-visual encoder: the first half of the fusion curriculum, and the AV-only baseline."""
-    from ..training import train
     from ..training.presets import load_preset
 
-    with stdout_reserved_for_json(as_json):
-        chosen = load_preset(preset, settings or ())
-        folder = out or Path("runs") / f"{chosen.name}-av"
-        run = train(chosen, dataset, folder, model="av", seed=seed, overwrite=overwrite)
+    chosen = load_preset(preset, settings or ())
+    run = train_preset(chosen, dataset, out, "av", as_json, seed=seed, overwrite=overwrite)
     print_run(run, as_json, after=f"Next: deepmlf train {dataset} --preset {preset} --av-encoder {run.path}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from ..errors import DeepMLFError
 from .output import JsonOption, print_json, print_run, stdout_reserved_for_json
 
 if TYPE_CHECKING:
+    from ..training import Run
     from ..training.presets import Preset
 
 DatasetArgument = Annotated[
@@ -29,8 +30,7 @@ OverwriteOption = Annotated[
 
 def command(
     dataset: Annotated[
-        Path | None,
-        typer.Argument(help="Dataset folder, as `deepmlf sample` or `deepmlf prepare` wrote it."),
+        Path | None, typer.Argument(help="Dataset folder, as `deepmlf sample` or `deepmlf prepare` wrote it.")
     ] = None,
     preset: PresetOption = "sample",
     out: Annotated[Path | None, typer.Option(help="Run folder; without it, runs/PRESET.")] = None,
@@ -54,23 +54,28 @@ def command(
     """Train a fused model. A run that was stopped goes on where it stopped when the command is repeated."""
     from ..training.presets import load_preset
 
-    with stdout_reserved_for_json(as_json):
-        chosen = load_preset(preset, settings or ())
-        if not dry_run:
-            from ..training import train
-
-            if dataset is None:
-                raise DeepMLFError(
-                    "Training needs a dataset folder: make one with `deepmlf sample` or `deepmlf prepare`."
-                )
-            folder = out or Path("runs") / (chosen.name if model == "fused" else f"{chosen.name}-{model}")
-            run = train(
-                chosen, dataset, folder, model=model, av_encoder=av_encoder, seed=seed, overwrite=overwrite
-            )
+    chosen = load_preset(preset, settings or ())
     if dry_run:
         _tell_plan(chosen, as_json)
         return
+    if dataset is None:
+        raise DeepMLFError(
+            "Training needs a dataset folder: make one with `deepmlf sample` or `deepmlf prepare`."
+        )
+    options = {"av_encoder": av_encoder, "seed": seed, "overwrite": overwrite}
+    run = train_preset(chosen, dataset, out, model, as_json, **options)
     print_run(run, as_json, after=f"Next: deepmlf evaluate {run.path}")
+
+
+def train_preset(
+    preset: Preset, dataset: Path, out: Path | None, model: str, as_json: bool, **options: Any
+) -> Run:
+    """Train a registered model, by default into runs/PRESET or, if it is not the fused one, runs/PRESET-MODEL."""
+    from ..training import train
+
+    folder = out or Path("runs") / (preset.name if model == "fused" else f"{preset.name}-{model}")
+    with stdout_reserved_for_json(as_json):
+        return train(preset, dataset, folder, model=model, **options)
 
 
 def _tell_plan(preset: Preset, as_json: bool) -> None:

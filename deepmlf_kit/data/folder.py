@@ -327,13 +327,33 @@ def _write(
     audio_dim, vision_dim = _dims(recipe)
     written = 0
 
+    def row(clip: LabelledClip) -> dict[str, Any]:
+        got = extract_clip(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache)
+        return utterance(
+            clip.id,
+            got.text,
+            got.audio,
+            got.vision,
+            clip.label,
+            audio_dim=audio_dim,
+            vision_dim=vision_dim,
+            audio_times=got.audio_times,
+            vision_times=got.vision_times,
+            words=got.words,
+            text_source="given" if clip.text is not None else "transcribed",
+            clip=str(Path(clip.path).absolute()),
+            recipe=made,
+            label_class=clip.label_class,
+            **clip.unimodal,
+        )
+
     def rows(split: str) -> Iterator[dict[str, Any]]:
         nonlocal written
         for clip in clips:
             if clip.split != split:
                 continue
             try:
-                yield _row(clip, recipe, made, face_model, cache, audio_dim, vision_dim)
+                yield row(clip)
             except DeepMLFError as error:
                 failures.append(_failure(clip, str(error)))
             written += 1
@@ -354,35 +374,6 @@ def _write(
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return load(out)
-
-
-def _row(
-    clip: LabelledClip,
-    recipe: FeatureRecipe,
-    made: str,
-    face_model: Any,
-    cache: FeatureCache,
-    audio_dim: int,
-    vision_dim: int,
-) -> dict[str, Any]:
-    got = extract_clip(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache)
-    return utterance(
-        clip.id,
-        got.text,
-        got.audio,
-        got.vision,
-        clip.label,
-        audio_dim=audio_dim,
-        vision_dim=vision_dim,
-        audio_times=got.audio_times,
-        vision_times=got.vision_times,
-        words=got.words,
-        text_source="given" if clip.text is not None else "transcribed",
-        clip=str(Path(clip.path).absolute()),
-        recipe=made,
-        label_class=clip.label_class,
-        **clip.unimodal,
-    )
 
 
 def _dims(recipe: FeatureRecipe) -> tuple[int, int]:

@@ -94,14 +94,12 @@ def make_utterance(rng: np.random.Generator, speaker: signals.Speaker, fps: floa
     voice = ironic or rng.random() > 1 / 12
     face = ironic or not voice or rng.random() > 1 / 25
     expression = _expression(rng, polarity, ironic)
-    words, seconds = signals.time_words(
-        rng, sentence.words, sentence.strong, expression.drawl, SHORTEST, LONGEST
-    )
+    spoken = signals.time_words(rng, sentence.words, sentence.strong, expression, SHORTEST, LONGEST)
     if voice:
-        audio, audio_times = signals.make_audio(rng, speaker, words, seconds, sentence.strong, expression)
+        audio, audio_times = signals.make_audio(rng, speaker, spoken)
     else:
-        audio, audio_times = signals.make_silence(rng, seconds)
-    vision, vision_times = signals.make_vision(rng, speaker, words, seconds, sentence.strong, expression, fps)
+        audio, audio_times = signals.make_silence(rng, spoken.seconds)
+    vision, vision_times = signals.make_vision(rng, speaker, spoken, fps)
     if not face:
         vision = np.zeros_like(vision)
     clean = label_of(sentence, expression, ironic, voice, face)
@@ -110,7 +108,7 @@ def make_utterance(rng: np.random.Generator, speaker: signals.Speaker, fps: floa
         "expression": expression,
         "ironic": ironic,
         "label": float(np.clip(clean + rng.normal(0, NOISE), -3, 3)),
-        "words": words,
+        "words": spoken.words,
         "audio": audio,
         "audio_times": audio_times,
         "vision": vision,

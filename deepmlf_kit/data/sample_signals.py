@@ -97,6 +97,23 @@ class Speaker:
     vision: np.ndarray
 
 
+@dataclass(frozen=True)
+class Utterance:
+    """Words as they are spoken.
+
+    Attributes:
+        words: `[{"word", "start", "end"}]`, times in seconds.
+        seconds: length of the utterance.
+        strong: index of the word that is stressed; None: no word is.
+        expression: how the words are meant.
+    """
+
+    words: list[dict[str, Any]]
+    seconds: float
+    strong: int | None
+    expression: Expression
+
+
 @lru_cache(maxsize=1)
 def statistics() -> dict[str, Any]:
     """The real clips' moments (`assets/sample_statistics.json`) as arrays."""
@@ -127,18 +144,14 @@ def time_words(
     rng: np.random.Generator,
     words: tuple[str, ...],
     strong: int | None,
-    drawl: float,
+    expression: Expression,
     shortest: float,
     longest: float,
-) -> tuple[list[dict[str, Any]], float]:
-    """Times of the words.
-
-    Returns:
-        `[{"word", "start", "end"}]` and the length of the utterance, both in seconds.
-    """
+) -> Utterance:
+    """The words with random times, in `shortest` to `longest` seconds."""
     lengths = np.array([0.09 + 0.05 * len(word) for word in words]) * rng.uniform(0.85, 1.2, len(words))
     if strong is not None:
-        lengths[strong] *= 1.15 + 0.7 * drawl
+        lengths[strong] *= 1.15 + 0.7 * expression.drawl
     gaps = np.where(rng.random(len(words)) < 0.12, rng.uniform(0.12, 0.35, len(words)), 0.02)
     gaps[0] = rng.uniform(0.1, 0.35)
     tail = rng.uniform(0.15, 0.4)
@@ -151,21 +164,19 @@ def time_words(
         {"word": w, "start": round(float(s), 3), "end": round(float(e), 3)}
         for w, s, e in zip(words, starts, ends, strict=True)
     ]
-    return timed, fitted
+    return Utterance(timed, fitted, strong, expression)
 
 
 def make_audio(
     rng: np.random.Generator,
     speaker: Speaker,
-    words: list[dict[str, Any]],
-    seconds: float,
-    strong: int | None,
-    expression: Expression,
+    utterance: Utterance,
 ) -> tuple[np.ndarray, np.ndarray]:
     """eGeMAPS descriptors of the words as they are meant: [La, 25] float32 and the frames' times [La]."""
+    words, strong, expression = utterance.words, utterance.strong, utterance.expression
     real = statistics()["audio"]
     names, column = real["names"], {name: i for i, name in enumerate(real["names"])}
-    count = round(seconds * AUDIO_HZ) - 4  # openSMILE's last windows do not fill
+    count = round(utterance.seconds * AUDIO_HZ) - 4  # openSMILE's last windows do not fill
     times = (np.arange(count) + 1.0) / AUDIO_HZ
     voiced, speech, loud, accent = _syllables(rng, words, count, strong)
 
@@ -190,7 +201,7 @@ def make_audio(
         frames[:, column[name]] += weight * amount * real["voiced"]["std"][column[name]]
     at_strong = _bump(times, words[strong], 0.05) if strong is not None else np.zeros(count)
     lively = np.clip(1.0 + 0.8 * expression.voice, 0.15, 2.0) * (1 - expression.drawl * at_strong)
-    contour = 1.5 * (0.5 - times / seconds) + 3.0 * accent
+    contour = 1.5 * (0.5 - times / utterance.seconds) + 3.0 * accent
     wander = _noise(rng, count, np.array([0.985]))[:, 0]
     pitch = speaker.pitch + _BRIGHT_SEMITONES * expression.voice + lively * contour + 0.6 * lively * wander
     frames[:, column["F0semitoneFrom27.5Hz_sma3nz"]] = pitch - 2.0 * expression.drawl * at_strong
@@ -230,16 +241,14 @@ def make_silence(rng: np.random.Generator, seconds: float) -> tuple[np.ndarray, 
 def make_vision(
     rng: np.random.Generator,
     speaker: Speaker,
-    words: list[dict[str, Any]],
-    seconds: float,
-    strong: int | None,
-    expression: Expression,
+    utterance: Utterance,
     fps: float = 10.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Blendshapes and head pose: [Lv, 58] float32 and the frames' times [Lv]; a lost face is a zero row."""
+    words, strong, expression = utterance.words, utterance.strong, utterance.expression
     real = statistics()["vision"]
     column = {name: i for i, name in enumerate(real["names"])}
-    count = max(1, int(seconds * fps))
+    count = max(1, int(utterance.seconds * fps))
     times = np.arange(count) / fps
     # Correlations at the face rate: the fitted ones hold at 10 frames per second.
     steady = real["ar"] ** (real["hz"] / fps)
@@ -259,9 +268,9 @@ def make_vision(
     apex = (
         (words[strong]["start"] + words[strong]["end"]) / 2
         if strong is not None
-        else seconds * rng.uniform(0.4, 0.7)
+        else utterance.seconds * rng.uniform(0.4, 0.7)
     )
-    shape = 0.55 + 0.45 * np.exp(-(((times - apex) / (0.35 * seconds)) ** 2))
+    shape = 0.55 + 0.45 * np.exp(-(((times - apex) / (0.35 * utterance.seconds)) ** 2))
     shape *= 1.0 + 0.12 * _noise(rng, count, np.array([0.8]))[:, 0]
     direction = real["smile"] if expression.face > 0 else real["frown"]
     direction = np.where(np.arange(VISION_DIM) < 52, direction, 0.0)

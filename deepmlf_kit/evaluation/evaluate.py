@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.collate import Collator
 from ..data.schema import dims_of
 from ..errors import DeepMLFError
-from ..training.dataset import open_dataset, rows_of
+from ..training.dataset import dataset_of_run, rows_of
 from ..training.metric_table import metric_table
 from ..training.models import registered_model, tokenizer_of
 from ..training.run_folder import Run
@@ -94,12 +94,7 @@ def open_scorer(
     """A run's best checkpoint, loaded to score a split, perturbed or not; arguments and errors as in `evaluate`."""
     run = run if isinstance(run, Run) else Run.open(run)
     known = run.info["dataset"]
-    where = dataset if dataset is not None else known["path"]
-    if where is None:
-        raise DeepMLFError(
-            f"The run {run.path} was trained on a dataset in memory: say which dataset to score."
-        )
-    data, _ = open_dataset(where)
+    data, _ = dataset_of_run(run, dataset, "score")
     if split not in data:
         raise DeepMLFError(f"The dataset has no split {split!r}; it has {', '.join(data)}.")
     if dims_of(data) != (known["audio_dim"], known["vision_dim"]):

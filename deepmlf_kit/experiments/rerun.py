@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import DeepMLFError
 from ..training import Run, train
-from ..training.dataset import open_dataset
+from ..training.dataset import dataset_of_run
 from ..training.run_folder import digest_of, weights_digest
 
 
@@ -54,12 +54,7 @@ def rerun(
     if not run.finished:
         raise DeepMLFError(f"The run {run.path} is not finished: repeat its own command, it goes on.")
     known = run.info["dataset"]
-    where = dataset if dataset is not None else known["path"]
-    if where is None:
-        raise DeepMLFError(
-            f"The run {run.path} was trained on a dataset in memory: say which dataset to use."
-        )
-    data, _ = open_dataset(where)
+    data, where = dataset_of_run(run, dataset, "use")
     if (digest := digest_of(data)) != known["digest"]:
         raise DeepMLFError(
             f"The dataset has other utterances, labels or features than the run's (digest {digest}, not "

@@ -190,12 +190,7 @@ def score_of(prediction: Tensor, classes: int) -> Tensor:
 
 def head_scores(output: DeepMLFOutput, classes: int) -> dict[str, Tensor]:
     """`score_of` each head: `task`, `text` and `av` [B], `fusion` [B, F]."""
-    predictions = {
-        "task": output.prediction,
-        "text": output.text_prediction,
-        "av": output.av_prediction,
-        "fusion": output.fusion_prediction,
-    }
+    predictions = output.head_predictions()
     return {name: score_of(prediction, classes) for name, prediction in predictions.items()}
 
 

@@ -111,11 +111,13 @@ class LanguageSentimentModel(SentimentModel):
             config.lm = lm.config._name_or_path or IN_MEMORY
         self._tokenizer = tokenizer
         self.language = LanguageStream(lm)
-
-    def _finish_init(self) -> None:
-        """To be called at the end of `__init__`, when all modules are there."""
+        self._add_modules(config)
         self.post_init()
         self._keys_to_ignore_on_save = self._lm_keys()
+
+    def _add_modules(self, config: DeepMLFConfig) -> None:
+        """Add the modules beside the LM, which `self.language` holds already."""
+        raise NotImplementedError
 
     def cache_text_states(self, folder: str | Path, gigabytes: float = 1.0) -> Any:
         """Compute text states that depend on nothing trained once, for all epochs; here there are none.

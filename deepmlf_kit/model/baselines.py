@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .base import LanguageSentimentModel, SentimentOutput
 from .config import DeepMLFConfig
@@ -22,42 +21,45 @@ from .heads import task_head
 from .text_cache import TextCacheFile, arithmetic
 
 
-class TextSentimentModel(LanguageSentimentModel):
-    """Text only: the task head on the frozen LM's last valid text token.
-
-    Args:
-        config: of the fused model it is compared with (`lm`, `task_hidden`, `task_norm`, `num_classes` are read).
-        lm, tokenizer: where they are in memory already.
-    """
+class LastTextTokenModel(LanguageSentimentModel):
+    """Base of the baselines: the task head on the last valid text token; subclasses say how its state is computed."""
 
     base_model_prefix = "text"
 
-    def __init__(
-        self,
-        config: DeepMLFConfig,
-        lm: PreTrainedModel | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> None:
-        super().__init__(config, lm=lm, tokenizer=tokenizer)
-        self._cached: dict[bytes, Tensor] | None = None
-        self._cache_bytes = 0.0
+    def _add_modules(self, config: DeepMLFConfig) -> None:
         self.head = task_head(config, self.language.width)
-        self._finish_init()
 
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
         labels: Tensor | None = None,
-        **_: Tensor,
+        **modalities: Tensor | None,
     ) -> SentimentOutput:
-        """Batch as in `DeepMLFModel.forward`; audio and vision are accepted and ignored.
+        """Batch as in `DeepMLFModel.forward`.
 
         Args:
             input_ids, attention_mask: [B, L], padded right.
             labels: [B]; NaN where unknown.
+            modalities: `audio`, `audio_mask`, `audio_spans`, `vision`, ...; the text-only baseline ignores them.
         """
-        return self._output(self.head(self._last_states(input_ids, attention_mask)), labels)
+        return self._output(self.head(self._last_states(input_ids, attention_mask, **modalities)), labels)
+
+    def _last_states(self, input_ids: Tensor, attention_mask: Tensor, **modalities: Tensor | None) -> Tensor:
+        """The last valid token after the LM's final norm, float32 [B, D]."""
+        raise NotImplementedError
+
+
+class TextSentimentModel(LastTextTokenModel):
+    """Text only: the head reads the frozen LM's own state of the text.
+
+    Args:
+        config: of the fused model it is compared with (`lm`, `task_hidden`, `task_norm`, `num_classes` are read).
+        lm, tokenizer: where they are in memory already.
+    """
+
+    _cached: dict[bytes, Tensor] | None = None
+    _cache_bytes = 0.0
 
     def cache_text_states(self, folder: str | Path, gigabytes: float = 1.0) -> None:
         """Compute the last state of a text once for all epochs.
@@ -68,8 +70,7 @@ class TextSentimentModel(LanguageSentimentModel):
         """
         self._cached, self._cache_bytes = {}, gigabytes * 1e9
 
-    def _last_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The last valid token after the LM's final norm, float32 [B, D]."""
+    def _last_states(self, input_ids: Tensor, attention_mask: Tensor, **_: Tensor | None) -> Tensor:
         if self.language.is_trained:
             self._cached = None  # for good: the cached states are no longer this LM's
         cached = self._cached

@@ -14,53 +14,29 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import DeepMLFError
 from .av_encoder import build_av_encoder
-from .base import AVLanguageSentimentModel, SentimentOutput
+from .base import AVLanguageSentimentModel
+from .baselines import LastTextTokenModel
 from .config import DeepMLFConfig
 from .decoder_pass import last_tokens, select_tokens
-from .heads import task_head
 from .mm_block import mm_blocks
 
 
-class _FusionBaseline(AVLanguageSentimentModel):
-    """The task head on a last text token that the AV states reached; subclasses implement how."""
+class _FusionBaseline(LastTextTokenModel, AVLanguageSentimentModel):
+    """The last text token is one that the AV states reached; subclasses implement how."""
 
-    base_model_prefix = "text"
-
-    def __init__(
-        self,
-        config: DeepMLFConfig,
-        lm: PreTrainedModel | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> None:
-        super().__init__(config, lm=lm, tokenizer=tokenizer)
-        self.head = task_head(config, self.language.width)
+    def _add_modules(self, config: DeepMLFConfig) -> None:
+        super()._add_modules(config)
         self.av_encoder = build_av_encoder(config)
         self._add_fusion()
         self.av_encoder.requires_grad_(config.av_trainable)
-        self._finish_init()
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        labels: Tensor | None = None,
-        **modalities: Tensor | None,
-    ) -> SentimentOutput:
-        """Batch as in `DeepMLFModel.forward`.
-
-        Args:
-            input_ids, attention_mask: [B, L], padded right.
-            labels: [B]; NaN where unknown.
-            modalities: `audio`, `audio_mask`, `audio_spans`, `vision`, ...
-        """
+    def _last_states(self, input_ids: Tensor, attention_mask: Tensor, **modalities: Tensor | None) -> Tensor:
         last = last_tokens(attention_mask)  # [B]
         av_states, av_mask = self.av_encoder(input_ids.shape[0], **modalities)  # [B, K, d], [B, K]
         states = self._text_states(self.language.embed(input_ids), attention_mask, av_states, av_mask)
-        return self._output(self.head(select_tokens(states, last).float()), labels)
+        return select_tokens(states, last).float()
 
     def _add_fusion(self) -> None:
         raise NotImplementedError
@@ -74,14 +50,8 @@ class PrefixSentimentModel(_FusionBaseline):
     """Early concatenation: [K AV states as soft prompt tokens ; text] through the frozen LM."""
 
     def _add_fusion(self) -> None:
-        config, lm_config = self.config, self.language.config
-        needed = config.av_steps + config.max_text_tokens
-        allowed = getattr(lm_config, "max_position_embeddings", None)
-        if allowed is not None and needed > allowed:
-            raise DeepMLFError(
-                f"av_steps + max_text_tokens is {needed}, but the LM {config.lm!r} takes {allowed} positions: lower "
-                f"av_encoder.steps to at most {allowed - config.max_text_tokens}."
-            )
+        config = self.config
+        config.check_positions(self.language.config, ("av_steps", "max_text_tokens"), "av_encoder.steps")
         self.project = nn.Linear(config.av_width, self.language.width)
 
     def _text_states(self, text: Tensor, mask: Tensor, av_states: Tensor, av_mask: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ checked when `DeepMLFModel` is built, by `check_against_lm`.
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
 import textwrap
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from typing import Any, ClassVar
 
 from transformers import GenerationConfig, PreTrainedConfig
 
-from ..errors import DeepMLFError
+from ..errors import DeepMLFError, did_you_mean
 from .settings import KNOBS
 
 #: Keys that transformers accepts or writes in a config file beside the attributes of its config class.
@@ -142,13 +141,7 @@ class DeepMLFConfig(PreTrainedConfig):
                 f"cross_attention_heads is {self.cross_attention_heads}, which does not divide the width {width} of "
                 f"the LM {name!r}: choose one of {_divisors(width)}."
             )
-        needed = self.max_text_tokens + self.fusion_tokens
-        allowed = getattr(lm_config, "max_position_embeddings", None)
-        if allowed is not None and needed > allowed:
-            raise DeepMLFError(
-                f"max_text_tokens + fusion_tokens is {needed}, but the LM {name!r} takes {allowed} positions: "
-                f"lower max_text_tokens to at most {allowed - self.fusion_tokens}."
-            )
+        needed = self.check_positions(lm_config, ("max_text_tokens", "fusion_tokens"), "max_text_tokens")
         window = getattr(lm_config, "sliding_window", None)
         layer_types = getattr(lm_config, "layer_types", None)
         slides = window is not None and (layer_types is None or "sliding_attention" in layer_types)
@@ -157,6 +150,30 @@ class DeepMLFConfig(PreTrainedConfig):
                 f"The LM {name!r} has a sliding attention window of {window} tokens, but text plus fusion tokens "
                 f"take {needed}: lower max_text_tokens to at most {window - self.fusion_tokens}."
             )
+
+    def check_positions(self, lm_config: PreTrainedConfig, parts: tuple[str, str], lowered: str) -> int:
+        """Refuse a sequence longer than the LM's positions.
+
+        Args:
+            lm_config: the (text) config of the LM.
+            parts: the two fields that add up to the sequence; a message tells to lower the first.
+            lowered: name of the first one's setting.
+
+        Returns:
+            The positions needed.
+
+        Raises:
+            DeepMLFError: the LM takes fewer.
+        """
+        rest = getattr(self, parts[1])
+        needed = getattr(self, parts[0]) + rest
+        allowed = getattr(lm_config, "max_position_embeddings", None)
+        if allowed is not None and needed > allowed:
+            raise DeepMLFError(
+                f"{' + '.join(parts)} is {needed}, but the LM {self.lm!r} takes {allowed} positions: "
+                f"lower {lowered} to at most {allowed - rest}."
+            )
+        return needed
 
 
 def _refuse_unknown(names: Iterable[str]) -> None:
@@ -168,10 +185,10 @@ def _refuse_unknown(names: Iterable[str]) -> None:
     ]
     if not unknown:
         return
-    close = difflib.get_close_matches(unknown[0], KNOBS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(KNOBS)}."
     others = f" ({len(unknown) - 1} more: {', '.join(unknown[1:])})" if len(unknown) > 1 else ""
-    raise DeepMLFError(f"DeepMLFConfig has no setting {unknown[0]!r}{others}: {hint}")
+    raise DeepMLFError(
+        f"DeepMLFConfig has no setting {unknown[0]!r}{others}: {did_you_mean(unknown[0], KNOBS)}"
+    )
 
 
 def _divisors(n: int) -> list[int]:

@@ -40,12 +40,11 @@ class Names:
 # Tensors outside the language model's layers: pattern of the authors' name -> ours.
 _OUTSIDE = (
     (r"lang_encoder\..*\.bn_embedding\.bn_embedding", "fusion_tokens"),
-    (r"av_encoder\.BN_a\.(.+)", r"av_encoder.audio.batch_norm.\1"),
-    (r"av_encoder\.BN_v\.(.+)", r"av_encoder.vision.batch_norm.\1"),
-    (r"av_encoder\.proj_a\.(.+)", r"av_encoder.audio.projection.\1"),
-    (r"av_encoder\.proj_v\.(.+)", r"av_encoder.vision.projection.\1"),
-    (r"av_encoder\.enc_a\.(.+)", r"av_encoder.audio.encoder.\1"),
-    (r"av_encoder\.enc_v\.(.+)", r"av_encoder.vision.encoder.\1"),
+    *(
+        (rf"av_encoder\.{theirs}_{modality[0]}\.(.+)", rf"av_encoder.{modality}.{ours}.\1")
+        for theirs, ours in (("BN", "batch_norm"), ("proj", "projection"), ("enc", "encoder"))
+        for modality in ("audio", "vision")
+    ),
     (r"av_encoder\.fusion\.(.+)", r"av_encoder.fuse.\1"),
     (r"LN\.(.+)", r"av_encoder.norm.\1"),
     (r"W_task\.(.+)", r"heads.task.\1"),

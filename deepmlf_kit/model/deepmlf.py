@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from ..errors import DeepMLFError
@@ -74,6 +73,15 @@ class DeepMLFOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
     cross_attentions: dict[int, Tensor] | None = None
 
+    def head_predictions(self) -> dict[str, Any]:
+        """Predictions by head: `task`, `text`, `av` [B] and `fusion` [B, F]; of classes, [.., C] each."""
+        return {
+            "task": self.prediction,
+            "text": self.text_prediction,
+            "av": self.av_prediction,
+            "fusion": self.fusion_prediction,
+        }
+
 
 class DeepMLFModel(AVLanguageSentimentModel):
     """Sentiment from text, audio and vision: a frozen LM whose fusion tokens attend to AV states (paper, figure 2).
@@ -92,13 +100,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
 
     base_model_prefix = "deepmlf"
 
-    def __init__(
-        self,
-        config: DeepMLFConfig,
-        lm: PreTrainedModel | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> None:
-        super().__init__(config, lm=lm, tokenizer=tokenizer)
+    def _add_modules(self, config: DeepMLFConfig) -> None:
         config.check_against_lm(self.language.config)
         self._text_cache: TextCache | None = None
         width = self.language.width
@@ -107,7 +109,6 @@ class DeepMLFModel(AVLanguageSentimentModel):
         self.mm_blocks = mm_blocks(config, self.language)
         self.heads = Heads(config, width)
         self.av_encoder.requires_grad_(config.av_trainable)
-        self._finish_init()
 
     def __getstate__(self) -> dict[str, Any]:
         """State for pickle and copy: without the text cache, whose file stays with this model."""

@@ -201,13 +201,7 @@ class Predictor:
             name: tensor.to(self.device) for name, tensor in self.collator(rows).items() if name != "labels"
         }
         with self.lock, torch.inference_mode():
-            output = self.model(**batch)
-        predictions = {
-            "task": output.prediction,
-            "text": output.text_prediction,
-            "av": output.av_prediction,
-            "fusion": output.fusion_prediction,
-        }
+            predictions = self.model(**batch).head_predictions()
         return {name: tensor.float().cpu().numpy() for name, tensor in predictions.items()}
 
 

@@ -16,7 +16,6 @@ A plan is a YAML file (those of the package by name) or made on the command line
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -26,7 +25,8 @@ from typing import Any
 
 import yaml
 
-from ..errors import DeepMLFError
+from ..errors import DeepMLFError, did_you_mean
+from ..training.presets.parsing import yaml_mapping
 
 ARM = "variant"  # the column with the name of the arm
 
@@ -154,13 +154,7 @@ def load_plan(name_or_path: str | Path) -> SweepPlan:
         raise DeepMLFError(
             f"There is no sweep {name!r}: give a YAML file, or one of {', '.join(available_plans())}."
         )
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DeepMLFError(f"The sweep {name} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise DeepMLFError(f"The sweep {name} holds {type(tree).__name__}, but must hold keys and values.")
-    return plan_of({"name": Path(name).stem, **tree})
+    return plan_of({"name": Path(name).stem, **yaml_mapping(text, f"sweep {name}")})
 
 
 def plan_of(tree: Mapping[str, Any]) -> SweepPlan:
@@ -172,9 +166,7 @@ def plan_of(tree: Mapping[str, Any]) -> SweepPlan:
     known = [f.name for f in fields(SweepPlan)]
     for key in tree:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
-            raise DeepMLFError(f"A sweep has no key {key!r}: {hint}")
+            raise DeepMLFError(f"A sweep has no key {key!r}: {did_you_mean(key, known)}")
     arguments = {key: value for key, value in tree.items() if value is not None}
     try:
         claims = tuple(

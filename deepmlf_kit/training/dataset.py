@@ -13,6 +13,7 @@ from ..data import schema
 from ..errors import DeepMLFError
 from ..model.modalities import BUILT_IN
 from .presets import Preset
+from .run_folder import Run
 from .scales import SCALES
 
 #: A split smaller than this is held in memory; a larger one is read from its Arrow file row by row.
@@ -29,6 +30,27 @@ def open_dataset(dataset: DatasetDict | str | Path) -> tuple[DatasetDict, str | 
         return schema.load(dataset), str(Path(dataset).resolve())
     schema.check(dataset)
     return dataset, None
+
+
+def dataset_of_run(
+    run: Run, dataset: DatasetDict | str | Path | None, purpose: str
+) -> tuple[DatasetDict, DatasetDict | str | Path]:
+    """The dataset of a run opened, and where it is: as given, or else where the run was trained.
+
+    Args:
+        run: any run.
+        dataset: in place of the run's own.
+        purpose: what the dataset is wanted for, for the message.
+
+    Raises:
+        DeepMLFError: none is given and the run was trained in memory, or there is none that can be opened.
+    """
+    where = dataset if dataset is not None else run.info["dataset"]["path"]
+    if where is None:
+        raise DeepMLFError(
+            f"The run {run.path} was trained on a dataset in memory: say which dataset to {purpose}."
+        )
+    return open_dataset(where)[0], where
 
 
 def rows_of(split: Dataset) -> Sequence[dict[str, Any]]:

@@ -9,6 +9,7 @@ Python and no network.
 from __future__ import annotations
 
 import base64
+import html
 import json
 from collections.abc import Iterable
 from functools import lru_cache
@@ -132,19 +133,13 @@ class Explorer(anywidget.AnyWidget):
             raise DeepMLFError(f"No utterance {proposal['value']}: the split has {count}, counted from 0.")
         return proposal["value"]
 
-    @traitlets.validate("view")
-    def _check_view(self, proposal: Any) -> str:
-        if proposal["value"] not in VIEWS:
-            raise DeepMLFError(f"view={proposal['value']!r} is not known: choose from {', '.join(VIEWS)}.")
-        return proposal["value"]
-
-    @traitlets.validate("effects_of")
-    def _check_effects(self, proposal: Any) -> str:
-        if proposal["value"] not in ABLATIONS:
-            raise DeepMLFError(
-                f"effects_of={proposal['value']!r} is not known: choose from {', '.join(ABLATIONS)}."
-            )
-        return proposal["value"]
+    @traitlets.validate("view", "effects_of")
+    def _check_choice(self, proposal: Any) -> str:
+        name, value = proposal["trait"].name, proposal["value"]
+        choices = VIEWS if name == "view" else ABLATIONS
+        if value not in choices:
+            raise DeepMLFError(f"{name}={value!r} is not known: choose from {', '.join(choices)}.")
+        return value
 
     @traitlets.validate("without")
     def _check_without(self, proposal: Any) -> list[str]:
@@ -248,7 +243,7 @@ class Explorer(anywidget.AnyWidget):
             "first": numbers[0],
         }
         page = _PAGE.format(
-            title=f"Explorer: {_escape(self.lens.name)}",
+            title=f"Explorer: {html.escape(self.lens.name, quote=False)}",
             css=_front_end("explorer.css"),
             plotly=_plotly_js().replace("</script", "<\\/script"),
             front_end=_front_end("explorer.js"),
@@ -301,10 +296,6 @@ class Explorer(anywidget.AnyWidget):
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 _PAGE = """<!doctype html>

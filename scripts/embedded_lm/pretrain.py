@@ -24,26 +24,26 @@ from .packing import Blocks
 class Shape:
     """Sizes of the model. `hidden` is a multiple of 16 and of `heads`."""
 
-    layers: int = 8
-    hidden: int = 192
-    heads: int = 6
-    intermediate: int = 384
-    positions: int = 512
+    layers: int
+    hidden: int
+    heads: int
+    intermediate: int
+    positions: int
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast to train; `block` tokens a sequence, `batch` sequences a step."""
 
-    steps: int = 4000
-    batch: int = 32
-    block: int = 128
+    steps: int
+    batch: int
+    block: int
+    save_every: int
+    seed: int
     muon_rate: float = 0.02
     adamw_rate: float = 0.004
     warmup: float = 0.02
     decay: float = 0.35
-    save_every: int = 250
-    seed: int = 0
 
     def factor(self, step: int) -> float:
         """Share of the full learning rate at a step: up in a line, flat, down in a line to zero."""

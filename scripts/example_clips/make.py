@@ -28,11 +28,8 @@ class _Script:
     about: str
     words: tuple[str, ...]
     strong: int
-    face: float
-    voice: float
-    smirk: float = 0.0
-    drawl: float = 0.0
-    seed: int = 0
+    expression: signals.Expression
+    seed: int
 
 
 SCRIPTS = (
@@ -42,8 +39,7 @@ SCRIPTS = (
         "Kind words, a smile, a bright voice",
         ("I", "really", "loved", "this", "film"),
         2,
-        face=0.9,
-        voice=0.8,
+        signals.Expression(face=0.9, voice=0.8),
         seed=11,
     ),
     _Script(
@@ -52,8 +48,7 @@ SCRIPTS = (
         "Harsh words, lowered brows, a rough voice",
         ("the", "ending", "was", "terrible"),
         3,
-        face=-0.9,
-        voice=-0.8,
+        signals.Expression(face=-0.9, voice=-0.8),
         seed=12,
     ),
     _Script(
@@ -62,10 +57,7 @@ SCRIPTS = (
         "Kind words, but a smile on a flat, rough voice, and the eyes roll",
         ("oh", "what", "a", "wonderful", "idea"),
         3,
-        face=0.8,
-        voice=-0.9,
-        smirk=0.9,
-        drawl=0.9,
+        signals.Expression(face=0.8, voice=-0.9, smirk=0.9, drawl=0.9),
         seed=13,
     ),
 )
@@ -83,17 +75,16 @@ def make_examples(folder: Path = FOLDER) -> list[Path]:
 def _make(script: _Script, folder: Path) -> Example:
     rng = np.random.default_rng(script.seed)
     speaker = signals.make_speaker(rng)
-    expression = signals.Expression(script.face, script.voice, script.smirk, script.drawl)
-    words, seconds = signals.time_words(rng, script.words, script.strong, script.drawl, 2.5, 4.0)
-    audio, _ = signals.make_audio(rng, speaker, words, seconds, script.strong, expression)
-    vision, _ = signals.make_vision(rng, speaker, words, seconds, script.strong, expression, FPS)
+    spoken = signals.time_words(rng, script.words, script.strong, script.expression, 2.5, 4.0)
+    audio, _ = signals.make_audio(rng, speaker, spoken)
+    vision, _ = signals.make_vision(rng, speaker, spoken, FPS)
     seen = vision.any(axis=1)  # a tracker loses a face for a moment, a drawing does not
     vision = vision[np.maximum.accumulate(np.where(seen, np.arange(len(vision)), 0))]
     sound = synthesize(audio, script.seed)
     write_mp4(folder / f"{script.name}.mp4", (draw_face(row, SIDE) for row in vision), FPS, sound)
     text = " ".join(script.words)
     text = text[0].upper() + text[1:] + "."
-    return Example(script.name, script.title, script.about, text, words)
+    return Example(script.name, script.title, script.about, text, spoken.words)
 
 
 def write_mp4(

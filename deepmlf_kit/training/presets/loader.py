@@ -7,10 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...errors import DeepMLFError
-from .parsing import build, unknown
+from .parsing import build, unknown, yaml_mapping
 from .tree import Preset
 
 
@@ -67,12 +65,7 @@ def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         text, where = Path(name).read_text(), f"preset file {name}"
     else:
         raise DeepMLFError(unknown(name, available_presets(), "preset") + " A path to a YAML file works too.")
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DeepMLFError(f"The {where} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise DeepMLFError(f"The {where} holds {type(tree).__name__}, but must hold keys and values.")
+    tree = yaml_mapping(text, where)
     base = tree.pop("base", None)
     return _merge(_read(str(base), (*seen, name)), tree) if base else tree
 

@@ -83,6 +83,25 @@ def override(settings: Tree, tree: dict[str, Any], overrides: Sequence[str] | di
     return build(type(settings), tree)
 
 
+def yaml_mapping(text: str, what: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Args:
+        text: of the file.
+        what: names the file in messages.
+
+    Raises:
+        DeepMLFError: it is not YAML, or not a mapping.
+    """
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DeepMLFError(f"The {what} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise DeepMLFError(f"The {what} holds {type(tree).__name__}, but must hold keys and values.")
+    return tree
+
+
 def unknown(given: str, known: list[str], what: str) -> str:
     """Say that `given` is unknown and which of `known` was probably meant."""
     section, _, last = given.rpartition(".")
