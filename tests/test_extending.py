@@ -37,7 +37,7 @@ def test_the_page_runs_and_its_third_modality_is_read_from_end_to_end(examples: 
     weight = model.av_encoder.physiology.projection.weight
     assert weight.shape == (30, 4)
     assert run.collator(model.tokenizer)([lens.row(0)])["physiology_mask"].sum() == 40
-    assert {"voice", "face", "pulse"} < set(examples["effects"].names)
+    assert {"audio", "vision", "physiology"} < set(examples["effects"].names)
     row = lens.row(0)
     with torch.no_grad():
         answers = [

@@ -57,7 +57,7 @@ def test_public_names_are_listed_without_being_imported(name: str):
 def test_importing_the_model_sets_no_environment_variable():
     script = """
 import os
-import peft, transformers
+import peft, sklearn.metrics, transformers
 before = dict(os.environ)
 import deepmlf_kit.explain.lens, deepmlf_kit.model, deepmlf_kit.training
 print(sorted(set(os.environ.items()) ^ set(before.items())))
