@@ -15,6 +15,8 @@ from deepmlf_kit.model.av_encoder import AV_ENCODERS
 from deepmlf_kit.model.cross_attention import FUSION_MECHANISMS
 from deepmlf_kit.model.gates import GATES, Gate
 from deepmlf_kit.model.modalities import register_modality
+from deepmlf_kit.plots.effect_views import effect_bars
+from deepmlf_kit.plots.style import modality_label
 from deepmlf_kit.training.presets import load_preset
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
@@ -92,3 +94,9 @@ def test_a_modality_that_is_not_registered_or_not_the_models_is_refused():
 def test_a_modality_is_set_on_the_command_line():
     preset = load_preset("sample", ["av_encoder.extra_modalities={physiology: 4}"])
     assert preset.av_encoder.extra_modalities == {"physiology": 4}
+
+
+def test_figures_call_a_modality_by_its_label(examples: dict):
+    assert modality_label("physiology") == "pulse" and modality_label("audio and vision") == "voice and face"
+    drawn = effect_bars(examples["effects"])
+    assert {"words", "voice", "face", "pulse"} < set(drawn.data[0].x)

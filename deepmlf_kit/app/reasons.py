@@ -12,7 +12,7 @@ from ..explain.reading import Reading, av_step_times
 from ..explain.words import words_of
 from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
-from ..plots.style import MODALITY_NAMES
+from ..plots.style import modality_label
 from ..predict.predictor import Predictor
 
 MOMENT = 0.6  # seconds that are ablated at a time
@@ -114,7 +114,7 @@ def _find_reasons(
         "audio and vision": audio and vision,
     }
     reasons.modalities = [
-        {"name": MODALITY_NAMES[name], "effect": float(effect)}
+        {"name": modality_label(name), "effect": float(effect)}
         for name, effect in zip(found.names, found.effect, strict=True)
         if present[name]
     ]

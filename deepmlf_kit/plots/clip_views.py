@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from ..errors import DeepMLFError
 from ..explain import Attributions, Reading
-from .style import COLOURS, GREY, MODALITY_NAMES, SEQUENTIAL, figure, shortened
+from .style import COLOURS, GREY, SEQUENTIAL, figure, modality_label, shortened
 from .tracks import TRACK_COLOURS, tracks_of
 
 
@@ -73,7 +73,7 @@ def gradient_timeline(reading: Reading, attributions: Attributions) -> go.Figure
         f"{attributions.baselines}",
     )
     for modality in ("audio", "vision"):
-        name = MODALITY_NAMES[modality]
+        name = modality_label(modality)
         values = getattr(attributions, modality).sum(axis=1)
         times = reading.frame_times(modality)
         count = min(len(values), len(times))
@@ -269,7 +269,7 @@ def _frames_named(reading: Reading) -> list[str]:
     """The frames of voice and face that each AV step averages, in words [K]."""
     parts: list[list[str]] = [[] for _ in reading.steps]
     for modality in ("audio", "vision"):
-        name = MODALITY_NAMES[modality]
+        name = modality_label(modality)
         for step, averaged in enumerate(reading.frames_of_steps(modality)):
             frames = np.flatnonzero(averaged)
             if len(frames) == 1:

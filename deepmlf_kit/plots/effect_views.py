@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..explain import AttentionVsEffect, Effects
-from .style import COLOURS, GREY, LINE, MODALITY_NAMES, figure
+from .style import COLOURS, GREY, LINE, figure, modality_label
 
 _PARTS = {
     "modalities": "modality",
@@ -39,7 +39,7 @@ def effect_bars(effects: Effects) -> go.Figure:
     )
     made.add_trace(
         go.Bar(
-            x=[MODALITY_NAMES.get(name, name) for name in effects.names],
+            x=[modality_label(name) for name in effects.names],
             y=value,
             marker={"color": np.where(value >= 0, UP, DOWN), "opacity": 0.85},
             error_y={"array": effects.spread, "color": GREY, "thickness": 1.2}

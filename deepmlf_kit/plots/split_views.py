@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from ..errors import DeepMLFError
 from ..explain import Survey
-from .style import COLOURS, GREY, LINE, MODALITY_NAMES, SEQUENTIAL, figure
+from .style import COLOURS, GREY, LINE, SEQUENTIAL, figure, modality_label
 
 
 def specialisation(survey: Survey) -> go.Figure:
@@ -26,13 +26,13 @@ def specialisation(survey: Survey) -> go.Figure:
         subtitle=f"one modality replaced by that of {survey.replacement}; mean of {len(survey.table)} utterances",
     )
     for modality, values in zip(survey.modalities, survey.specialisation.T, strict=True):
-        name = MODALITY_NAMES[modality]
+        name = modality_label(modality)
         made.add_trace(
             go.Bar(
                 x=[str(i) for i in range(len(values))],
                 y=values,
                 name=name,
-                marker={"color": COLOURS[modality]},
+                marker={"color": COLOURS.get(modality, GREY)},
                 hovertemplate="token %{x}: %{y:.3f}<extra>" + name + "</extra>",
             )
         )

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from ..model.modalities import modality, registered_modalities
+
 #: One colour a stream, in every figure (those of the model's drawing, readable on white and on black).
 COLOURS = {
     "text": "#3b82f6",
@@ -23,8 +25,6 @@ COLOURS = {
     "task": "#d64577",
     "label": "#7b828c",
 }
-#: What a modality is called in figures and on pages.
-MODALITY_NAMES = {"text": "words", "audio": "voice", "vision": "face", "audio and vision": "voice and face"}
 #: For series without a stream of their own.
 SERIES = ("#3b82f6", "#e0701a", "#2f9e5b", "#a45ee5", "#d64577", "#8f9a27", "#17a2b8", "#b07d48")
 #: Text: a contrast of 4 on white and on JupyterLab's dark page alike.
@@ -113,3 +113,10 @@ def heatmap(
 def shortened(text: str, most: int) -> str:
     """A text for a title, cut to `most` characters."""
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def modality_label(name: str) -> str:
+    """What figures and pages call a modality, or several joined by "and"; any other name as it is."""
+    registered = registered_modalities()
+    parts = [modality(part).label if part in registered else part for part in name.split(" and ")]
+    return " and ".join("words" if part == "text" else part for part in parts)

@@ -110,6 +110,10 @@ class Table:
                 columns.remove(list(self.header).index(name))
             whole = {j: max(len(self.header[j]), narrow[j]) for j in columns}
             sizes |= narrow if _taken(whole.values()) > width else whole
+            if _taken(narrow[j] for j in columns) > width:  # text breaks between words, numbers never
+                sizes |= {
+                    j: max(map(len, self._words(j, rows)), default=0) for j in columns if j in self.left
+                }
         out = RichTable(
             title=title or None,
             title_justify="left",
@@ -129,6 +133,11 @@ class Table:
                 f"left out at this width: {', '.join(left_out)} (all with --json, or in a wider terminal)"
             )
         return Group(out, *map(Text, below)) if below else out
+
+    def _words(self, column: int, rows: Sequence[Sequence[str]]) -> list[str]:
+        return [
+            word for text in (self.header[column], *(row[column] for row in rows)) for word in text.split()
+        ]
 
     def _cells(self, written: Any) -> list[list[str]]:
         return [[written(str(cell)) for cell in row] for row in self.rows]

@@ -16,7 +16,7 @@ import numpy as np
 from ..explain.ablations import Effects
 from ..explain.compare import attention_vs_effect
 from ..explain.reading import Reading
-from ..plots.style import MODALITY_NAMES
+from ..plots.style import modality_label
 from ..plots.tracks import tracks_of
 
 LARGEST_CLIP = 40_000_000  # bytes that are sent to the browser
@@ -81,7 +81,7 @@ def effects_payload(found: Effects, reading: Reading) -> dict[str, Any]:
     values: dict[str, Any] = {
         "of": found.of,
         "replacement": found.replacement,
-        "names": [MODALITY_NAMES.get(name, name) for name in found.names],
+        "names": [modality_label(name) for name in found.names],
         "effect": plain(found.effect),
     }
     if found.of in ("time", "words") and len(found.names):
