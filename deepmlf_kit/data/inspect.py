@@ -152,7 +152,7 @@ def normalization_report(dataset: DatasetDict, normalize: str = "train") -> pd.D
             frames = np.nan_to_num(row[m], nan=0.0, posinf=0.0, neginf=0.0)
             frames = frames[frames.any(axis=1)]
             raw[m].add(frames)
-            statistics = getattr(normalizer, m)
+            statistics = normalizer.statistics[m]
             if normalize == "train":
                 changed = statistics.apply(frames)
                 clipped[m] += (np.abs(changed) >= statistics.limit).sum(0)
