@@ -165,6 +165,10 @@ class EveryStep(TrainerCallback):
         self.weights.append({name: p.detach().clone() for name, p in trained})
 
 
+#: Rounding of two orders of the same sums; AdamW's first steps make it larger than that of a gradient.
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+
+
 @dataclass
 class Trained:
     """What the kit's trainer did, and the model as it was before."""
@@ -174,12 +178,13 @@ class Trained:
     losses: list[float]
     weights: list[dict[str, Tensor]]
 
-    def agrees_with(self, rules: Rules, atol: float) -> None:
+    def agrees_with(self, rules: Rules) -> None:
         """Every batch's loss and, after every step, all weights are those of the reference.
 
         Raises:
             AssertionError: they are not.
         """
+        atol = TOLERANCE[self.start.fusion_tokens.dtype]
         steps = list(rules.train(copy.deepcopy(self.start), self.batches))
         assert len(steps) == len(self.weights)
         losses = [loss for of_step, _ in steps for loss in of_step]
@@ -240,7 +245,7 @@ def test_the_last_step_of_an_epoch_has_fewer_batches_and_gradients_are_really_cl
 
 
 def test_losses_and_weights_are_those_of_the_published_rules(trained: Trained) -> None:
-    trained.agrees_with(Rules(), atol=1e-5)
+    trained.agrees_with(Rules())
 
 
 WRONG = {
@@ -261,4 +266,4 @@ WRONG = {
 @pytest.mark.parametrize("changes", WRONG.values(), ids=WRONG)
 def test_the_reference_sees_every_changed_rule(trained: Trained, changes: dict[str, Any]) -> None:
     with pytest.raises(AssertionError):
-        trained.agrees_with(replace(Rules(), **changes), atol=1e-5)
+        trained.agrees_with(replace(Rules(), **changes))
