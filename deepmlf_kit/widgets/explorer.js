@@ -298,7 +298,7 @@ function render({ model, el: root }) {
       yaxis4: axis(data.tracks.vision.length ? `face (${data.tracks.vision[0].unit})` : "no face", { domain: [0, 0.2], nticks: 4 }),
       shapes: [] });
     const spoken = data.words.filter((w) => w.start !== null);
-    for (const word of said) layout.shapes.push({ type: "rect", x0: word.start, x1: word.end, y0: 0, y1: 1, yref: "y2",
+    for (const word of spoken) layout.shapes.push({ type: "rect", x0: word.start, x1: word.end, y0: 0, y1: 1, yref: "y2",
       fillcolor: COLOUR.text, opacity: 0.22, line: { width: 0 } });
     traces.push({ type: "scatter", mode: "text", x: spoken.map((w) => (w.start + w.end) / 2), y: spoken.map((_, i) => (spoken.length > 16 ? 0.7 - 0.4 * (i % 2) : 0.5)),
       text: spoken.map((w) => w.word), yaxis: "y2", textfont: { size: 11 }, showlegend: false, hovertemplate: "%{text}<extra></extra>" });
