@@ -1,32 +1,49 @@
 """A worker of a sweep whose trainings take no time; the environment's FATE says what goes wrong.
 
-Run in place of `deepmlf_kit.sweep.worker` by tests/test_sweep_jobs.py.
+Run in place of `deepmlf_kit.sweep.worker` by tests/test_sweep_jobs.py. What takes seconds to import, and what nothing
+here needs, is replaced before it is imported.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.sweep import locks, trials, worker
-from deepmlf_kit.training import Run
-from deepmlf_kit.training.dataset import open_dataset
-from deepmlf_kit.training.presets import Preset
-from deepmlf_kit.training.run_folder import digest_of
 
 FATE = os.environ.get("FATE", "")
 
 
-def train(
-    preset: Preset, dataset: Any, out: Path, *, seed: int, model: str = "fused", **_: Any
-) -> Run | None:
+class Run:
+    """A run's folder, as far as a sweep reads it."""
+
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+        self.path, self.info = path, info
+        self.metrics = info["test"]
+        self.finished = True
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        return cls(path, json.loads((path / "run.json").read_text()))
+
+    def history(self) -> list[Any]:
+        return []
+
+
+def write_json(path: Path, value: Any) -> None:
+    new = path.with_name(path.name + ".tmp")
+    new.write_text(json.dumps(value))
+    new.replace(path)
+
+
+def train(preset: Any, dataset: Any, out: Path, *, seed: int, model: str = "fused", **_: Any) -> Run | None:
     """Leave what `gather` reads of a finished run."""
     if model == "av":
         return None
@@ -47,20 +64,44 @@ def train(
     if FATE == "trial 2 hangs" and preset.fusion.tokens == 2:
         time.sleep(600)
     print("a library's greeting")
-    run = Run(
-        out, {"format": 1, "kind": "fused", "state": "finished", "seed": seed, "preset": preset.to_dict()}
-    )
-    run.info["dataset"] = {"digest": digest_of(open_dataset(dataset)[0])}
-    run.info |= {"best": {"value": 1.0}, "seconds": 0.0, "parameters": {"trained": 1}, "test": {"MAE": 1.0}}
-    run.save()
-    return run
+    info: dict[str, Any] = {"format": 1, "kind": "fused", "state": "finished", "seed": seed}
+    info |= {"preset": preset.to_dict(), "best": {"value": 1.0}, "seconds": 0.0}
+    info |= {"parameters": {"trained": 1}, "test": {"MAE": 1.0}, "dataset": {"digest": "the same"}}
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "run.json", info)
+    return Run(out, info)
 
 
-trials.processes = locks.processes = lambda: SimpleNamespace(
-    num_processes=1, is_main_process=True, main_process_first=contextlib.nullcontext
-)
-trials._layers_of = lambda *_: 8
-trials.train = train  # type: ignore[assignment]
+class Replacement(ModuleType):
+    """A module with some names of ours; any other name is an empty class."""
+
+    def __init__(self, name: str, **ours: Any) -> None:
+        super().__init__(name)
+        self.__dict__.update(ours)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (Exception,), {})
+
+
+alone = SimpleNamespace(num_processes=1, is_main_process=True, main_process_first=contextlib.nullcontext)
+for module in ("torch", "transformers", "datasets"):
+    sys.modules[module] = Replacement(module)
+for module, ours in {
+    "data.schema": {},
+    "data.sample": {},
+    "model.lm_loading": {},
+    "training.dataset": {},
+    "training.driver": {"train": train},
+    "training.run_folder": {"Run": Run, "write_json": write_json},
+    "training.processes": {"processes": lambda: alone},
+}.items():
+    sys.modules[f"deepmlf_kit.{module}"] = Replacement(f"deepmlf_kit.{module}", **ours)
+
+from deepmlf_kit.sweep import trials, worker  # noqa: E402
+
+trials._layers_of = lambda *_: 8  # type: ignore[assignment]
 
 if __name__ == "__main__":
     worker.main()

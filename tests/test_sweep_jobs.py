@@ -23,6 +23,7 @@ from deepmlf_kit.cli.frame import run as command
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.sweep import jobs as jobs_module
 from deepmlf_kit.sweep import run_sweep, searching
+from deepmlf_kit.sweep import trials as trials_module
 from deepmlf_kit.sweep.plan import Point, SweepPlan
 from deepmlf_kit.sweep.searching import search
 
@@ -41,6 +42,7 @@ seeds: [0, 1]
 def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Run a sweep of three numbers of tokens with fake workers; what was told, and the result."""
     monkeypatch.setattr(jobs_module, "WORKER", "fake_sweep_worker")
+    monkeypatch.setattr(trials_module, "digest_of", lambda _: "the same")
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     small = {"train": 8, "valid": 4, "test": 4}
     tokens = SweepPlan(grid={"fusion.tokens": [1, 2, 3]}, seeds=(0,), sample=small)
