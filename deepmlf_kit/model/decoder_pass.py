@@ -130,8 +130,9 @@ class DecoderPass:
                     # One text at a time: what is cached does not depend on the batch it was first met in, so that
                     # runs that share a cache stay equal to the bit.
                     length = int(self.text_mask[row].sum()) or 1
+                    # A copy: a compiled layer would be compiled again for every offset of a view.
                     alone, cache = self._text_layers(
-                        text[row : row + 1, :length], self.text_mask[row : row + 1, :length], layers
+                        text[row : row + 1, :length].clone(), self.text_mask[row : row + 1, :length], layers
                     )
                     self.text_cache.save(keys[row], TextStates(alone[-1], cache))
                 if (cached := self.text_cache.load(keys, self.length, text.device)) is not None:
