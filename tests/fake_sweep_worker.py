@@ -17,6 +17,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.storage.files import write_json
 
 FATE = os.environ.get("FATE", "")
 
@@ -35,12 +36,6 @@ class Run:
 
     def history(self) -> list[Any]:
         return []
-
-
-def write_json(path: Path, value: Any) -> None:
-    new = path.with_name(path.name + ".tmp")
-    new.write_text(json.dumps(value))
-    new.replace(path)
 
 
 def train(preset: Any, dataset: Any, out: Path, *, seed: int, model: str = "fused", **_: Any) -> Run | None:
@@ -66,7 +61,9 @@ def train(preset: Any, dataset: Any, out: Path, *, seed: int, model: str = "fuse
     print("a library's greeting")
     info: dict[str, Any] = {"format": 1, "kind": "fused", "state": "finished", "seed": seed}
     info |= {"preset": preset.to_dict(), "best": {"value": 1.0}, "seconds": 0.0}
-    info |= {"parameters": {"trained": 1}, "test": {"MAE": 1.0}, "dataset": {"digest": "the same"}}
+    info |= {"parameters": {"trained": 1, "frozen": 1}, "test": {"MAE": 1.0}, "versions": {}}
+    info |= {"dataset": {"path": None, "rows": {}, "digest": "the same", "audio_dim": 1, "vision_dim": 1}}
+    info |= {"preprocessing": {"max_text_tokens": 1, "normalizer": None}}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "run.json", info)
     return Run(out, info)
@@ -94,7 +91,7 @@ for module, ours in {
     "model.lm_loading": {},
     "training.dataset": {},
     "training.driver": {"train": train},
-    "training.run_folder": {"Run": Run, "write_json": write_json},
+    "training.run_folder": {"Run": Run},
     "training.processes": {"processes": lambda: alone},
 }.items():
     sys.modules[f"deepmlf_kit.{module}"] = Replacement(f"deepmlf_kit.{module}", **ours)

@@ -226,7 +226,7 @@ def test_a_folder_without_one_usable_clip_is_an_error_with_its_reasons_on_disk(t
 
 def test_a_folder_with_other_things_is_not_written_to(tmp_path, cache):
     root = make_folder(tmp_path / "clips", "a")
-    with pytest.raises(DeepMLFError, match="other things in it"):
+    with pytest.raises(DeepMLFError, match="which the kit did not write"):
         prepare_folder(root, root, VOICE, cache=cache)
     with pytest.raises(DeepMLFError, match="no such folder"):
         prepare_folder(tmp_path / "nowhere", tmp_path / "out", VOICE, cache=cache)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY, pretrain_av, tiny_lm, tiny_sample
@@ -464,6 +464,7 @@ def test_a_half_written_checkpoint_is_passed_over_and_a_moved_folder_finds_its_b
     ):
         (folder / f"checkpoint-{step}").mkdir(parents=True)
         (folder / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+        save_file({"weight": torch.zeros(1)}, folder / f"checkpoint-{step}" / "model.safetensors")
     (folder / "checkpoint-9").mkdir()
     found = last_checkpoint(folder)
     assert found == folder / "checkpoint-3"

@@ -87,9 +87,28 @@ def test_wrong_values_are_refused(explorer):
 def test_a_clip_is_sent_where_there_is_one(tmp_path, lens):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"1234")
-    assert clip_of({"clip": str(path)}) == (b"1234", "video/mp4")
-    assert clip_of({"clip": ""}) is None and clip_of({"clip": str(tmp_path / "gone.mp4")}) is None
-    assert clip_of({"clip": str(path)}, most=3) is None
+    assert clip_of({"clip": str(path)}, tmp_path) == (b"1234", "video/mp4")
+    assert clip_of({"clip": "a.mp4"}, tmp_path) == (b"1234", "video/mp4")
+    assert clip_of({"clip": ""}, tmp_path) is None and clip_of({"clip": "gone.mp4"}, tmp_path) is None
+    assert clip_of({"clip": str(path)}, tmp_path, most=3) is None
+
+
+def test_no_file_outside_the_clips_folder_is_read(tmp_path):
+    """A stranger's dataset may name any file, by whatever way."""
+    secret, folder = tmp_path / "secret", tmp_path / "data"
+    folder.mkdir()
+    secret.write_text("key")
+    (folder / "link.mp4").symlink_to(secret)
+    for clip in (
+        str(secret),
+        "../secret",
+        str(folder / ".." / "secret"),
+        "link.mp4",
+        str(folder / "link.mp4"),
+        ".",
+    ):
+        assert clip_of({"clip": clip}, folder) is None, clip
+    assert clip_of({"clip": str(secret)}, None) is None
 
 
 def test_packing_keeps_weights_to_a_part_in_65535():
@@ -107,7 +126,7 @@ def test_plain_values_have_no_nan():
 def test_the_exported_page_holds_everything(explorer, tmp_path):
     path = explorer.export_html(tmp_path / "out" / "explorer.html", [3, explorer.lens.ids[6]])
     page = path.read_text()
-    data = json.loads(page.split('type="application/json">')[1].split("</script>")[0].replace("<\\/", "</"))
+    data = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
     assert set(data["utterances"]) == {"3", "6"} and len(data["listing"]) == 2
     one = data["utterances"]["6"]
     assert len(one["without"]) == 7 and set(one["effects"]) == {

@@ -52,6 +52,7 @@ def command(
     """Score a run's best checkpoint: the metrics of its field on one split, and how far to trust them."""
     from .. import evaluation
     from ..evaluation.evaluate import evaluate
+    from ..storage.files import replacing, write_text
     from ..training import Run
 
     answer: dict[str, Any] = {}
@@ -86,11 +87,10 @@ def command(
         tables = {markdown: evaluation.markdown, latex: evaluation.latex}
         for path, make in tables.items():
             if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(make(rows, theirs), encoding="utf-8")
+                write_text(path, make(rows, theirs))
         if save is not None:
-            save.parent.mkdir(parents=True, exist_ok=True)
-            result.predictions.to_csv(save, index=False)
+            with replacing(save) as file:
+                result.predictions.to_csv(file, index=False)
     if as_json:
         tables_as_rows = {k: v.to_dict("records") if hasattr(v, "to_dict") else v for k, v in answer.items()}
         print_json(

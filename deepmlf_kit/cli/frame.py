@@ -1,20 +1,26 @@
 """The `deepmlf` command: its subcommands, exit codes and error messages.
 
-Exit codes: 0 done; 1 a defect of ours (one line; the traceback with `--debug`); 2 the input or the usage is at
-fault (one line that says what to do); 130 stopped by the user.
+Exit codes: 0 done; 1 a defect of ours (one line; the traceback with `--debug`); 2 the input, the usage or the machine
+(a full disk, a missing permission) is at fault (one line that says what to do); 130 stopped by the user (Ctrl-C), 143 by
+SIGTERM, each with one line.
 """
 
+import contextlib
+import functools
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .. import __version__
 from ..errors import DeepMLFError
+from ..storage.problems import environment_problem, not_utf8
 
 # In the order of the work. A subcommand lives in the file of its name (`pretrain-av` in pretrain_av.py), which defines
 # the function `command`.
@@ -36,6 +42,10 @@ SUBCOMMANDS: tuple[str, ...] = (
 HELP = """DeepMLF: the sentiment of an utterance from its words, voice and face.
 
 Start with `deepmlf demo`, or `deepmlf predict CLIP` on a clip of yours."""
+
+
+class _Stopped(BaseException):
+    """The user or the system wants the command to end; the exit code is its argument."""
 
 
 def _version(wanted: bool) -> None:
@@ -69,8 +79,39 @@ def build_app() -> typer.Typer:
 
     for name in SUBCOMMANDS:
         module = import_module(f"{__package__}.{name.replace('-', '_')}")
-        app.command(name=name)(module.command)
+        app.command(name=name)(_stoppable(module.command))
     return app
+
+
+def _stoppable(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with Ctrl-C let through to `run`: typer would end without a word."""
+
+    @functools.wraps(command)
+    def run_command(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise _Stopped(128 + signal.SIGINT) from None
+
+    return run_command
+
+
+@contextlib.contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does, so that worker processes and temporary files go with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        raise _Stopped(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _one_line(error: BaseException) -> str:
@@ -97,7 +138,12 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments[:end]
     arguments = [word for word in arguments[:end] if word != "--debug"] + arguments[end:]
     try:
-        build_app()(arguments, prog_name="deepmlf")
+        if odd := next(filter(not_utf8, arguments), None):
+            raise DeepMLFError(
+                f"{odd!a} is not in UTF-8, as names and texts must be: rename that file or folder."
+            )
+        with _ending_on_sigterm():
+            build_app()(arguments, prog_name="deepmlf")
     except SystemExit as stop:  # how typer ends, well or badly
         return stop.code if isinstance(stop.code, int) else 1
     except DeepMLFError as error:
@@ -105,12 +151,20 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         _print_error(f"deepmlf: {_one_line(error)}")
         return 2
-    except KeyboardInterrupt:
-        _print_error("deepmlf: stopped")
-        return 130
+    except (_Stopped, KeyboardInterrupt) as stop:
+        code = stop.args[0] if isinstance(stop, _Stopped) else 128 + signal.SIGINT
+        how = "stopped" if code == 128 + signal.SIGINT else "stopped by SIGTERM"
+        _print_error(f"deepmlf: {how}; repeat the command to go on")
+        return int(code)
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + 13
     except Exception as error:
         if debug:
             raise
+        if problem := environment_problem(error):
+            _print_error(f"deepmlf: {_one_line(problem)}")
+            return 2
         _print_error(
             f"deepmlf: unexpected {type(error).__name__}: {_one_line(error)} "
             "(this is a defect of the kit; the same command with --debug shows where)"

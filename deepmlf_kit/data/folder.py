@@ -12,7 +12,6 @@ import csv
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,12 +26,14 @@ from rich.progress import Progress as Bars
 
 from .. import features
 from ..errors import DeepMLFError
-from ..features.cache import FeatureCache, cache_limit
+from ..features.cache import CacheError, FeatureCache, cache_limit
 from ..features.clip import extract_clip, is_cached
 from ..features.recipe import FeatureRecipe, feature_names
+from ..storage.files import misshapen, read_json, replacing, write_json
+from ..storage.folders import foreign, sole_writer_of, working_folder
 from .extraction_pool import Job, extract_all
 from .label_csv import LabelFileError, LabelledClip, read_labels
-from .schema import SPLITS, build_split, load, save, utterance
+from .schema import SPLITS, build_split, check_replaceable, load, save, utterance
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage (`look`, `extract`, `write`), the clips done and the clips in all."""
@@ -144,7 +145,6 @@ def prepare_folder(
             f"{root}: found no such folder, expected a folder of clips with a label.csv in it."
         )
     recipe = replace(recipe or FeatureRecipe(), transcribe=transcribe)
-    cache = cache or FeatureCache()
     limit = cache_limit()  # a wrong setting fails now, not after hours
     read = read_labels(labels or root / "label.csv", root)
     notes = list(read.notes)
@@ -152,7 +152,7 @@ def prepare_folder(
     clips = read.clips
     if shard is not None:
         out, clips = _shard(out, clips, shard)
-    _check_out(out)
+    check_replaceable(out)
 
     failures = [_failure(clip, clip.problem) for clip in clips if clip.problem]
     usable = []
@@ -166,7 +166,11 @@ def prepare_folder(
         else:
             usable.append(clip)
 
-    with _shown(progress, show_progress) as tell:
+    with (
+        sole_writer_of(out),
+        _cache_for(out, cache, notes) as cache,
+        _shown(progress, show_progress) as tell,
+    ):
         pending = _pending(usable, recipe, face_model, cache, tell)
         failed = _extract(pending, recipe, face_model, cache, workers, timeout, tell)
         failures += failed
@@ -176,13 +180,14 @@ def prepare_folder(
             {**recipe.to_dict(), "label_scale": label_scale}, sort_keys=True, ensure_ascii=False
         )
         dataset = _write(good, out, recipe, made, face_model, cache, failures, tell)
+        removed = cache.trim(limit)
     if dataset is None and shard is None:
         report = _report_nothing(out, failures)
         raise DeepMLFError(
             f"{root}: none of its {len(clips)} clips could be used; the reasons are in {report}, the first is: "
             f"{failures[0].reason}"
         )
-    if removed := cache.trim(limit):
+    if removed:
         notes.append(
             f"cached features were above {limit / 1e9:g} GB (DEEPMLF_CACHE_GB): the {removed} least recently used "
             "were removed; a run that needs them computes them again"
@@ -221,7 +226,7 @@ def merge_shards(out: str | Path) -> PreparedFolder:
         raise DeepMLFError(
             f"{out}: found no parts beside it, expected folders {out.name}.shard-1-of-n and so on."
         )
-    reports = {path: json.loads((path / _SUMMARY).read_text(encoding="utf-8")) for path in parts}
+    reports = {path: _read_summary(path) for path in parts}
     counts = {report["shard"][1] for report in reports.values()}
     if len(counts) > 1:
         raise DeepMLFError(
@@ -251,7 +256,6 @@ def merge_shards(out: str | Path) -> PreparedFolder:
             if any(split in part for part in loaded)
         }
     )
-    _check_out(out)
     save(dataset, out)
     prepared = PreparedFolder(
         path=out,
@@ -359,9 +363,7 @@ def _write(
             written += 1
             tell("write", written, len(clips))
 
-    building = out.with_name(out.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)
-    try:
+    with working_folder(out) as building:
         splits = {
             split: build_split(rows(split), audio_dim, vision_dim, building / f"{split}.arrow")
             for split in SPLITS
@@ -371,8 +373,6 @@ def _write(
         if not splits:
             return None
         save(DatasetDict(splits), out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return load(out)
 
 
@@ -394,6 +394,22 @@ def _failure(clip: LabelledClip, reason: str) -> Failure:
     return Failure(clip.id, clip.path, reason)
 
 
+@contextmanager
+def _cache_for(out: Path, cache: FeatureCache | None, notes: list[str]) -> Iterator[FeatureCache]:
+    """The cache as given or the user's; where it cannot be written, one beside `out` for this call, which a note says."""
+    try:
+        cache = cache or FeatureCache()
+        if cache.is_writable():
+            yield cache
+            return
+        reason = f"{cache.folder} cannot be written to"
+    except CacheError as error:
+        reason = str(error).rstrip(".")
+    notes.append(f"extracted features are not kept for later runs: {reason} (see DEEPMLF_CACHE)")
+    with working_folder(out) as folder:
+        yield FeatureCache(folder)
+
+
 # Files around the dataset -------------------------------------------------------------------------------------
 
 
@@ -403,19 +419,6 @@ def _shard(out: Path, clips: list[LabelledClip], shard: tuple[int, int]) -> tupl
         raise DeepMLFError(f"shard: found {part}/{count}, expected i/n with i from 1 to n.")
     first, last = (len(clips) * edge // count for edge in (part - 1, part))
     return out.with_name(f"{out.name}{_SHARD}{part}-of-{count}"), clips[first:last]
-
-
-def _check_out(out: Path) -> None:
-    """Refuse a folder with something else in it before hours of work; remove what an earlier run reported there."""
-    if out.is_dir() and not (out / "dataset_dict.json").is_file():
-        if all(path.name in (FAILURES, _SUMMARY) for path in out.iterdir()):
-            shutil.rmtree(out)
-            return
-        raise DeepMLFError(
-            f"{out}: found a folder with other things in it, expected a new one or a dataset; choose another."
-        )
-    if out.is_file():
-        raise DeepMLFError(f"{out}: found a file, expected a new folder; choose another.")
 
 
 def _guessed_scale(clips: list[LabelledClip], notes: list[str]) -> float:
@@ -447,20 +450,36 @@ def _write_report(prepared: PreparedFolder, recipe: str) -> None:
         "shard": [int(number) for number in part],
         "recipe": recipe,
     }
-    text = json.dumps(report, indent=1, ensure_ascii=False)
-    (prepared.path / _SUMMARY).write_text(text + "\n", encoding="utf-8")
+    write_json(prepared.path / _SUMMARY, report)
+
+
+def _read_summary(part: Path) -> dict[str, Any]:
+    """The report of a shard.
+
+    Raises:
+        DeepMLFError: it is damaged.
+    """
+    repair = "prepare that shard again."
+    report = read_json(part / _SUMMARY, repair)
+    shape = {"shard": list, "recipe": str, "extracted": int, "cached": int, "notes": list}
+    if wrong := misshapen(report, shape):
+        raise DeepMLFError(f"{part / _SUMMARY}: {wrong}; {repair}")
+    return report
 
 
 def _report_nothing(out: Path, failures: list[Failure]) -> Path:
-    if (out / "dataset_dict.json").is_file():  # an older dataset stays as it is
-        out = out.with_name(out.name + ".failed")
-    out.mkdir(parents=True, exist_ok=True)
-    return _write_failures(out, failures)
+    place, number = out, 1
+    while place.is_file() or foreign(
+        place, (FAILURES, _SUMMARY)
+    ):  # an older dataset stays as it is, and so does what is not ours
+        place, number = out.with_name(f"{out.name}.failed{f'-{number}' if number > 1 else ''}"), number + 1
+    place.mkdir(parents=True, exist_ok=True)
+    return _write_failures(place, failures)
 
 
 def _write_failures(folder: Path, failures: list[Failure]) -> Path:
     file = folder / FAILURES
-    with file.open("w", newline="", encoding="utf-8") as opened:
+    with replacing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(("id", "path", "reason"))
         writer.writerows((failure.id, failure.path, failure.reason) for failure in failures)

@@ -21,7 +21,6 @@ either end are padding and dropped; between frames that hold something they are 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +29,8 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
+from ..storage.files import write_json
+from ..storage.folders import sole_writer_of, working_folder
 from . import schema
 from .labels import class_index, class_labels
 from .safe_pickle import load_pickle
@@ -134,8 +135,8 @@ def convert_mmsa(
     report = ConversionReport(
         path.name, name, aligned, audio_dim, vision_dim, {}, remarks + more + on_classes
     )
-    parts = out.with_name(out.name + ".parts")
-    try:
+    schema.check_replaceable(out)
+    with sole_writer_of(out), working_folder(out) as parts:
         dataset = DatasetDict()
         for split, data in splits.items():
             report.splits[split] = SplitReport(utterances=len(data["id"]))
@@ -150,11 +151,7 @@ def convert_mmsa(
             tracked = _tracked(rows, split, len(data["id"]), progress)
             dataset[split] = schema.build_split(tracked, audio_dim, vision_dim, file=parts / f"{split}.arrow")
         schema.save(dataset, out)
-    finally:
-        shutil.rmtree(parts, ignore_errors=True)
-    (out / REPORT_FILE).write_text(
-        json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+        write_json(out / REPORT_FILE, asdict(report))
     return schema.load(out)
 
 

@@ -8,8 +8,6 @@ columns are listed in `docs/layout.md`.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +31,24 @@ from datasets.arrow_writer import ArrowWriter
 
 from ..errors import DeepMLFError
 from ..model.modalities import BUILT_IN, registered_modalities
+from ..storage.files import read_json
+from ..storage.folders import refuse_foreign, replacing_folder, sole_writer_of
 
 SPLITS = ("train", "valid", "test")
 BATCH_COLUMNS = ("text", "label", "label_class")  # and those of the modalities
 OPTIONAL_COLUMNS = ("label_class",)  # datasets of the kit's first days do not have them
+#: Patterns of what the kit writes into a dataset's folder.
+FOLDER_FILES = (
+    "dataset_dict.json",
+    "failures.csv",
+    "prepared.json",
+    "conversion.json",
+    *(
+        f"{split}/{name}"
+        for split in SPLITS
+        for name in ("dataset_info.json", "state.json", "data-*.arrow", "cache-*.arrow", "indices-*.arrow")
+    ),
+)
 _NAN = float("nan")
 
 
@@ -181,30 +193,35 @@ def save(dataset: DatasetDict, path: str | Path) -> Path:
     """Write a dataset folder (`DatasetDict.save_to_disk`), replacing one that stood there only when whole.
 
     Raises:
-        DatasetError: the dataset does not fit the schema, or `path` is a folder with something else in it.
+        DatasetError: the dataset does not fit the schema, or `path` holds something else than the kit's files.
+        DeepMLFError: another process is writing it.
     """
     path = Path(path)
     check(dataset)
-    if (
-        path.exists()
-        and not (path / "dataset_dict.json").is_file()
-        and (path.is_file() or any(path.iterdir()))
-    ):
-        raise DatasetError(f"{path} exists and is not a dataset; choose another folder, or empty this one")
-    fresh = path.with_name(path.name + ".writing")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.parent.mkdir(parents=True, exist_ok=True)
-    with _no_bars():
+    check_replaceable(path)
+    with sole_writer_of(path), replacing_folder(path, FOLDER_FILES) as fresh, _no_bars():
         dataset.save_to_disk(str(fresh))
-    if path.exists():
-        old = path.with_name(path.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(path, old)
-        os.replace(fresh, path)
-        shutil.rmtree(old)
-    else:
-        os.replace(fresh, path)
     return path
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse a folder in whose place no dataset can be written, before hours of work.
+
+    Raises:
+        DatasetError: it holds what the kit did not write, or a dataset of somebody's own.
+    """
+    try:
+        refuse_foreign(path, FOLDER_FILES)
+    except DeepMLFError as error:
+        raise DatasetError(str(error)) from None
+    for info in sorted(path.glob("*/dataset_info.json")):
+        if not {"text", "clip", "recipe"} <= set(
+            read_json(info, "remove that folder.").get("features") or {}
+        ):
+            raise DatasetError(
+                f"{path} holds a dataset that the kit did not write ({info.parent.name} has other columns): choose another "
+                "folder."
+            )
 
 
 @contextmanager

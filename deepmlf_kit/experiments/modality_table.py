@@ -7,7 +7,6 @@ training.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.sample import make_sample
 from ..errors import DeepMLFError
 from ..evaluation.late_fusion import late_fusion
+from ..storage.files import write_json
 from ..training import train
 from ..training.metrics import mean_and_deviation, score
 from ..training.presets import load_preset
@@ -103,5 +103,5 @@ def modality_table(
         for name, runs in by_seed.items()
     }
     table = {"seeds": list(seeds), "by_seed": by_seed, "summary": summary}
-    (out / "table.json").write_text(json.dumps(table, indent=1) + "\n")
+    write_json(out / "table.json", table)
     return ModalityTable(by_seed, summary)

@@ -70,6 +70,8 @@ class Lens:
             dataset = dataset if dataset is not None else run.info["dataset"].get("path")
         self.model.eval()
         self.collator = collator or self._plain_collator()
+        #: Where the dataset lies; None: in memory.
+        self.folder = Path(dataset) if isinstance(dataset, str | Path) else None
         self.dataset = _open_dataset(dataset)
         if split not in self.dataset:
             raise DeepMLFError(f"The dataset has no split {split!r}: choose from {', '.join(self.dataset)}.")

@@ -27,8 +27,17 @@ class CacheError(DeepMLFError):
 
 
 def cache_folder() -> Path:
-    """Folder of downloads and cached features: the environment variable DEEPMLF_CACHE, else ~/.cache/deepmlf_kit."""
-    return Path(os.environ.get("DEEPMLF_CACHE") or Path.home() / ".cache" / "deepmlf_kit").expanduser()
+    """Folder of downloads and cached features: the environment variable DEEPMLF_CACHE, else ~/.cache/deepmlf_kit.
+
+    Raises:
+        CacheError: this user has no home.
+    """
+    try:
+        return Path(os.environ.get("DEEPMLF_CACHE") or Path.home() / ".cache" / "deepmlf_kit").expanduser()
+    except RuntimeError as error:
+        raise CacheError(
+            "cache: this user has no home folder; name a folder in the environment variable DEEPMLF_CACHE."
+        ) from error
 
 
 def cache_limit() -> float:
@@ -94,6 +103,15 @@ class FeatureCache:
                 f"cache: cannot write to {path.parent} ({error.strerror or error}), expected a folder with space; "
                 f"free some, or name another one in the environment variable DEEPMLF_CACHE."
             ) from error
+
+    def is_writable(self) -> bool:
+        """Whether entries can be stored."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                return True
+        except OSError:
+            return False
 
     def holds(self, clip: str, name: str) -> bool:
         """Whether there is an entry; `load` checks that it can be read."""

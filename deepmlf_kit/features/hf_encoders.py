@@ -243,7 +243,7 @@ def _load(kind: str, name: str, content: str, device: str, half: bool) -> _Encod
         "vision": "a vision encoder (ViT, DINOv2, CLIP, SigLIP, ...)",
     }[kind]
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         found = getattr(config, "vision_config", None) or config
         fits = (
             hasattr(config, "conv_stride")
@@ -255,12 +255,14 @@ def _load(kind: str, name: str, content: str, device: str, half: bool) -> _Encod
                 f"encoder {name!r}: found a model of type {config.model_type!r}, expected {expected}."
             )
         dtype = torch.float16 if half else torch.float32
-        model = AutoModel.from_pretrained(name, revision=revision, dtype=dtype)
+        model = AutoModel.from_pretrained(name, revision=revision, dtype=dtype, trust_remote_code=False)
         if kind == "audio":
-            processor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
+            processor = AutoFeatureExtractor.from_pretrained(name, revision=revision, trust_remote_code=False)
         else:
             model = getattr(model, "vision_model", model)
-            processor = AutoImageProcessor.from_pretrained(name, revision=revision, backend="pil")
+            processor = AutoImageProcessor.from_pretrained(
+                name, revision=revision, backend="pil", trust_remote_code=False
+            )
     except EncoderError:
         raise
     # The hub client, the file system and transformers raise many exception types here; the remedy is the same.
@@ -283,7 +285,7 @@ def _load(kind: str, name: str, content: str, device: str, half: bool) -> _Encod
 def encoder_width(kind: str, model: str) -> int:
     """Number of dims that an encoder gives, from its config alone; `kind` is `audio` or `vision`."""
     try:
-        config = AutoConfig.from_pretrained(model, revision=_revision(model))
+        config = AutoConfig.from_pretrained(model, revision=_revision(model), trust_remote_code=False)
     except Exception as error:
         raise EncoderError(
             f"encoder {model!r}: its config could not be loaded ({str(error)[:200]})."

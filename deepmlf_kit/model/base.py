@@ -7,24 +7,23 @@ SentimentModel                      checkpoints, loss of a single head    AVSent
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
-from transformers.utils.hub import cached_file
 
 from ..errors import DeepMLFError
+from .checkpoints import read_checkpoint
 from .config import DeepMLFConfig
 from .frozen_lm import LanguageStream
-from .lm_loading import IN_MEMORY, load_lm, load_tokenizer
+from .lm_loading import IN_MEMORY, load_lm, load_lm_config, load_tokenizer
 from .losses import sentiment_loss
 from .special_tokens import empty_text_ids, pad_token_id
-
-WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass
@@ -65,19 +64,21 @@ class SentimentModel(PreTrainedModel):
             parts: `lm` and `tokenizer`, where they are in memory already.
 
         Raises:
-            DeepMLFError: there is no checkpoint, or its weights do not fit the model.
+            DeepMLFError: there is no checkpoint, or its weights are damaged or do not fit the model.
         """
-        stored, weights = read_checkpoint(pretrained_model_name_or_path, revision, config)
-        model = cls(stored, **parts)
-        found = model.load_state_dict(weights, strict=False)
-        missing = sorted(set(found.missing_keys) - set(model._keys_to_ignore_on_save or ()))
-        if missing or found.unexpected_keys:
-            raise DeepMLFError(
-                f"The checkpoint at {str(pretrained_model_name_or_path)!r} does not fit its config as a {cls.__name__}: "
-                f"{len(missing)} weights are missing (such as {missing[:3]}), {len(found.unexpected_keys)} are not in "
-                f"the model (such as {found.unexpected_keys[:3]}). Was its config.json edited, or another model saved?"
-            )
+        stored = read_checkpoint(pretrained_model_name_or_path, revision, config)
+        stored.check_fits(
+            lambda: cls(copy.deepcopy(stored.config), **cls._shapes_of(stored.config, parts)), cls.__name__
+        )
+        weights = stored.read()
+        model = cls(stored.config, **parts)
+        model.load_state_dict(weights, strict=False)  # all but the frozen LM's
         return model.eval()
+
+    @classmethod
+    def _shapes_of(cls, config: DeepMLFConfig, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """The parts that the constructor takes, of shapes alone; called on the meta device."""
+        return {}
 
     def _output(self, prediction: Tensor, labels: Tensor | None) -> SentimentOutput:
         """The output of a single head: prediction [B, outputs], labels [B] or None."""
@@ -114,6 +115,13 @@ class LanguageSentimentModel(SentimentModel):
         self._add_modules(config)
         self.post_init()
         self._keys_to_ignore_on_save = self._lm_keys()
+
+    @classmethod
+    def _shapes_of(cls, config: DeepMLFConfig, parts: Mapping[str, Any]) -> dict[str, Any]:
+        lm = parts.get("lm")
+        if lm is not None:
+            return {"lm": type(lm)(copy.deepcopy(lm.config))}
+        return {"lm": AutoModelForCausalLM.from_config(load_lm_config(config), trust_remote_code=False)}
 
     def _add_modules(self, config: DeepMLFConfig) -> None:
         """Add the modules beside the LM, which `self.language` holds already."""
@@ -183,14 +191,14 @@ class AVLanguageSentimentModel(LanguageSentimentModel):
             folder: what `AVSentimentModel.save_pretrained` wrote.
 
         Raises:
-            DeepMLFError: there is no such checkpoint, or its sizes differ from this model's.
+            DeepMLFError: there is no such checkpoint, it is damaged, or its sizes differ from this model's.
         """
-        try:
-            pretrained, weights = read_checkpoint(folder)
-        except DeepMLFError as error:
+        if not Path(folder).is_dir():
             raise DeepMLFError(
                 f"No AV encoder checkpoint at {str(folder)!r}: expected the folder that `deepmlf pretrain-av` wrote."
-            ) from error
+            )
+        stored = read_checkpoint(folder)
+        pretrained = stored.config
         names = ("modalities", "av_encoder", "av_steps", "av_width", "av_layers", "av_heads", "av_batchnorm")
         differing = [
             f"{name} {getattr(pretrained, name)} there, {getattr(self.config, name)} here"
@@ -202,32 +210,4 @@ class AVLanguageSentimentModel(LanguageSentimentModel):
                 f"The AV encoder at {str(folder)!r} does not fit this model: {'; '.join(differing)}. "
                 "Pretrain one with this model's settings."
             )
-        prefix = "av_encoder."
-        self.av_encoder.load_state_dict(
-            {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-        )
-
-
-def read_checkpoint(
-    place: str | Path, revision: str = "main", config: DeepMLFConfig | None = None
-) -> tuple[DeepMLFConfig, dict[str, Tensor]]:
-    """Config and trained weights of a saved model.
-
-    Args:
-        place: a folder that `save_pretrained` wrote, or a hub name.
-        revision: branch, tag or commit on the hub.
-        config: in place of the stored one.
-
-    Raises:
-        DeepMLFError: there is no checkpoint.
-    """
-    place = str(place)
-    try:
-        config = config or DeepMLFConfig.from_pretrained(place, revision=revision)
-        weights = cached_file(place, WEIGHTS_FILE, revision=revision)
-    except OSError as error:
-        raise DeepMLFError(
-            f"No DeepMLF checkpoint at {place!r}: expected a folder with config.json and {WEIGHTS_FILE} "
-            "(as save_pretrained or a training run writes), or such a repository's name on the hub."
-        ) from error
-    return config, load_file(weights)
+        self.av_encoder.load_state_dict(stored.read_part("av_encoder.", self.av_encoder))

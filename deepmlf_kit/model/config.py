@@ -70,10 +70,9 @@ class DeepMLFConfig(PreTrainedConfig):
     def __init__(self, **kwargs: Any) -> None:
         values = {name: kwargs.pop(name, copy.copy(knob.default)) for name, knob in KNOBS.items()}
         _refuse_unknown(kwargs)
-        values["lm"] = str(values["lm"])
         for name, value in values.items():
-            if (check := KNOBS[name].check) is not None:
-                check(name, value)
+            KNOBS[name].check_value(value)
+        values["lm"] = str(values["lm"])
         values["fusion_layers"] = sorted(int(layer) for layer in values["fusion_layers"])
         values["extra_modalities"] = dict(values["extra_modalities"])
         for name, value in values.items():

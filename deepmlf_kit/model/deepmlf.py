@@ -229,7 +229,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
             cross_attentions=dict(decoder.cross_attentions) if output_attentions else None,
         )
 
-    def cache_text_states(self, folder: str | Path, gigabytes: float = DEFAULT_GIGABYTES) -> TextCache:
+    def cache_text_states(self, folder: str | Path, gigabytes: float = DEFAULT_GIGABYTES) -> TextCache | None:
         """Cache hidden states and keys/values of the frozen LM, computed once per text (needs `text_first`).
 
         Used wherever it is exact: not for a training batch under SeqAug on text, nor for `text_embeddings`. After a

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -26,6 +27,18 @@ EMBEDDED_LM = Path(__file__).resolve().parents[1] / "assets" / "lm"
 
 IN_MEMORY = "in-memory"
 
+#: What transformers raises for a language model that is missing, damaged or not understood.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    ImportError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    SafetensorError,
+)
+
 
 def load_lm(config: DeepMLFConfig) -> PreTrainedModel:
     """Load the LM that `config` names, in eval mode.
@@ -38,7 +51,7 @@ def load_lm(config: DeepMLFConfig) -> PreTrainedModel:
         options["quantization_config"] = _quantization(config.lm_bits)
     try:
         lm = AutoModelForCausalLM.from_pretrained(_source(config), **options)
-    except (OSError, ValueError, ImportError) as error:
+    except _UNREADABLE as error:
         raise _not_loaded(config, error) from error
     if config.lm != "embedded" and config.lm_revision is None:
         config.lm_revision = getattr(lm.config, "_commit_hash", None)
@@ -63,7 +76,7 @@ def load_lm_config(config: DeepMLFConfig) -> PreTrainedConfig:
     """
     try:
         return AutoConfig.from_pretrained(_source(config), **_options(config))
-    except (OSError, ValueError, ImportError) as error:
+    except _UNREADABLE as error:
         raise _not_loaded(config, error) from error
 
 
@@ -75,7 +88,7 @@ def load_tokenizer(config: DeepMLFConfig) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(_source(config), **_options(config))
-    except (OSError, ValueError, ImportError) as error:
+    except _UNREADABLE as error:
         raise _not_loaded(config, error) from error
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
@@ -93,7 +106,7 @@ def _source(config: DeepMLFConfig) -> str:
 
 
 def _options(config: DeepMLFConfig) -> dict[str, Any]:
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"trust_remote_code": False}  # never asked for on a terminal, never run
     if config.lm_revision is not None and config.lm != "embedded":
         options["revision"] = config.lm_revision
     if config.lm_gguf_file is not None:

@@ -7,9 +7,12 @@ name that `knob` gives first: `fusion.tokens` of a preset is `fusion_tokens` of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, get_type_hints
 
 from ..errors import DeepMLFError
 from .modalities import BUILT_IN, modality
@@ -25,7 +28,8 @@ class Knob:
     Attributes:
         setting: keyword argument and attribute of `DeepMLFConfig`.
         meaning: for the documentation.
-        check: called with the name and a value; raises `DeepMLFError`.
+        check: called with the name and a value of the kind; raises `DeepMLFError`.
+        kind: type of the values.
         default: of `DeepMLFConfig`.
         section, key: where presets set it; empty where they do not.
     """
@@ -33,9 +37,26 @@ class Knob:
     setting: str
     meaning: str
     check: Check | None
+    kind: Any
     default: Any
     section: str = ""
     key: str = ""
+
+    def check_value(self, value: Any) -> None:
+        """Refuse a value of another type or out of bounds.
+
+        Raises:
+            DeepMLFError: it is.
+        """
+        if not _is_of_kind(value, self.kind):
+            kind = (
+                getattr(self.kind, "__name__", str(self.kind))
+                if "[" not in str(self.kind)
+                else str(self.kind)
+            )
+            raise DeepMLFError(f"{self.setting} is {value!r:.80}, but must be of the type {kind}: set it so.")
+        if self.check is not None:
+            self.check(self.setting, value)
 
 
 def knob(
@@ -55,6 +76,26 @@ def knob(
     if isinstance(default, list | dict):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def _is_of_kind(value: Any, kind: Any) -> bool:
+    """Whether a value, of Python or from a JSON file, is of a knob's type; numbers must be finite."""
+    if value is None:
+        return kind in (str | None, int | None)
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind in (int, int | None):
+        return isinstance(value, Integral)
+    if kind is float:
+        return isinstance(value, Real) and math.isfinite(value)
+    if kind == list[int]:
+        listed = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+        return listed and all(_is_of_kind(item, int) for item in value)
+    if kind == dict[str, int]:
+        return isinstance(value, Mapping) and all(
+            isinstance(key, str) and _is_of_kind(item, int) for key, item in value.items()
+        )
+    return isinstance(value, str | Path)
 
 
 def one_of(*allowed: Any) -> Check:
@@ -78,6 +119,17 @@ def positive(name: str, value: Any) -> None:
     """The value is at least 1."""
     if value < 1:
         raise DeepMLFError(f"{name} is {value}, but must be at least 1: set it higher.")
+
+
+def at_most(limit: int) -> Check:
+    """The value lies from 1 to a limit, beyond which it could only fill the memory."""
+
+    def check(name: str, value: Any) -> None:
+        positive(name, value)
+        if value > limit:
+            raise DeepMLFError(f"{name} is {value}, but must be at most {limit}: set it lower.")
+
+    return check
 
 
 def share(name: str, value: Any) -> None:
@@ -205,7 +257,9 @@ class AVEncoderSettings:
         "`transformer` (published) or a registered AV encoder",
         registered(AV_ENCODERS),
     )
-    steps: int = knob("av_steps", 50, "K, the number of AV steps that each modality is pooled to", positive)
+    steps: int = knob(
+        "av_steps", 50, "K, the number of AV steps that each modality is pooled to", at_most(4096)
+    )
     width: int = knob("av_width", 30, "d, the AV encoder's width", positive)
     layers: int = knob("av_layers", 3, "the AV encoder's depth", positive)
     heads: int = knob("av_heads", 6, "the AV encoder's heads; must divide its width", positive)
@@ -274,7 +328,7 @@ class TextLength:
         "max_text_tokens",
         50,
         "the longest text, in tokens; fusion token i stands at position `max_text_tokens + i` whatever the text's length",
-        positive,
+        at_most(1_000_000),
     )
 
 
@@ -328,11 +382,12 @@ SECTIONS: dict[str, type] = {
 def _collect() -> dict[str, Knob]:
     found = {}
     for section, cls in [*SECTIONS.items(), ("", _NotInPresets)]:
+        kinds = get_type_hints(cls)
         for each in fields(cls):
             setting, default, meaning, check = each.metadata["knob"]
             assert setting not in found, f"{setting} is declared twice"
             key = each.name if section else ""
-            found[setting] = Knob(setting, meaning, check, default, section, key)
+            found[setting] = Knob(setting, meaning, check, kinds[each.name], default, section, key)
     return found
 
 

@@ -46,7 +46,6 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from .. import __version__
-from ..errors import DeepMLFError
 
 DEFAULT_GIGABYTES = 20.0
 _MAGIC = b"DMLFTXT1"
@@ -78,17 +77,14 @@ class TextStates:
 
 def open_text_cache(
     folder: str | Path, lm: PreTrainedModel, layers: int, gigabytes: float = DEFAULT_GIGABYTES
-) -> TextCache:
-    """Open the cache of a language model's text states in a folder.
+) -> TextCache | None:
+    """Open the cache of a language model's text states in a folder; None, with a warning, where that cannot be written.
 
     Args:
         folder: where the files lie; made if absent.
         lm: the language model; open the cache again after a change of its weights.
         layers: number of layers whose keys and values are cached.
         gigabytes: the most that all files of the folder may take together (10^9 bytes).
-
-    Raises:
-        DeepMLFError: the folder cannot be written.
     """
     folder = Path(folder).absolute()
     try:
@@ -96,9 +92,12 @@ def open_text_cache(
         make_room(folder, gigabytes * 1e9, 0)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise DeepMLFError(
-                f"Text states cannot be cached in {folder} ({error}): name another folder."
-            ) from error
+            _log.warning(
+                "text states are not cached, they are computed in every epoch: %s cannot be written (%s)",
+                folder,
+                error.strerror or error,
+            )
+            return None
     identity = f"{fingerprint(lm)} {layers}"
     cache = _OPEN.get((folder, identity))
     if cache is None:

@@ -64,7 +64,7 @@ def predicted_vs_true(
         hover = [
             "<br>".join(
                 [
-                    f"<b>{table['id'][row]}</b>",
+                    f"<b>{html.escape(str(table['id'][row]))}</b>",
                     *([html.escape(texts[row])] if texts is not None else []),
                     f"true {table['label'][row]:.2f}, predicted {table['prediction'][row]:.2f}",
                     *(f"{head} head {table[head][row]:.2f}" for head in heads),

@@ -18,6 +18,7 @@ from ..data.labels import class_names, probability_columns
 from ..errors import DeepMLFError
 from ..explain import Lens, Reading
 from ..rendering.html_page import figure_html, page
+from ..storage.files import write_text
 from ..training import Run
 from ..training.dataset import open_dataset
 from ..training.metric_table import metric_table
@@ -82,8 +83,7 @@ def write_report(
         items = "".join(f"<li>{step}</li>" for step in next_steps)
         parts.append(f"<h2>What to open next</h2><ul>{items}</ul>")
     path = Path(path) if path is not None else run.path / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(title or f"Run {run.path.name}", _about(run), parts), encoding="utf-8")
+    write_text(path, page(title or f"Run {run.path.name}", _about(run), parts))
     return path
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -35,6 +37,14 @@ def page(title: str, lead: str, parts: Sequence[str]) -> str:
 </body>
 </html>
 """
+
+
+def script_json(value: Any) -> str:
+    """JSON for a page's `<script>`: no text in it can end the script or open a comment."""
+    text = json.dumps(value, ensure_ascii=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
 
 
 def figure_html(fig: go.Figure) -> str:

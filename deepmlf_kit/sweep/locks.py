@@ -1,7 +1,4 @@
-"""Lock files in a sweep's folder, by which several processes coordinate.
-
-The operating system releases a lock when its process ends, however it ends.
-"""
+"""Locks in a sweep's folder, by which several processes share its trials."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from ..storage import locks
 from ..training.processes import processes
 
 
@@ -23,14 +19,5 @@ def held(path: Path, wait: bool) -> Iterator[bool]:
     if processes().num_processes > 1:
         yield True
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    with locks.held(path, wait) as mine:
+        yield mine

@@ -149,7 +149,7 @@ def load_plan(name_or_path: str | Path) -> SweepPlan:
     if name in available_plans():
         text = (_folder() / f"{name}.yaml").read_text()
     elif Path(name).is_file():
-        text = Path(name).read_text()
+        text = Path(name).read_text("utf-8", "replace")
     else:
         raise DeepMLFError(
             f"There is no sweep {name!r}: give a YAML file, or one of {', '.join(available_plans())}."

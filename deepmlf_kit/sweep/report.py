@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from ..plots.ablation import ablation_curve
 from ..rendering.html_page import figure_html, page
 from ..rendering.tables import Table
+from ..storage.files import write_text
 from ..training.metric_table import cell_text, heading
 from ..training.metrics import HEADINGS
 from .plan import ARM, SweepPlan
@@ -94,9 +95,9 @@ def write_report(out: str | Path, plan: SweepPlan, table: pd.DataFrame) -> Path:
             f"<li><code>{html.escape(n)}</code>: {html.escape(r)}</li>" for n, r in failed.items()
         )
         parts += ["<h2>Failed trials</h2>", f"<ul>{items}</ul>"]
-    (out / "report.md").write_text("\n".join(markdown), encoding="utf-8")
+    write_text(out / "report.md", "\n".join(markdown))
     path = out / "report.html"
-    path.write_text(page(f"Sweep: {plan.name}", html.escape(lead), parts), encoding="utf-8")
+    write_text(path, page(f"Sweep: {plan.name}", html.escape(lead), parts))
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import feather
 
+from ..errors import DeepMLFError
+from ..storage.files import misshapen, read_json, replacing
 from ..training import Run
 
 
@@ -60,13 +61,9 @@ def write_table(table: pd.DataFrame, out: Path) -> None:
         c: table[c].astype(str) for c in table if table[c].map(type).nunique() > 1
     }  # Arrow: one type a column
     arrow = pa.Table.from_pandas(table.assign(**mixed), preserve_index=False)
-    csv, ipc = (
-        out / f"results.{kind}.{os.getpid()}.tmp" for kind in ("csv", "arrow")
-    )  # shards write side by side
-    table.to_csv(csv, index=False)
-    feather.write_feather(arrow, str(ipc), compression="uncompressed")
-    csv.replace(out / "results.csv")
-    ipc.replace(out / "results.arrow")
+    with replacing(out / "results.csv") as csv, replacing(out / "results.arrow") as ipc:
+        table.to_csv(csv, index=False)
+        feather.write_feather(arrow, str(ipc), compression="uncompressed")
 
 
 def ordered(table: pd.DataFrame, axis: str, values: list[Any]) -> pd.DataFrame:
@@ -79,11 +76,19 @@ def ordered(table: pd.DataFrame, axis: str, values: list[Any]) -> pd.DataFrame:
 def _trials(out: Path) -> list[tuple[dict[str, Any], Path]]:
     found = []
     for path in sorted((out / "trials").glob("*.json")):
-        try:
-            found.append((json.loads(path.read_text()), path.with_suffix("")))
-        except ValueError:
-            continue
+        if (note := read_note(path)) is not None:
+            found.append((note, path.with_suffix("")))
     return found
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """A trial's settings, or why it failed; None where there is none or it is damaged, since the next attempt writes it
+    again."""
+    try:
+        note = read_json(path, "repeat the sweep.")
+    except (OSError, DeepMLFError):
+        return None
+    return None if misshapen(note, {"shown": dict, "seed": int, "failed?": str}) else note
 
 
 def _cell(value: Any) -> Any:

@@ -21,6 +21,7 @@ from .plan import Point, SweepPlan
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.storages.journal import JournalFileSymlinkLock
 
 POLL_SECONDS = 1.0  # between two looks at draws that other processes train
 _AGAIN = "drawn again"  # marks a draw that repeats an interrupted one
@@ -93,14 +94,39 @@ def draws_left(plan: SweepPlan, out: Path) -> int:
 def _study(plan: SweepPlan, out: Path) -> Study:
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(out / "optuna.journal"))),
-        study_name=plan.name,
-        load_if_exists=True,
-    )
+    journal = out / "optuna.journal"
+    lock = JournalFileSymlinkLock(str(journal))
+    _cut_torn_line(journal, lock)
+    try:
+        return optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(journal), lock)),
+            study_name=plan.name,
+            load_if_exists=True,
+        )
+    except OSError:
+        raise
+    except Exception as error:  # optuna reads the lines as they are: any type of error may follow
+        raise DeepMLFError(
+            f"{journal} is damaged ({type(error).__name__}: {str(error)[:200]}), expected optuna's journal, one JSON object a "
+            "line: remove it and repeat the sweep, which draws the same settings and finds their finished trainings."
+        ) from error
+
+
+def _cut_torn_line(journal: Path, lock: JournalFileSymlinkLock) -> None:
+    """Remove the line in whose middle a process was killed, to which the next one would be glued."""
+    if not journal.is_file():
+        return
+    lock.acquire()
+    try:
+        with journal.open("r+b") as file:
+            content = file.read()
+            if not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 def _enqueue_stopped(study: Study, plan: SweepPlan, out: Path) -> None:

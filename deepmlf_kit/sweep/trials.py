@@ -33,15 +33,18 @@ from ..data import schema
 from ..data.sample import make_sample
 from ..errors import DeepMLFError
 from ..model.lm_loading import load_lm_config
+from ..storage.files import write_json, write_text
+from ..storage.folders import foreign
 from ..training import Run, train
 from ..training.dataset import open_dataset
 from ..training.presets import Preset, load_preset
+from ..training.presets.parsing import yaml_mapping
 from ..training.processes import processes
-from ..training.run_folder import digest_of, write_json
+from ..training.run_folder import digest_of
 from .axes import apply, av_preset
 from .locks import held
 from .plan import Point, SweepPlan
-from .results import gather, write_table
+from .results import gather, read_note, write_table
 
 Trial = tuple[Point, int]  # a choice of settings and a seed
 
@@ -103,8 +106,8 @@ class Trials:
 
     def failed(self, trial: Trial) -> bool:
         """Whether a trial failed in its last attempt."""
-        note = self._note(trial)
-        return note.is_file() and "failed" in json.loads(note.read_text())
+        note = read_note(self._note(trial))
+        return note is not None and "failed" in note
 
     def train(self, trial: Trial, number: str = "") -> Run | None:
         """Train a claimed trial, or return its finished run; None where it failed."""
@@ -251,11 +254,15 @@ class Trials:
 
     def _open_folder(self) -> None:
         path, wanted = self.out / "plan.yaml", json.loads(json.dumps(self.plan.to_dict()))
-        others = {item.name for item in self.out.iterdir()} - {"locks"} if self.out.exists() else set()
+        if self.out.exists() and not self.out.is_dir():
+            raise DeepMLFError(f"{self.out} is a file, but a sweep is a folder: choose another name.")
+        others = set(foreign(self.out, ())) - {"locks"}
         if others and "plan.yaml" not in others:
             raise DeepMLFError(f"{self.out} exists and holds no sweep: choose another folder, or empty it.")
         with held(self.out / "locks" / "plan.lock", wait=True):  # several processes may begin at once
-            there = yaml.safe_load(path.read_text()) if path.is_file() else wanted
+            there = (
+                yaml_mapping(path.read_text("utf-8", "replace"), f"plan {path}") if path.is_file() else wanted
+            )
             # More points or seeds may be added to a sweep.
             fixed = ("preset", "set", "curriculum", "search", "sample")
             differing = [key for key in fixed if there.get(key) != wanted[key]]
@@ -264,10 +271,7 @@ class Trials:
                     f"{self.out} holds a sweep with other settings ({', '.join(differing)}): choose another folder."
                 )
             if not path.is_file() or there != wanted:
-                self.out.mkdir(parents=True, exist_ok=True)
-                new = path.with_name("plan.yaml.tmp")  # in one go: another process may be reading it
-                new.write_text(yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
-                new.replace(path)
+                write_text(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
 
     def _sample(self) -> Path:
         folder = self.out / "data"

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..errors import DeepMLFError
+from ..storage.files import write_text
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -126,7 +127,8 @@ class EpochLog(TrainerCallback):
         entry["eval_epoch_seconds"] = round(time.perf_counter() - self.started, 3)
         if self.extra is not None:
             entry.update({f"eval_{k}": v for k, v in self.extra(kwargs["model"]).items()})
-        write_lines(self.path, epochs_of(state.log_history))
+        rows = epochs_of(state.log_history)
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def epochs_of(log_history: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -164,10 +166,3 @@ _TIMINGS = (
     "eval_steps_per_second",
     "eval_model_preparation_time",
 )
-
-
-def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write JSON lines atomically: a kill leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    temporary.replace(path)

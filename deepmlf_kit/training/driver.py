@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import shutil
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from datasets import Dataset, DatasetDict
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
@@ -19,7 +22,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from ..data.normalize import Normalizer
 from ..data.schema import dims_of, recipe_of
 from ..errors import DeepMLFError
-from ..features.cache import cache_folder
+from ..features.cache import CacheError, cache_folder
+from ..storage.files import replacing, write_json, write_text
+from ..storage.folders import foreign, remove_known, remove_temporary_files
+from ..storage.locks import sole_writer
 from .compiling import compile_layers
 from .dataset import check_dataset, open_dataset, rows_of
 from .metric_table import metric_table
@@ -29,9 +35,12 @@ from .presets import Preset, load_preset
 from .processes import processes
 from .quiet import quiet_bars
 from .recipe import Recipe
-from .run_folder import FORMAT, Run, digest_of, versions, weights_digest, write_json
+from .run_folder import FORMAT, RESULT_FILES, Run, digest_of, versions, weights_digest
 from .scoring import predict_split
 from .trainer import SentimentTrainer
+
+_LOCK = ".deepmlf-lock"
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -52,7 +61,7 @@ def train(
     """Train a model and leave a run folder (its layout: `run_folder.py`).
 
     The same call resumes an interrupted run and ends with the weights of an uninterrupted one; for a finished run it
-    returns the result.
+    returns the result, and writes again what is missing beside its weights.
 
     Args:
         preset: a name (`deepmlf presets` lists them), a YAML file or a `Preset`.
@@ -65,7 +74,7 @@ def train(
         av_encoder: the run (or folder) of an AV pretraining to start the AV encoder from; None: random weights.
         seed: of weights, dropout, SeqAug and the order of batches. Two runs of one seed are equal on CPU.
         lm, tokenizer: a language model in memory, in place of the preset's `lm.name` (`av` reads the tokenizer only).
-        overwrite: start anew where `out` holds a run.
+        overwrite: start anew where `out` holds a run; files there that the kit did not write stay.
         progress: show a progress bar.
         tensorboard: write logs for TensorBoard.
 
@@ -74,7 +83,7 @@ def train(
 
     Raises:
         DeepMLFError: a setting or the name of the model is wrong, the dataset does not fit the preset, the folder holds
-            a run with other settings, or training diverges.
+            a run with other settings or another process trains in it, or training diverges.
     """
     preset = load_preset(preset, overrides)
     kind = registered_model(model)
@@ -87,10 +96,29 @@ def train(
     data, where = open_dataset(dataset)
     check_dataset(data, preset)
     out = Path(out).resolve()
-    run = _open_folder(out, _description(model, preset, seed, data, where, pretrained), overwrite, main)
-    if run.finished:
-        return run
+    description = _description(model, preset, seed, data, where, pretrained)
+    with _writing(out, main):
+        run = _open_folder(out, description, overwrite, main)
+        if run.finished:
+            if main and not _read_only(out):
+                _complete(run, data, lm, tokenizer)
+            return run
+        return _train(run, kind, recipe, data, pretrained, lm, tokenizer, progress, tensorboard)
 
+
+def _train(
+    run: Run,
+    kind: TrainableModel,
+    recipe: Recipe,
+    data: DatasetDict,
+    pretrained: Path | None,
+    lm: PreTrainedModel | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    progress: bool,
+    tensorboard: bool,
+) -> Run:
+    """Train or resume a run whose folder is open, score it and finish it."""
+    out, preset, seed, main = run.path, run.preset, run.info["seed"], processes().is_main_process
     set_seed(seed)
     net, tokenizer = _build(kind, preset, recipe, pretrained, lm, tokenizer)
     run.info["preprocessing"] = run.info.get("preprocessing") or _preprocessing(preset, data)
@@ -123,22 +151,43 @@ def train(
             run.info["seconds"] = round(run.info.get("seconds", 0.0) + time.perf_counter() - started, 1)
             run.save()
     trainer.save_model(str(run.best))
-    split = "test" if "test" in rows else "valid"
+    split = _scored_split(data)
     metrics, table = predict_split(
         trainer.model, rows[split], data[split]["id"], run.collator(tokenizer), recipe, preset.data.scale
     )
+    run.info |= {"test": metrics, "best": _best(trainer, recipe)}
     if main:
         (run.best / "training_args.bin").unlink(missing_ok=True)
-        table.to_csv(out / "predictions.csv", index=False)
-        _write_tables(run, split, metrics, len(table))
-        run.info["best"] = _best(trainer, recipe)
-        run.info["state"] = "finished"
-        run.save()
+        _write_predictions(run, table)
+        _write_tables(run, split, len(table))
         write_card(run)
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        run.info["state"] = "finished"  # the last thing: whatever is killed before goes on when repeated
+        run.save()
+        _remove_checkpoints(run)
     trainer.accelerator.wait_for_everyone()
-    run.info["test"] = metrics
     return run
+
+
+def _complete(
+    run: Run, data: DatasetDict, lm: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None
+) -> None:
+    """Write again what is missing in the folder of a finished run, and remove what was left to remove."""
+    split = _scored_split(data)
+    if not (run.path / "predictions.csv").exists():
+        model, preset = run.load_model(lm=lm, tokenizer=tokenizer), run.preset
+        collate = run.collator(tokenizer_of(model, tokenizer))
+        recipe = registered_model(run.kind).recipe_of(preset)
+        _, table = predict_split(
+            model, rows_of(data[split]), data[split]["id"], collate, recipe, preset.data.scale
+        )
+        _write_predictions(run, table)
+    if not all((run.path / name).exists() for name in ("table.json", "table.md")):
+        _write_tables(run, split, len(data[split]))
+    if run.best.is_dir() and not (run.best / "README.md").exists():
+        write_card(run)
+    if not (run.path / "preset.yaml").exists():
+        run.save()
+    _remove_checkpoints(run)
 
 
 def _av_checkpoint(av_encoder: Run | str | Path | None) -> Path | None:
@@ -174,22 +223,56 @@ def _description(
     }
 
 
+@contextmanager
+def _writing(out: Path, main: bool) -> Iterator[None]:
+    """Hold a run's folder while it is trained; of several processes that train it together, the main one does.
+
+    Raises:
+        DeepMLFError: another process trains there, or `out` is no folder.
+    """
+    if out.exists() and not out.is_dir():
+        raise DeepMLFError(f"{out} is a file, but a run is a folder: choose another name.")
+    if not main or _read_only(out):
+        yield
+        return
+    try:
+        with sole_writer(out, out / _LOCK):
+            remove_temporary_files(out)
+            yield
+    finally:
+        with suppress(OSError):
+            out.rmdir()  # nothing was written
+
+
+def _read_only(out: Path) -> bool:
+    return out.is_dir() and not os.access(out, os.W_OK)
+
+
 def _open_folder(out: Path, description: dict[str, Any], overwrite: bool, main: bool) -> Run:
     with processes().main_process_first():
-        if overwrite and main and (out / "run.json").exists():
-            shutil.rmtree(out)
-        if (out / "run.json").exists():
+        run = Run(out, description)
+        there = (out / "run.json").exists()
+        if there and not (overwrite and main):
             run = Run.open(out)
             run.check_same(description)
             return run
-        if out.exists() and any(out.iterdir()):
+        if not there and (others := foreign(out, ())):
             raise DeepMLFError(
-                f"{out} exists and holds no run: choose another folder for this one, or empty it."
+                f"{out} exists and holds no run (but {', '.join(others[:3])}): choose another folder for this one, or empty "
+                "it."
             )
-        run = Run(out, description)
         if main:
+            if there:
+                _remove_checkpoints(run)  # first, so that a kill never leaves them to the new run
+                run.save()
+                remove_known(out, RESULT_FILES)
             run.save()
         return run
+
+
+def _remove_checkpoints(run: Run) -> None:
+    with suppress(OSError):
+        remove_known(run.path, [name for name in RESULT_FILES if name.startswith("checkpoints/")])
 
 
 def _build(
@@ -207,7 +290,10 @@ def _build(
             model.load_av_encoder(av_checkpoint)
         tokenizer = tokenizer_of(model, tokenizer)
     if recipe.keep_text and hasattr(model, "cache_text_states"):
-        model.cache_text_states(cache_folder() / "text-states", recipe.keep_text)
+        try:
+            model.cache_text_states(cache_folder() / "text-states", recipe.keep_text)
+        except CacheError as error:  # an optional cache
+            _log.warning("text states are not cached: %s", error)
     if recipe.compile:
         compile_layers(model)
     return model, tokenizer
@@ -229,14 +315,25 @@ def _text_lengths(split: Dataset, tokenizer: PreTrainedTokenizerBase, preset: Pr
     return [len(ids) for ids in tokenizer(texts, truncation=True, max_length=longest)["input_ids"]]
 
 
-def _write_tables(run: Run, split: str, metrics: dict[str, float], utterances: int) -> None:
+def _scored_split(data: DatasetDict) -> str:
+    """The split of the final table: `valid` where there is no `test`."""
+    return "test" if "test" in data else "valid"
+
+
+def _write_predictions(run: Run, table: pd.DataFrame) -> None:
+    with replacing(run.path / "predictions.csv") as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def _write_tables(run: Run, split: str, utterances: int) -> None:
+    metrics = run.metrics
     write_json(run.path / "table.json", {"split": split, "utterances": utterances, "metrics": metrics})
     table = metric_table({run.path.name: metrics}, digits=4).markdown()
     settings = f"preset {run.preset.name}, seed {run.info['seed']}"
-    (run.path / "table.md").write_text(
-        f"{table}\nBest checkpoint on the {split} split ({utterances} utterances), {settings}.\n"
+    write_text(
+        run.path / "table.md",
+        f"{table}\nBest checkpoint on the {split} split ({utterances} utterances), {settings}.\n",
     )
-    run.info["test"] = metrics
 
 
 def _weights(parameter: Tensor) -> int:

@@ -109,7 +109,7 @@ def plan_model(preset: Preset, text_tokens: int | None = None) -> ModelPlan:
     lm_config = lm_shape(config)
     config.check_against_lm(lm_config.get_text_config())
     with torch.device("meta"):
-        lm = AutoModelForCausalLM.from_config(lm_config)
+        lm = AutoModelForCausalLM.from_config(lm_config, trust_remote_code=False)
         model = DeepMLFModel(config, lm=lm)
     tokens = text_tokens or max(1, config.max_text_tokens // 2)
     trained = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from ..rendering.tables import Table
+from ..storage.files import write_text
 from .metrics import HEADINGS
 from .models import registered_model
 
@@ -70,7 +71,7 @@ def model_card(run: Run) -> str:
 
 def write_card(run: Run) -> None:
     """Write the card beside the weights of the best checkpoint."""
-    (run.best / "README.md").write_text(model_card(run), encoding="utf-8")
+    write_text(run.best / "README.md", model_card(run))
 
 
 def _local(name: str) -> bool:

@@ -50,8 +50,6 @@ import xxhash
 import yaml
 from datasets import Dataset, DatasetDict
 from huggingface_hub import HfApi
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
@@ -59,6 +57,8 @@ from ..data.collate import Collator
 from ..data.normalize import Normalizer
 from ..data.schema import frame_columns, recipe_of
 from ..errors import DeepMLFError
+from ..model.checkpoints import read_weights
+from ..storage.files import misshapen, read_json, write_json, write_text
 from .model_card import model_card
 from .models import registered_model
 from .presets import Preset
@@ -66,6 +66,47 @@ from .presets.loader import preset_of
 from .quiet import quiet_bars
 
 FORMAT = 1
+#: Patterns of what the kit writes into a run's folder (`storage.folders`), but for `run.json`.
+RESULT_FILES = (
+    "preset.yaml",
+    "metrics.jsonl",
+    "table.json",
+    "table.md",
+    "predictions.csv",
+    "report.html",
+    "best/config.json",
+    "best/*.safetensors",
+    "best/*.safetensors.index.json",
+    "best/training_args.bin",
+    "best/README.md",
+    "tensorboard/events.out.tfevents.*",
+    "checkpoints/checkpoint-*",
+)
+_NUMBER = (float, type(None))
+_SHAPE = {
+    "kind": str,
+    "state": str,
+    "preset": {"av_encoder": {"extra_modalities?": dict}, "heads": {"classes?": int}},
+    "seed": int,
+    "dataset": {
+        "path": (str, type(None)),
+        "rows": dict,
+        "digest": str,
+        "audio_dim": int,
+        "vision_dim": int,
+    },
+    "av_encoder?": (dict, type(None)),
+    "versions": dict,
+    "preprocessing?": {"max_text_tokens": int, "normalizer": (dict, type(None)), "recipe?": object},
+    "parameters?": {"trained": int, "frozen": int},
+    "seconds?": float,
+}
+_SHAPE_FINISHED = {
+    "preprocessing": dict,
+    "parameters": dict,
+    "best": {"value": _NUMBER},
+    "test": dict,
+}
 #: Settings that must be equal for a run to be resumed.
 _SETTINGS = ("kind", "preset", "seed", "dataset", "av_encoder")
 _MEANINGS = {
@@ -91,21 +132,29 @@ class Run:
         path = Path(path)
         if path.name == "best" and (path.parent / "run.json").is_file():
             path = path.parent
+        repair = (
+            "bring the file back as the training wrote it, or train again (with --overwrite in this folder)."
+        )
         try:
-            info = json.loads((path / "run.json").read_text())
+            info = read_json(path / "run.json", repair)
         except FileNotFoundError as error:
             raise DeepMLFError(
                 f"No run at {path}: expected the folder that `deepmlf train` wrote, with run.json and best/ in it."
             ) from error
-        except ValueError as error:
-            raise DeepMLFError(
-                f"{path / 'run.json'} is damaged ({error}); run the training again."
-            ) from error
         if info.get("format") != FORMAT:
             raise DeepMLFError(
                 f"{path / 'run.json'} has format {info.get('format')}, this kit reads {FORMAT}: use the version of the "
-                f"kit that wrote it ({info.get('versions', {}).get('deepmlf-kit', 'unknown')})."
+                "kit that wrote it."
             )
+        wrong = misshapen(info, _SHAPE)
+        if not wrong and info["state"] not in ("running", "finished"):
+            wrong = f"state is {info['state']!r:.80}, expected running or finished"
+        if not wrong and info["state"] == "finished":
+            wrong = misshapen(info, _SHAPE_FINISHED)
+            for name, value in info["test"].items() if not wrong else ():
+                wrong = wrong or misshapen(value, _NUMBER, f"test.{name}")
+        if wrong:
+            raise DeepMLFError(f"{path / 'run.json'} was damaged or edited: {wrong}; {repair}")
         return cls(path, info)
 
     # What is inside ------------------------------------------------------------------------------------------
@@ -137,11 +186,40 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """One dict an epoch, from `metrics.jsonl`."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        rows: list[dict[str, Any]] = []
+        for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else (), start=1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if wrong := misshapen(row, {"epoch": int, "step": int}):
+                raise DeepMLFError(
+                    f"{path} is damaged in line {number} ({wrong}), expected one JSON object an epoch: remove the file to do "
+                    "without its curves, or train again (--overwrite)."
+                )
+            rows.append(row)
+        return rows
 
     def predictions(self) -> pd.DataFrame:
-        """`predictions.csv` as a DataFrame."""
-        return pd.read_csv(self.path / "predictions.csv", dtype={"id": str})
+        """`predictions.csv` as a DataFrame.
+
+        Raises:
+            DeepMLFError: it is missing or damaged.
+        """
+        path = self.path / "predictions.csv"
+        repair = "remove the file and repeat the training's command, which writes it again"
+        try:
+            table = pd.read_csv(path, dtype={"id": str})
+            numbers = table[[name for name in table if name != "id"]].astype(float)
+        except FileNotFoundError as error:
+            raise DeepMLFError(
+                f"{path} is missing: repeat the training's command, which writes it again."
+            ) from error
+        except (ValueError, pd.errors.ParserError) as error:
+            raise DeepMLFError(f"{path} is damaged ({str(error)[:200]}): {repair}.") from error
+        if lacking := {"id", "label", "prediction"} - set(table):
+            raise DeepMLFError(f"{path} lacks the columns {', '.join(sorted(lacking))}: {repair}.")
+        return table.assign(**numbers)
 
     # Using it ------------------------------------------------------------------------------------------------
 
@@ -156,24 +234,63 @@ class Run:
         Raises:
             DeepMLFError: there is no checkpoint yet, or the run's model is not registered.
         """
-        if not self.best.is_dir():
+        if not self.best.is_dir() or "preprocessing" not in self.info:
             raise DeepMLFError(f"The run {self.path} has no best checkpoint yet: let its training end first.")
         with quiet_bars():
-            return registered_model(self.kind).load(self.best, lm=lm, tokenizer=tokenizer)
+            model = registered_model(self.kind).load(self.best, lm=lm, tokenizer=tokenizer)
+        self._check_sizes(model.config)
+        return model
+
+    def _check_sizes(self, config: Any) -> None:
+        """Refuse a `run.json` whose sizes are not those of the checkpoint: batches are made by the one, read by the other."""
+        done, data, preset = self.info["preprocessing"], self.info["dataset"], self.info["preset"]
+        named = {
+            "max_text_tokens": done["max_text_tokens"],
+            "audio_dim": data["audio_dim"],
+            "vision_dim": data["vision_dim"],
+            "extra_modalities": preset["av_encoder"].get("extra_modalities", {}),
+            "num_classes": preset["heads"].get("classes", 0),
+        }
+        for name, here in named.items():
+            there = getattr(config, name, here)
+            if here != there:
+                raise DeepMLFError(
+                    f"{self.path / 'run.json'} has {name} {here}, but {self.best / 'config.json'} has {there}: one of them was "
+                    "edited; bring both back as the training wrote them."
+                )
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
         """Rows -> batch, exactly as in the run's training."""
         done, data = self.info["preprocessing"], self.info["dataset"]
-        statistics = done["normalizer"]
         return Collator(
             tokenizer,
             done["max_text_tokens"],
-            normalizer=Normalizer.from_dict(statistics) if statistics else None,
+            normalizer=self._normalizer(),
             audio_dim=data["audio_dim"],
             vision_dim=data["vision_dim"],
             extra_dims=self.info["preset"]["av_encoder"].get("extra_modalities"),
             classes=self.info["preset"]["heads"].get("classes", 0),
         )
+
+    def _normalizer(self) -> Normalizer | None:
+        statistics = self.info["preprocessing"]["normalizer"]
+        if not statistics:
+            return None
+        data, extra = self.info["dataset"], self.info["preset"]["av_encoder"].get("extra_modalities", {})
+        widths = {"audio": data["audio_dim"], "vision": data["vision_dim"], **extra}
+        try:
+            made = Normalizer.from_dict(statistics)
+            fits = all(
+                part.mean.shape == part.std.shape == (widths[name],) for name, part in made.statistics.items()
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise DeepMLFError(
+                f"{self.path / 'run.json'} was damaged or edited: preprocessing.normalizer does not hold mean, std and limit "
+                f"of {widths} features a frame; bring the file back as the training wrote it, or train again."
+            )
+        return made
 
     # Sharing -------------------------------------------------------------------------------------------------
 
@@ -210,10 +327,9 @@ class Run:
     # Writing -------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write `run.json` (atomically) and `preset.yaml`."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Write `run.json` and `preset.yaml`, each atomically."""
         write_json(self.path / "run.json", self.info)
-        (self.path / "preset.yaml").write_text(yaml.safe_dump(self.info["preset"], sort_keys=False))
+        write_text(self.path / "preset.yaml", yaml.safe_dump(self.info["preset"], sort_keys=False))
 
     def check_same(self, wanted: Mapping[str, Any]) -> None:
         """Raise where this run was started with other settings than `wanted`."""
@@ -267,13 +383,13 @@ def weights_digest(folder: str | Path) -> str:
     Raises:
         DeepMLFError: the folder holds no readable checkpoint.
     """
-    try:
-        tensors = load_file(Path(folder) / "model.safetensors")
-    except (OSError, SafetensorError) as error:
+    path = Path(folder) / "model.safetensors"
+    if not path.is_file():
         raise DeepMLFError(
             f"No AV encoder checkpoint at {str(folder)!r}: expected the folder that `deepmlf pretrain-av` wrote, with "
-            f"model.safetensors in it ({error})."
-        ) from error
+            "model.safetensors in it."
+        )
+    tensors = read_weights(path)
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -296,13 +412,6 @@ def _list_column_digest(split: Dataset, column: str) -> bytes:
                     digests.append(xxhash.xxh3_128())
                 digests[i].update(np.ascontiguousarray(level.to_numpy(zero_copy_only=False)))
     return b"".join(digest.digest() for digest in digests)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically: a kill leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-    temporary.replace(path)
 
 
 def _differences(name: str, there: Any, here: Any) -> list[str]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
@@ -20,6 +22,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from ..errors import DeepMLFError
+from ..storage.files import write_text
 from .callbacks import ClipByValue, EpochLog, LogAtEpochEnd, ProgressBar, StopWhenDiverged
 from .processes import on_cpu
 from .quiet import quiet_bars
@@ -330,15 +333,19 @@ def gates_of(model: nn.Module) -> dict[str, float]:
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint in a folder; None if there is none.
 
-    A kill may leave an incomplete one: `trainer_state.json` is written last, so a readable one means that the rest is
-    there. Where the run folder was moved, the path of the best checkpoint is updated.
+    A kill may leave an incomplete one: `trainer_state.json` is written last, so a readable one means that the rest was
+    written; one whose files were damaged later is passed over. From an older one, or from the start, a training takes the
+    same steps. Where the run folder was moved, the path of the best checkpoint is updated.
     """
     found = []
     for path in folder.glob("checkpoint-*"):
         try:
             state = json.loads((path / "trainer_state.json").read_text())
-            found.append((int(state["global_step"]), path, state))
-        except (OSError, ValueError, KeyError):
+            TrainerState.load_from_json(str(path / "trainer_state.json"))
+            best = path.with_name(Path(state.get("best_model_checkpoint") or path).name)
+            if _is_whole(path) and any(best.glob("*model*")) and _is_whole(best):
+                found.append((int(state["global_step"]), path, state))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     if not found:
         return None
@@ -346,8 +353,24 @@ def last_checkpoint(folder: Path) -> Path | None:
     best = state.get("best_model_checkpoint")
     if best and Path(best) != folder / Path(best).name:
         state["best_model_checkpoint"] = str(folder / Path(best).name)
-        (path / "trainer_state.json").write_text(json.dumps(state, indent=2, sort_keys=True))
+        write_text(path / "trainer_state.json", json.dumps(state, indent=2, sort_keys=True) + "\n")
     return path
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the tensors of a checkpoint can be read: weights, and the optimiser's state in archives with checksums."""
+    for path in checkpoint.iterdir():
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, "pt"):
+                    continue
+            if path.suffix in (".pt", ".pth"):
+                with zipfile.ZipFile(path) as archive:
+                    if archive.testzip() is not None:
+                        return False
+        except (SafetensorError, zipfile.BadZipFile, OSError):
+            return False
+    return True
 
 
 def _has_ended(state: TrainerState, recipe: Recipe) -> bool:

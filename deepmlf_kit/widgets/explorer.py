@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.resources import files
@@ -26,6 +25,8 @@ from plotly.offline import get_plotlyjs
 from ..errors import DeepMLFError
 from ..explain.ablations import ABLATIONS
 from ..explain.lens import Lens, Row
+from ..rendering.html_page import script_json
+from ..storage.files import write_text
 from .payload import clip_of, effects_payload, payload_of, plain
 
 #: What can be switched off.
@@ -58,6 +59,8 @@ class Explorer(anywidget.AnyWidget):
         dataset: a `DatasetDict` or its path; by default the run's own.
         split: the split to explore.
         limit: list only its first utterances (the list needs one pass over them).
+        clips: folder in which the utterances' clips lie, to play and export them; by default the dataset's own. Clips
+            elsewhere are left out, since a dataset of somebody else's could name any file of this machine.
         progress: show a bar while the list is made.
 
     Attributes:
@@ -100,11 +103,13 @@ class Explorer(anywidget.AnyWidget):
         split: str = "test",
         *,
         limit: int | None = None,
+        clips: str | Path | None = None,
         progress: bool = True,
     ) -> None:
         self.lens = model_or_run if isinstance(model_or_run, Lens) else Lens(model_or_run, dataset, split)
         survey = self.lens.survey(limit, specialise=False, progress=progress)
         self._scale = survey.scale
+        self._clips = clips if clips is not None else self.lens.folder
         self._recorded = 0.0
         self._reading: Any = None
         self._quiet = True
@@ -170,7 +175,7 @@ class Explorer(anywidget.AnyWidget):
         self._quiet = True
         self.text, self.without = row["text"], []
         self._quiet = False
-        found = clip_of(row)
+        found = clip_of(row, self._clips)
         self.clip = found[0] if found else b""
         self._clip_type = found[1] if found else ""
         self._recorded = float("nan")
@@ -248,12 +253,10 @@ class Explorer(anywidget.AnyWidget):
             plotly=_plotly_js().replace("</script", "<\\/script"),
             front_end=_front_end("explorer.js"),
             static=_front_end("static.js"),
-            data=json.dumps(data, ensure_ascii=False).replace("</", "<\\/"),
+            data=script_json(data),
         )
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-        return path
+        write_text(path, page)
+        return Path(path)
 
     def _worst(self, count: int) -> list[int]:
         ordered = sorted(self.listing, key=lambda row: -abs(row["error"] or 0))
@@ -264,7 +267,7 @@ class Explorer(anywidget.AnyWidget):
         row = self.lens.row(index)
         reading = self.lens.read(row)
         values, cross, own = payload_of(reading, self._scale)
-        clip = clip_of(row, most=12_000_000)
+        clip = clip_of(row, self._clips, most=12_000_000)
         values |= {
             "index": index,
             "without": [],

@@ -90,10 +90,22 @@ def effects_payload(found: Effects, reading: Reading) -> dict[str, Any]:
     return values
 
 
-def clip_of(row: Any, most: int = LARGEST_CLIP) -> tuple[bytes, str] | None:
-    """The clip's bytes and media type; None where there is no file, or it is too large to send."""
-    path = Path(str(row.get("clip") or ""))
-    if not row.get("clip") or not path.is_file() or path.stat().st_size > most:
+def clip_of(row: Any, folder: str | Path | None, most: int = LARGEST_CLIP) -> tuple[bytes, str] | None:
+    """The clip's bytes and media type; None where there is no file, or it is too large to send.
+
+    A dataset may come from anywhere, and its column `clip` may name any file of this machine: only what lies in `folder`,
+    symbolic links resolved, is read.
+
+    Args:
+        row: of the dataset.
+        folder: where clips may lie; None: nowhere. Relative paths start there.
+        most: bytes of the largest clip.
+    """
+    if folder is None or not row.get("clip"):
+        return None
+    root = Path(folder).resolve()
+    path = (root / str(row["clip"])).resolve()
+    if not path.is_relative_to(root) or not path.is_file() or path.stat().st_size > most:
         return None
     kind = mimetypes.guess_type(path.name)[0] or "video/mp4"
     return path.read_bytes(), kind

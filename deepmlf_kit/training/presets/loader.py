@@ -62,7 +62,7 @@ def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     if name in available_presets():
         text, where = preset_text(name), f"preset {name!r}"
     elif Path(name).is_file():
-        text, where = Path(name).read_text(), f"preset file {name}"
+        text, where = Path(name).read_text("utf-8", "replace"), f"preset file {name}"
     else:
         raise DeepMLFError(unknown(name, available_presets(), "preset") + " A path to a YAML file works too.")
     tree = yaml_mapping(text, where)

@@ -7,6 +7,7 @@ probably meant, and values are checked against the type of the setting.
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
@@ -159,19 +160,21 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
         if isinstance(value, bool):
             return value
     elif kind is int:
-        if isinstance(value, str) and value.strip().lstrip("+-").isdigit():
+        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,300}", value.strip()):
             return int(value)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(value, float) and value.is_integer():
             return int(value)
     elif kind is float:
         if not isinstance(value, bool):
             try:
                 return float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 pass
     elif kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
-    raise DeepMLFError(f"Setting {path!r} is {value!r}, but must be {_kind_name(kind)}.")
+    raise DeepMLFError(f"Setting {path!r} is {value!r:.200}, but must be {_kind_name(kind)}.")
 
 
 def _kind_name(kind: Any) -> str:
