@@ -64,7 +64,7 @@ def test_saving_over_itself_keeps_the_dataset(dataset, tmp_path):
 
 def test_saving_into_a_folder_with_other_things_is_refused(dataset, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(DatasetError, match="thesis.tex, which the kit did not write"):
+    with pytest.raises(DatasetError, match=r"thesis.tex, which the kit did not write"):
         schema.save(dataset, tmp_path)
     assert (tmp_path / "thesis.tex").exists()
 

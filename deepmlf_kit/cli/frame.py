@@ -156,9 +156,6 @@ def run(arguments: Sequence[str]) -> int:
         how = "stopped" if code == 128 + signal.SIGINT else "stopped by SIGTERM"
         _print_error(f"deepmlf: {how}; repeat the command to go on")
         return int(code)
-    except BrokenPipeError:  # whoever read our output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 128 + 13
     except Exception as error:
         if debug:
             raise

@@ -54,8 +54,8 @@ class Stored:
         try:
             with torch.device("meta"):
                 model = build()
-        except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-            raise self._misfit(what, [f"it cannot be built ({str(error)[:200]})"]) from error
+        except (DeepMLFError, RuntimeError, TypeError, ValueError, OverflowError) as error:
+            raise self._misfit(what, [f"it cannot be built ({str(error)[:300]})"]) from error
         never_stored = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
         if foreign := sorted(set(self.header) & never_stored):
             raise self._misfit(

@@ -17,7 +17,7 @@ _ADVICE = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOTDIR: "a folder of that path is a file; choose another name",
     errno.EISDIR: "a file was expected, not a folder; choose another name",
-    errno.EEXIST: "choose another name",
+    errno.EEXIST: "a folder is needed there; choose another name",
     errno.ELOOP: "its symbolic links lead in a circle; remove one",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.EIO: "check the disk",
