@@ -106,6 +106,9 @@ def test_libraries_words_for_a_full_disk_are_understood(tmp_path: Path) -> None:
     except ValueError as error:
         assert (environment_problem(error) or "").startswith("/etc/x: permission denied: choose a place")
     assert environment_problem(KeyError("ours")) is None
+    missing = environment_problem(ModuleNotFoundError("No module named 'mediapipe'", name="mediapipe"))
+    assert missing is not None and missing.startswith("the library mediapipe is missing")
+    assert environment_problem(ImportError("gone", name="deepmlf_kit.data")) is None
     assert environment_problem(UnicodeEncodeError("ascii", "é", 0, 1, "no")) is None
 
 

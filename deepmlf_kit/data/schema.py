@@ -31,7 +31,7 @@ from datasets.arrow_writer import ArrowWriter
 
 from ..errors import DeepMLFError
 from ..model.modalities import BUILT_IN, registered_modalities
-from ..storage.files import read_json
+from ..storage.files import misshapen, read_json
 from ..storage.folders import refuse_foreign, replacing_folder, sole_writer_of
 
 SPLITS = ("train", "valid", "test")
@@ -312,13 +312,33 @@ def modality_dims(dataset: DatasetDict | Dataset) -> dict[str, int]:
 
 
 def recipe_of(dataset: DatasetDict | Dataset) -> dict[str, Any]:
-    """The extractors and settings that made the features; empty where the rows do not say."""
+    """The extractors and settings that made the features; empty where the rows do not say.
+
+    Raises:
+        DatasetError: the column `recipe` holds something else.
+    """
     parts = dataset.values() if isinstance(dataset, DatasetDict) else [dataset]
     for part in parts:
         if len(part):
             text = part.with_format(None).select_columns(["recipe"])[0]["recipe"]
-            return json.loads(text) if text else {}
+            return _recipe(text) if text else {}
     return {}
+
+
+def _recipe(text: str) -> dict[str, Any]:
+    try:
+        recipe = json.loads(text)
+    except (ValueError, RecursionError):
+        recipe = None
+    wrong = misshapen(recipe, {"label_scale?": float})
+    if not wrong and not 0 < recipe.get("label_scale", 1.0) < float("inf"):
+        wrong = f"label_scale is {recipe['label_scale']}, expected a number above 0"
+    if wrong:
+        raise DatasetError(
+            f"the column recipe holds {text[:80]!r} ({wrong}), expected the JSON that `deepmlf prepare` writes: make the "
+            "dataset again"
+        )
+    return recipe
 
 
 def scale_of(dataset: DatasetDict | Dataset) -> float:

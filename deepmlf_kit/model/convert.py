@@ -132,18 +132,22 @@ def load_authors_checkpoint(
             checkpoint holds LM weights, these are used.
 
     Raises:
-        DeepMLFError: tensors that are missing, unknown or of another shape; the message names some of each.
+        DeepMLFError: tensors that are missing, unknown, damaged or of another shape; the message names some of each.
     """
-    state = {key.removeprefix("Model."): torch.as_tensor(value) for key, value in state.items()}
+    state = {str(key).removeprefix("Model."): _tensor(key, value) for key, value in state.items()}
     lm = lm if lm is not None else load_lm(config)
     lm_state = {ours: state[theirs] for theirs, ours in _language_names(state)}
     if lm_state:
-        unknown = lm.load_state_dict(lm_state, strict=False).unexpected_keys
+        own = lm.state_dict()
+        unknown = [
+            name for name, part in lm_state.items() if name not in own or part.shape != own[name].shape
+        ]
         if unknown:
             raise DeepMLFError(
-                f"The checkpoint's language model does not fit {config.lm!r}: {unknown[:3]} are not in it. "
-                "Name the LM that the checkpoint was trained with."
+                f"The checkpoint's language model does not fit {config.lm!r}: {unknown[:3]} are not in it, or have another "
+                "shape there. Name the LM that the checkpoint was trained with."
             )
+        lm.load_state_dict(lm_state, strict=False)
     model = DeepMLFModel(config, lm=lm, tokenizer=tokenizer)
     names = matching_names(model, state)
     known = {pair.theirs for pair in names} | {theirs for theirs, _ in _language_names(state)}
@@ -162,6 +166,26 @@ def load_authors_checkpoint(
         )
     model.load_state_dict({p.ours: _turned(state[p.theirs], p) for p in names}, strict=False)
     return model.eval()
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """A value of a state dict as a tensor of finite numbers.
+
+    Raises:
+        DeepMLFError: it is none.
+    """
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DeepMLFError(
+            f"The authors' checkpoint holds a {type(value).__name__} under {name!r:.200}, expected a tensor: give the state "
+            "dict of their model."
+        ) from error
+    if not tensor.isfinite().all():
+        raise DeepMLFError(
+            f"The authors' checkpoint holds NaN or infinite numbers in {name!r:.200}: copy it again from where it came."
+        )
+    return tensor
 
 
 def to_authors_names(

@@ -32,6 +32,11 @@ def environment_problem(error: BaseException) -> str | None:
     for cause in _causes(error):
         if isinstance(cause, MemoryError):
             return "memory ran out: close other programs, or use smaller batches (training.batch_size)."
+        if isinstance(cause, ImportError) and (library := _library(cause)):
+            return (
+                f"the library {library} is missing or does not fit the kit ({cause}): install the kit again, "
+                "pip install --upgrade --force-reinstall deepmlf-kit."
+            )
         if isinstance(cause, UnicodeEncodeError) and _not_unicode(cause.object):
             return f"{cause.object[:200]!a} is not a name in UTF-8: rename it."
         number, name = _number(cause), getattr(cause, "filename", None)
@@ -47,6 +52,12 @@ def environment_problem(error: BaseException) -> str | None:
 def not_utf8(text: str) -> bool:
     """Whether a name from the command line or a folder is none in UTF-8 (Python keeps its bytes as surrogates)."""
     return any("\udc80" <= sign <= "\udcff" for sign in text)
+
+
+def _library(error: ImportError) -> str | None:
+    """The library that could not be imported; None where it is a module of the kit's own."""
+    name = (error.name or "").partition(".")[0]
+    return name if name and name != __name__.partition(".")[0] else None
 
 
 def _not_unicode(text: object) -> bool:
