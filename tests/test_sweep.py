@@ -16,11 +16,11 @@ from training_fixtures import TINY, tiny_sample
 
 from deepmlf_kit.cli.frame import run as command
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.sweep import available_plans, findings, joint_findings, load_plan, run_sweep
+from deepmlf_kit.sweep import available_plans, findings, joint_findings, load_plan, run_sweep, searching
 from deepmlf_kit.sweep.axes import apply, av_preset, fusion_layers
 from deepmlf_kit.sweep.plan import Claim, SweepPlan, grid_of, known_claims, plan_of
 from deepmlf_kit.sweep.report import figures, write_report
-from deepmlf_kit.sweep.results import write_table
+from deepmlf_kit.sweep.results import failures, gather, write_table
 from deepmlf_kit.sweep.trials import check_comparable, trial_name
 from deepmlf_kit.sweep.verdicts import holm, paired_test
 from deepmlf_kit.training.presets import load_preset
@@ -531,3 +531,42 @@ def test_wrong_usage_is_one_line(
     assert command(["sweep", *arguments, "--out", str(tmp_path / "s")]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
+
+
+# Damaged files of a sweep --------------------------------------------------------------------------------------
+
+
+def test_a_journal_torn_in_its_last_line_goes_on(tmp_path: Path) -> None:
+    plan = SweepPlan(name="s", search={"fusion.tokens": [1, 2]}, samples=3)
+    study = searching._study(plan, tmp_path)
+    study.tell(study.ask(), 0.5)
+    with (tmp_path / "optuna.journal").open("ab") as journal:
+        journal.write(b'{"op_code": 4, "worker')  # a kill in the middle of a line
+    study = searching._study(plan, tmp_path)
+    study.tell(study.ask(), 0.4)
+    assert [trial.value for trial in searching._study(plan, tmp_path).get_trials()] == [0.5, 0.4]
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\n{}\n", b"[1]\n", b'{"op_code": 99}\n', b"{}\n{}\n"])
+def test_a_damaged_journal_is_named(damage: bytes, tmp_path: Path) -> None:
+    (tmp_path / "optuna.journal").write_bytes(damage)
+    plan = SweepPlan(name="s", search={"fusion.tokens": [1, 2]}, samples=3)
+    with pytest.raises(DeepMLFError, match=r"optuna.journal is damaged"):
+        searching.draws_left(plan, tmp_path)
+
+
+@pytest.mark.parametrize("note", ["", "{", "[1]", '{"shown": {}}', '{"shown": 1, "seed": 0}', "[" * 100_000])
+def test_a_damaged_note_of_a_trial_counts_as_none(note: str, tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "a.json").write_text(note)
+    assert gather(tmp_path).empty and not failures(tmp_path)
+
+
+def test_a_damaged_plan_and_a_file_as_folder_are_named(dataset: Any, tmp_path: Path) -> None:
+    plan = SweepPlan(grid={"fusion.tokens": [1]}, seeds=(0,))
+    for text in ("grid: [", "3"):
+        (tmp_path / "plan.yaml").write_text(text)
+        with pytest.raises(DeepMLFError, match=r"plan.yaml"):
+            run_sweep(plan, dataset, tmp_path)
+    with pytest.raises(DeepMLFError, match="is a file, but a sweep is a folder"):
+        run_sweep(plan, dataset, tmp_path / "plan.yaml")
