@@ -92,6 +92,21 @@ def test_a_full_disk_is_one_line_and_the_old_dataset_stays(small: Path, tmp_path
     assert schema.load(out)["train"]["text"][:] == schema.load(small)["train"]["text"][:]
 
 
+@pytest.mark.slow
+def test_a_disk_that_fills_in_a_training_is_a_line_of_its_own(small: Path, tmp_path: Path) -> None:
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+    code += "from deepmlf_kit.cli.frame import run; sys.exit(run(sys.argv[1:]))"
+    tiny = ["--set", "training.epochs=1", "--set", "fusion.layers=[7]", "--set", "training.keep_text=0"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", str(small), "--out", str(tmp_path / "run"), *tiny],
+        capture_output=True,
+        text=True,
+    )
+    *_, last = done.stderr.splitlines()
+    assert done.returncode == 2 and last.startswith("deepmlf: ") and "defect" not in last, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_libraries_words_for_a_full_disk_are_understood(tmp_path: Path) -> None:
     full = "no space left on device"
     assert full in (environment_problem(OSError(errno.ENOSPC, "x", "a.pt")) or "")

@@ -262,3 +262,26 @@ def test_real_clips_with_a_broken_file_among_them(clips, face_model, tmp_path, c
     assert shapes == [(24, 58), (31, 58)]
     assert len(prepared.dataset["train"][1]["audio"]) == len(prepared.dataset["valid"][0]["vision"]) == 0
     assert prepared.dataset["train"].features["audio"].shape == (None, 25)
+
+
+def test_a_cache_that_cannot_be_written_refuses_nothing(tmp_path, monkeypatch):
+    (tmp_path / "home").write_text("no folder")
+    monkeypatch.setenv("DEEPMLF_CACHE", str(tmp_path / "home" / "cache"))
+    root = make_folder(tmp_path / "clips", "a")
+    prepared = prepare_folder(root, tmp_path / "out", VOICE, workers=1)
+    assert sum(prepared.rows.values()) == 1
+    assert any("are not kept" in note for note in prepared.notes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "home", "out"]
+
+
+def test_where_no_clip_can_be_used_the_reasons_overwrite_nothing(tmp_path, cache):
+    root = make_folder(tmp_path / "clips", "a")
+    prepare_folder(root, tmp_path / "out", VOICE, cache=cache)
+    (tmp_path / "out.failed").mkdir()
+    (tmp_path / "out.failed" / "thesis.tex").write_text("mine")
+    for clip in root.glob("*.wav"):
+        clip.write_bytes(b"no sound")
+    with pytest.raises(DeepMLFError, match=r"out.failed-2"):
+        prepare_folder(root, tmp_path / "out", VOICE, cache=cache)
+    assert (tmp_path / "out" / "dataset_dict.json").is_file()
+    assert [path.name for path in (tmp_path / "out.failed").iterdir()] == ["thesis.tex"]

@@ -96,6 +96,10 @@ class ProgressBar(TrainerCallback):
         self.bar.set_postfix(self.shown, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the bar's line."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None

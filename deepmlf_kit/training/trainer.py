@@ -130,8 +130,9 @@ class SentimentTrainer(Trainer):
         if training:
             self.add_callback(EarlyStoppingCallback(recipe.early_stop))
             self.add_callback(EpochLog(folder / "metrics.jsonl", gates_of))
-        if title is not None:
-            self.add_callback(ProgressBar(title, metric))
+        self._bar = ProgressBar(title, metric) if title is not None else None
+        if self._bar is not None:
+            self.add_callback(self._bar)
         if tensorboard is not None and self.is_world_process_zero():
             self.add_callback(TensorBoardCallback(SummaryWriter(str(tensorboard))))
 
@@ -227,7 +228,11 @@ class SentimentTrainer(Trainer):
         Raises:
             DeepMLFError: the validation metric was NaN after every epoch, so there is no best checkpoint.
         """
-        self._train_or_resume()
+        try:
+            self._train_or_resume()
+        finally:
+            if self._bar is not None:
+                self._bar.close()  # so that a message begins a line of its own
         if self.state.best_model_checkpoint is None:
             raise DeepMLFError(
                 f"valid_{self.args.metric_for_best_model} was not a number after any epoch, so no checkpoint is the best: "
