@@ -19,7 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from ..data.normalize import Normalizer
 from ..data.schema import dims_of, recipe_of
 from ..errors import DeepMLFError
-from ..features.cache import cache_folder
+from ..features.cache import cache_folder, folder_hash
+from ..model.text_cache import fingerprint
 from .compiling import compile_layers
 from .dataset import check_dataset, open_dataset, rows_of
 from .metric_table import metric_table
@@ -87,7 +88,7 @@ def train(
     data, where = open_dataset(dataset)
     check_dataset(data, preset)
     out = Path(out).resolve()
-    run = _open_folder(out, _description(model, preset, seed, data, where, pretrained), overwrite, main)
+    run = _open_folder(out, _description(model, preset, seed, data, where, pretrained, lm), overwrite, main)
     if run.finished:
         return run
 
@@ -152,7 +153,13 @@ def _av_checkpoint(av_encoder: Run | str | Path | None) -> Path | None:
 
 
 def _description(
-    kind: str, preset: Preset, seed: int, data: DatasetDict, where: str | None, av_encoder: Path | None
+    kind: str,
+    preset: Preset,
+    seed: int,
+    data: DatasetDict,
+    where: str | None,
+    av_encoder: Path | None,
+    lm: PreTrainedModel | None,
 ) -> dict[str, Any]:
     """What `run.json` holds before training: everything that decides the result."""
     audio_dim, vision_dim = dims_of(data)
@@ -170,8 +177,16 @@ def _description(
             "vision_dim": vision_dim,
         },
         "av_encoder": {"path": str(av_encoder), "digest": weights_digest(av_encoder)} if av_encoder else None,
+        "lm_digest": _lm_digest(preset.lm.name, lm) if registered_model(kind).reads_text else None,
         "versions": versions(),
     }
+
+
+def _lm_digest(name: str, lm: PreTrainedModel | None) -> str | None:
+    """Digest of an LM in memory or in a local folder; None for one that its name and revision determine."""
+    if lm is not None:
+        return fingerprint(lm)
+    return folder_hash(name) if Path(name).is_dir() else None
 
 
 def _open_folder(out: Path, description: dict[str, Any], overwrite: bool, main: bool) -> Run:
