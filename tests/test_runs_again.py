@@ -234,7 +234,10 @@ def test_an_overwritten_language_model_is_another_start(
     lm.save_pretrained(folder)
     with pytest.raises(DeepMLFError, match="digest of the language model"):
         again()
-    assert again(overwrite=True, lm=lm, tokenizer=language["tokenizer"]).metrics != first.metrics
+    in_memory = {"lm": lm, "tokenizer": language["tokenizer"]}
+    second = again(overwrite=True, **in_memory)
+    assert second.metrics != first.metrics
+    assert again(**in_memory).metrics == second.metrics
     with pytest.raises(DeepMLFError, match="digest of the language model"):
         again(**language)
 

@@ -20,7 +20,7 @@ from ..data.normalize import Normalizer
 from ..data.schema import dims_of, recipe_of
 from ..errors import DeepMLFError
 from ..features.cache import cache_folder, folder_hash
-from ..model.text_cache import fingerprint
+from ..model import text_cache
 from .compiling import compile_layers
 from .dataset import check_dataset, open_dataset, rows_of
 from .metric_table import metric_table
@@ -185,7 +185,7 @@ def _description(
 def _lm_digest(name: str, lm: PreTrainedModel | None) -> str | None:
     """Digest of an LM in memory or in a local folder; None for one that its name and revision determine."""
     if lm is not None:
-        return fingerprint(lm)
+        return text_cache.weights_digest(lm)
     return folder_hash(name) if Path(name).is_dir() else None
 
 
