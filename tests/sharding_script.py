@@ -1,4 +1,7 @@
-"""Shard a tiny model over two CPU processes (FSDP2) and print what differs: `torchrun ... sharding_script.py FFW`."""
+"""Shard a tiny model over two CPU processes (FSDP2) and print what differs: `torchrun ... sharding_script.py FFW`.
+
+The step is one of training without LM loss, so that the last layer may be run on the tokens that are used.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from torch.distributed.fsdp import fully_shard
 def main(ffw: str) -> None:
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    alone, sharded, batch = tiny_model(ffw=ffw), tiny_model(ffw=ffw), tiny_batch()
+    alone, sharded, batch = tiny_model(ffw=ffw, loss_lm=0.0), tiny_model(ffw=ffw, loss_lm=0.0), tiny_batch()
     blocks = dict(sharded.mm_blocks.items())
     for index, layer in enumerate(sharded.language.layers):
         block = blocks.get(str(index))
@@ -25,6 +28,7 @@ def main(ffw: str) -> None:
     fully_shard(sharded, mesh=mesh)
     losses = []
     for model in (alone, sharded):
+        model.training = True  # no other module: dropout stays off
         loss = model(**batch).loss
         loss.backward()
         losses.append(float(loss))

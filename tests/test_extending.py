@@ -1,15 +1,21 @@
 """The worked examples of docs/extending.md run, and what they register takes part in a model like the built-in parts."""
 
 import re
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from safetensors.torch import load_file
 from tiny_lms import tiny_batch, tiny_config, tiny_model
 
 from deepmlf_kit import DeepMLFConfig
+from deepmlf_kit.data.inspect import inspect_dataset, normalization_report, print_normalization, print_report
 from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.evaluation.evaluate import evaluate
+from deepmlf_kit.evaluation.perturbations import robustness
 from deepmlf_kit.explain.capturing import capture
 from deepmlf_kit.model.av_encoder import AV_ENCODERS
 from deepmlf_kit.model.cross_attention import FUSION_MECHANISMS
@@ -17,7 +23,9 @@ from deepmlf_kit.model.gates import GATES, Gate
 from deepmlf_kit.model.modalities import register_modality
 from deepmlf_kit.plots.effect_views import effect_bars
 from deepmlf_kit.plots.style import modality_label
+from deepmlf_kit.training import Run
 from deepmlf_kit.training.presets import load_preset
+from deepmlf_kit.widgets import Explorer
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
@@ -94,6 +102,50 @@ def test_a_modality_that_is_not_registered_or_not_the_models_is_refused():
 def test_a_modality_is_set_on_the_command_line():
     preset = load_preset("sample", ["av_encoder.extra_modalities={physiology: 4}"])
     assert preset.av_encoder.extra_modalities == {"physiology": 4}
+
+
+def test_a_model_of_ones_own_leaves_a_run_that_is_scored(examples: dict):
+    run = Run.open(examples["bag"].path)
+    assert run.kind == "bag" and run.finished
+    assert evaluate(run, examples["sample"]).metrics["MAE"] == pytest.approx(run.metrics["MAE"])
+    stored = load_file(run.best / "model.safetensors")
+    assert stored and all(name.split(".")[0] in ("av_encoder", "text_head", "av_head") for name in stored)
+
+
+def test_a_third_modality_is_inspected(examples: dict):
+    report = inspect_dataset(examples["data"])
+    assert list(report.features.loc["physiology"].index) == ["0", "1", "2", "3"]
+    assert abs(report.features.loc["physiology"]["std"] - 1).max() < 0.2
+    assert report.lengths.loc[("train", "physiology seconds"), "mean"] == pytest.approx(4.0)
+    assert report.missing.loc["train", "no physiology"] == 0
+    table = normalization_report(examples["data"])
+    assert table.loc["physiology"]["std after"].to_numpy() == pytest.approx(np.ones(4), abs=0.01)
+    shown = Console(record=True, width=120, file=StringIO())
+    print_report(report, shown)
+    print_normalization(table, "train", shown)
+    assert "physiology frames" in (text := shown.export_text()) and "physiology  normalize=train" in text
+
+
+def test_a_third_modality_is_perturbed(examples: dict):
+    table = robustness(examples["run"], examples["data"]).set_index("perturbation")
+    assert {"no physiology", "noisy physiology", "audio and vision and physiology of another"} < set(
+        table.index
+    )
+    assert table.loc["no physiology", "loss_task"] != table.loc["unperturbed", "loss_task"]
+    assert table.loc["noisy physiology", "loss_task"] != table.loc["unperturbed", "loss_task"]
+
+
+def test_a_third_modality_is_in_the_explorer(examples: dict, tmp_path: Path):
+    explorer = Explorer(examples["lens"], progress=False)
+    assert {"name": "physiology", "label": "pulse"} in explorer.modalities
+    assert [track["name"] for track in explorer.payload["tracks"]["physiology"]] == ["pulse features"]
+    recorded = explorer.payload["sentiment"]
+    explorer.without = ["physiology"]
+    assert not explorer.trouble and explorer.payload["sentiment"] != recorded
+    explorer.view = "effects"
+    assert "pulse" in explorer.effects["modalities"]["names"]
+    page = explorer.export_html(tmp_path / "explorer.html", [0]).read_text()
+    assert '"text,audio,vision,physiology": {' in page
 
 
 def test_figures_call_a_modality_by_its_label(examples: dict):

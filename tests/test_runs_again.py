@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import sys
@@ -211,6 +212,34 @@ def test_a_datasets_digest_is_that_of_its_content_wherever_and_however_it_is_sto
     times = dataset.map(lambda row: {"audio_times": [time + 1 for time in row["audio_times"]]})
     changed = (recipe, turned, times, with_other_features(dataset))
     assert len({digest_of(data) for data in (dataset, *changed)}) == 5
+
+
+def test_an_overwritten_language_model_is_another_start(
+    dataset: Any, language: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "lm"
+    lm = copy.deepcopy(language["lm"])
+    lm.save_pretrained(folder)
+    language["tokenizer"].save_pretrained(folder)
+    settings = {**QUICK, "lm.name": str(folder)}
+
+    def again(**options: Any) -> Any:
+        quiet = {"progress": False, "tensorboard": False}
+        return train("sample", dataset, tmp_path / "run", overrides=settings, **quiet, **options)
+
+    first = again()
+    assert again().metrics == first.metrics
+    with torch.no_grad():
+        lm.get_input_embeddings().weight[5] += 1
+    lm.save_pretrained(folder)
+    with pytest.raises(DeepMLFError, match="digest of the language model"):
+        again()
+    in_memory = {"lm": lm, "tokenizer": language["tokenizer"]}
+    second = again(overwrite=True, **in_memory)
+    assert second.metrics != first.metrics
+    assert again(**in_memory).metrics == second.metrics
+    with pytest.raises(DeepMLFError, match="digest of the language model"):
+        again(**language)
 
 
 def test_an_overwritten_pretraining_is_another_start(

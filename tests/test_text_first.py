@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from safetensors.torch import load_file
 from tiny_lms import FAMILIES, tiny_batch, tiny_lm, tiny_model
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 
+from deepmlf_kit import DeepMLFModel
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.model.text_cache import open_text_cache
 
@@ -113,6 +115,23 @@ def test_a_step_without_lm_loss_leaves_out_text_that_nothing_reads(family, ffw, 
     assert model.eval()(**batch).text_states is not None
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("fusion_layers", [[1, 2], [1, 3]], ids=["1, 2", "1, last"])
+@pytest.mark.parametrize("hooked", [False, True], ids=["free", "hooked"])
+def test_the_last_layer_runs_on_what_is_used_unless_it_has_hooks(family, fusion_layers, hooked):
+    model, batch = training_model(family, fusion_layers=fusion_layers, ffw="lora"), tiny_batch()
+    model.config.gradient_checkpointing_layers = hooked
+    _, expected = training_step(model, batch)
+    model.config.text_first = True
+    rows = []
+    last = model.language.layers[-1]
+    last.mlp.register_forward_pre_hook(lambda _, x: rows.append(x[0].shape[1]))
+    if hooked:  # as FSDP does
+        last.register_forward_hook(lambda *_: None)
+    assert_equal(training_step(model, batch)[1], expected)
+    assert set(rows) == {(batch["input_ids"].shape[1] if hooked else 1) + model.config.fusion_tokens}
+
+
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["activations kept", "computed again"])
 def test_a_step_without_lm_loss_takes_empty_texts(checkpointing):
     batch = tiny_batch(lengths=(4, 0, 1))
@@ -144,6 +163,48 @@ def test_adapters_on_the_lm_get_the_plain_paths_gradients(family, checkpointing)
     adapters = {name: gradient for name, gradient in expected[1].items() if name.startswith("language.")}
     assert any("layers.0." in name or "h.0." in name for name in adapters)  # those that the text alone passes
     assert all(gradient.abs().sum() > 0 for gradient in adapters.values())
+
+
+@pytest.mark.parametrize("built", [False, True], ids=["replaced", "built with"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_peft_model_takes_the_lms_place(family, built, tmp_path):
+    """As PEFT's users write it: `model.language.lm = get_peft_model(model.language.lm, config)`."""
+    model, batch = training_model(family), tiny_batch()
+    if built:
+        model = training_model(family, lm=adapt(tiny_lm(family), family))
+    else:
+        model.language.lm = adapt(model.language.lm, family)
+    _, expected = training_step(model, batch)
+    model.config.text_first = True
+    assert_equal(training_step(model, batch)[1], expected)
+    adapters = {name for name in expected[1] if name.startswith("language.")}
+    assert adapters and all("lora_" in name for name in adapters)
+
+    model.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name for name in stored if name.startswith("language.")} == adapters <= trained
+    again = DeepMLFModel.from_pretrained(tmp_path, lm=adapt(tiny_lm(family), family))
+    with torch.no_grad():
+        torch.testing.assert_close(again(**batch).prediction, model.eval()(**batch).prediction)
+
+
+def test_prompts_of_peft_are_refused():
+    model = tiny_model()
+    prompts = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    model.language.lm = get_peft_model(model.language.lm, prompts)
+    with pytest.raises(DeepMLFError, match="PromptTuningConfig puts prompts before the text"):
+        model(**tiny_batch())
+
+
+def test_a_checkpoint_holds_no_frozen_weight_of_a_layer_that_peft_adapted_in_place(tmp_path):
+    model = training_model("llama")
+    adapt(model.language.lm, "llama")
+    model.save_pretrained(tmp_path)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    stored = load_file(tmp_path / "model.safetensors")
+    assert not frozen & set(stored)
+    assert any("lora_" in name for name in stored)
 
 
 def test_texts_kept_before_the_lm_was_trained_are_not_used(tmp_path):

@@ -193,6 +193,25 @@ def test_adapters_on_the_lm_and_several_threads_go_together(eager_switches):
     assert all(torch.equal(prediction, expected) for prediction in found)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_threads_that_compute_a_training_loss_get_the_loss_of_one(family, eager_switches):
+    changes = {"loss_lm": 0.0, "fusion_layers": [1, 3], "seqaug_av_p_feat": 0.0, "av_dropout": 0.0}
+    model, batches = (
+        tiny_model(family, attention_dropout=0.0, **changes),
+        [tiny_batch(), tiny_batch((4, 12, 2))],
+    )
+    model.training = True  # no other module: dropout stays off
+
+    def loss(batch):
+        value = model(**batch).loss
+        return value.detach(), *torch.autograd.grad(value, [model.fusion_tokens])
+
+    expected = [loss(batch) for batch in batches]
+    found = at_once(*[lambda batch=batch: loss(batch) for batch in batches * 2])
+    for got, wanted in zip(found, expected * 2, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-6, rtol=0)
+
+
 def test_half_precision_and_several_threads_go_together(eager_switches):
     model = tiny_model("gemma3")
     model.language.lm.to(torch.bfloat16)

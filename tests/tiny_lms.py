@@ -84,8 +84,8 @@ def tiny_config(**changes):
     return DeepMLFConfig(**(values | changes))
 
 
-def tiny_model(family="llama", seed=0, **changes):
-    lm = tiny_lm(family, seed)
+def tiny_model(family="llama", seed=0, lm=None, **changes):
+    lm = tiny_lm(family, seed) if lm is None else lm
     torch.manual_seed(seed + 1)
     return DeepMLFModel(tiny_config(**changes), lm=lm).eval()
 

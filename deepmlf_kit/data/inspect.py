@@ -8,7 +8,7 @@ terminal, and the modules `plots.data_*` draw the figures.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,12 @@ from rich.console import Console
 
 from ..errors import DeepMLFError
 from ..features.recipe import FeatureRecipe, feature_names
+from ..model.modalities import BUILT_IN
 from .labels import CLASS_NAMES
 from .normalize import CHOICES, Normalizer
-from .schema import DatasetError, check, dims_of, recipe_of
+from .schema import DatasetError, check, frame_columns, modality_dims, recipe_of
 from .tables import fitted_table, histogram_table
 
-MODALITIES = ("audio", "vision")
 _SAMPLE = 40_000  # frames per modality and split that percentiles are taken over
 _EXPENDABLE = ("1 %", "99 %", "zeros", "beyond 5 std", "mean after", "mean", "median", "modality")
 OUTLIER = 10.0  # standard deviations from the mean beyond which a value is an outlier
@@ -41,9 +41,9 @@ class DatasetReport:
         labels: one row per bin of the label, one column per split: utterances.
         classes: one row per annotated class, one column per split: utterances; empty where none is known.
         lengths: one row per split and quantity (words, seconds, frames): mean and percentiles.
-        missing: one row per split: shares of utterances without text, audio, vision; share of missing (all-zero)
-            frames; NaN and infinite values.
-        features: one row per dimension of audio and vision: mean, deviation, percentiles, range, remark
+        missing: one row per split: shares of utterances without text and each modality; share of missing
+            (all-zero) frames; NaN and infinite values.
+        features: one row per dimension of each modality: mean, deviation, percentiles, range, remark
             (`constant`, `outliers`, `nearly always 0`).
         label_values: labels of each split, for the plots.
     """
@@ -90,9 +90,9 @@ def inspect_dataset(dataset: DatasetDict, bins: int = 7) -> DatasetReport:
     index = [f"{low:+.2f} to {high:+.2f}" for low, high in itertools.pairwise(edges)]
 
     splits, lengths, missing = [], [], []
-    totals = {m: _Frames(len(names[m])) for m in MODALITIES}
+    totals = {m: _Frames(len(of)) for m, of in names.items()}
     for split, part in dataset.items():
-        seen = _Split()
+        seen = _Split(names)
         for row in _rows(part):
             seen.add(row, totals)
         labels = label_values[split]
@@ -111,9 +111,6 @@ def inspect_dataset(dataset: DatasetDict, bins: int = 7) -> DatasetReport:
         )
         lengths += [{"split": split, **row} for row in seen.lengths()]
         missing.append({"split": split, **seen.missing(len(part))})
-    features = pd.DataFrame(
-        [row for m in MODALITIES for row in totals[m].table(m, names[m])],
-    )
     return DatasetReport(
         recipe,
         pd.DataFrame(splits).set_index("split"),
@@ -121,7 +118,7 @@ def inspect_dataset(dataset: DatasetDict, bins: int = 7) -> DatasetReport:
         _classes(dataset),
         pd.DataFrame(lengths).set_index(["split", "of"]),
         pd.DataFrame(missing).set_index("split"),
-        features.set_index(["modality", "dim"]),
+        _table(totals, names),
         label_values,
     )
 
@@ -144,11 +141,10 @@ def normalization_report(dataset: DatasetDict, normalize: str = "train") -> pd.D
     if "train" not in dataset:
         raise DatasetError(f"found the splits {list(dataset)}; the statistics are taken from 'train'")
     names, normalizer = dimension_names(dataset), Normalizer.fit(dataset["train"])
-    raw = {m: _Frames(len(names[m])) for m in MODALITIES}
-    new = {m: _Frames(len(names[m])) for m in MODALITIES}
-    clipped = {m: np.zeros(len(names[m])) for m in MODALITIES}
+    raw, new = ({m: _Frames(len(of)) for m, of in names.items()} for _ in range(2))
+    clipped = {m: np.zeros(len(of)) for m, of in names.items()}
     for row in _rows(dataset["train"]):
-        for m in MODALITIES:
+        for m in names:
             frames = np.nan_to_num(row[m], nan=0.0, posinf=0.0, neginf=0.0)
             frames = frames[frames.any(axis=1)]
             raw[m].add(frames)
@@ -166,19 +162,20 @@ def normalization_report(dataset: DatasetDict, normalize: str = "train") -> pd.D
     table = before[["mean", "std"]].assign(largest=before[["min", "max"]].abs().max(axis=1))
     table["mean after"], table["std after"] = after["mean"], after["std"]
     table["largest after"] = after[["min", "max"]].abs().max(axis=1)
-    table["clipped"] = np.concatenate([clipped[m] / max(raw[m].count, 1) for m in MODALITIES])
+    table["clipped"] = np.concatenate([clipped[m] / max(raw[m].count, 1) for m in names])
     table["remark"] = before["remark"]
     return table
 
 
 def dimension_names(dataset: DatasetDict) -> dict[str, list[str]]:
-    """Names of the dimensions of audio and vision: the extractor's own where it has some, else numbers."""
-    named: tuple[Any, Any] = (None, None)
+    """Names of each modality's dimensions: the extractor's own where it has some, else numbers."""
+    named: dict[str, Any] = {}
     with suppress(DeepMLFError, TypeError):  # features from elsewhere, such as an MMSA pickle
-        named = feature_names(FeatureRecipe.from_dict(recipe_of(dataset)))
+        own = feature_names(FeatureRecipe.from_dict(recipe_of(dataset)))
+        named = dict(zip(BUILT_IN, own, strict=True))
     return {
-        modality: list(own) if own and len(own) == dim else [str(i) for i in range(dim)]
-        for modality, dim, own in zip(MODALITIES, dims_of(dataset), named, strict=True)
+        modality: own if (own := named.get(modality)) and len(own) == dim else [str(i) for i in range(dim)]
+        for modality, dim in modality_dims(dataset).items()
     }
 
 
@@ -212,7 +209,7 @@ def print_report(report: DatasetReport, console: Console | None = None, all_dims
 def print_normalization(table: pd.DataFrame, normalize: str, console: Console | None = None) -> None:
     """Draw a `normalization_report` in the terminal: the spread of dimensions, then those that stand out."""
     console = console or Console()
-    for modality in MODALITIES:
+    for modality in table.index.unique("modality"):
         part = table.loc[modality]
         moving = part[part["std"] > 0]
         if not len(moving):
@@ -233,12 +230,12 @@ def print_normalization(table: pd.DataFrame, normalize: str, console: Console | 
 class _Split:
     """Counts over the rows of one split."""
 
-    def __init__(self) -> None:
+    def __init__(self, modalities: Iterable[str]) -> None:
         self.words: list[int] = []
-        self.frames: dict[str, list[int]] = {m: [] for m in MODALITIES}
-        self.seconds: dict[str, list[float]] = {m: [] for m in MODALITIES}
-        self.lost = dict.fromkeys(MODALITIES, 0)
-        self.absent = dict.fromkeys(MODALITIES, 0)
+        self.frames: dict[str, list[int]] = {m: [] for m in modalities}
+        self.seconds: dict[str, list[float]] = {m: [] for m in modalities}
+        self.lost = dict.fromkeys(modalities, 0)
+        self.absent = dict.fromkeys(modalities, 0)
         self.nan = self.infinite = self.transcribed = 0
 
     def add(self, row: dict[str, Any], totals: dict[str, _Frames]) -> None:
@@ -246,7 +243,7 @@ class _Split:
         # Languages without spaces are counted by characters.
         self.words.append(len(text.split()) if text.isascii() or " " in text else len(text))
         self.transcribed += str(row["text_source"]) == "transcribed"
-        for m in MODALITIES:
+        for m in self.frames:
             frames = row[m]
             if not np.isfinite(frames).all():
                 nan = int(np.isnan(frames).sum())
@@ -257,7 +254,7 @@ class _Split:
             self.frames[m].append(len(frames))
             self.lost[m] += int((~valid).sum())
             self.absent[m] += int(not valid.any())
-            times = row[f"{m}_times"]
+            times = row.get(f"{m}_times", ())
             if len(times):
                 self.seconds[m].append(
                     float(times[-1] - times[0]) + (float(times[1] - times[0]) if len(times) > 1 else 0)
@@ -266,7 +263,7 @@ class _Split:
 
     def lengths(self) -> Iterator[dict[str, Any]]:
         quantities: dict[str, list[Any]] = {"words": self.words}
-        for m in MODALITIES:
+        for m in self.frames:
             quantities |= {f"{m} frames": self.frames[m], f"{m} seconds": self.seconds[m]}
         for name, values in quantities.items():
             if values:
@@ -283,7 +280,7 @@ class _Split:
 
     def missing(self, count: int) -> dict[str, Any]:
         out: dict[str, Any] = {"no text": sum(n == 0 for n in self.words) / max(count, 1)}
-        for m in MODALITIES:
+        for m in self.frames:
             out[f"no {m}"] = self.absent[m] / max(count, 1)
             out[f"{m} frames missing"] = self.lost[m] / max(sum(self.frames[m]), 1)
         return out | {"NaN values": self.nan, "infinite values": self.infinite}
@@ -365,12 +362,14 @@ def _classes(dataset: DatasetDict) -> pd.DataFrame:
 
 
 def _table(frames: dict[str, _Frames], names: dict[str, list[str]]) -> pd.DataFrame:
-    rows = [row for m in MODALITIES for row in frames[m].table(m, names[m])]
+    rows = [row for m, seen in frames.items() for row in seen.table(m, names[m])]
     return pd.DataFrame(rows).set_index(["modality", "dim"])
 
 
 def _rows(part: Any, batch: int = 64) -> Iterator[dict[str, Any]]:
-    columns = ["text", "text_source", *(f"{m}{end}" for m in MODALITIES for end in ("", "_times"))]
-    view = part.with_format("numpy", columns=columns)
+    frames = [f"{m}{end}" for m in frame_columns(part.features) for end in ("", "_times")]
+    view = part.with_format(
+        "numpy", columns=["text", "text_source", *(c for c in frames if c in part.features)]
+    )
     for start in range(0, len(view), batch):
         yield from view.__getitems__(list(range(start, min(start + batch, len(view)))))

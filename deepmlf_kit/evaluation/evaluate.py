@@ -51,6 +51,11 @@ class Scorer:
     _model: PreTrainedModel
     _collator: Collator
 
+    @property
+    def modalities(self) -> list[str]:
+        """Names of what the model reads beside the text."""
+        return list(self._model.config.modalities)
+
     def predict(self, rows: Sequence[Any]) -> tuple[dict[str, float], pd.DataFrame]:
         """Metrics and table of predictions of rows as `data.schema.for_batches` returns them."""
         preset = self.run.preset

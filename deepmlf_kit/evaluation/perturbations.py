@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +14,52 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.donors import draw_donors
 from ..data.schema import for_batches
+from ..model.modalities import BUILT_IN
 from ..training.run_folder import Run
 from .evaluate import open_scorer
 
 Row = dict[str, Any]
-_STREAMS = ("audio", "audio_times", "vision", "vision_times")
 #: All rows of a split -> perturbed copies, in the same order.
 Perturbation = Callable[[Sequence[Row], np.random.Generator], list[Row]]
 
 
-def perturbations(noise: float = 1.0, shift: float = 0.5) -> dict[str, Perturbation]:
+def perturbations(
+    noise: float = 1.0, shift: float = 0.5, modalities: Sequence[str] = BUILT_IN
+) -> dict[str, Perturbation]:
     """The perturbations by name; the first changes nothing.
 
     Args:
         noise: standard deviation of Gaussian noise on every valid frame, relative to that of the feature within the
             utterance.
-        shift: audio and vision are rolled in time by this fraction of the utterance, so that words and frames are no
-            longer aligned.
+        shift: frames are rolled in time by this fraction of the utterance, so that words and frames are no longer
+            aligned.
+        modalities: names of those that are read beside the text.
     """
 
     def each(change: Callable[[Row, np.random.Generator], Row]) -> Perturbation:
         return lambda rows, random: [{**row, **change(row, random)} for row in rows]
 
-    def rolled(frames: np.ndarray) -> np.ndarray:
+    def frames(change: Callable[[np.ndarray, np.random.Generator], np.ndarray], *names: str) -> Perturbation:
+        return each(lambda row, random: {name: change(np.asarray(row[name]), random) for name in names})
+
+    def missing(frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        return frames[:0]
+
+    def noisy(frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        return _noisy(frames, noise, random)
+
+    def rolled(frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
         return np.roll(frames, round(shift * len(frames)), axis=0)
 
     return {
-        "unperturbed": each(lambda row, _: {}),
-        "no text": each(lambda row, _: {"text": ""}),
-        "no audio": each(lambda row, _: {"audio": row["audio"][:0]}),
-        "no vision": each(lambda row, _: {"vision": row["vision"][:0]}),
-        "text only": each(lambda row, _: {"audio": row["audio"][:0], "vision": row["vision"][:0]}),
-        "noisy audio": each(lambda row, random: {"audio": _noisy(row["audio"], noise, random)}),
-        "noisy vision": each(lambda row, random: {"vision": _noisy(row["vision"], noise, random)}),
+        "unperturbed": each(lambda row, random: {}),
+        "no text": each(lambda row, random: {"text": ""}),
+        **{f"no {name}": frames(missing, name) for name in modalities},
+        "text only": frames(missing, *modalities),
+        **{f"noisy {name}": frames(noisy, name) for name in modalities},
         "shuffled words": each(lambda row, random: {"text": _shuffled(row["text"], random)}),
-        "misaligned time": each(
-            lambda row, _: {"audio": rolled(row["audio"]), "vision": rolled(row["vision"])}
-        ),
-        "audio and vision of another": _of_another,
+        "misaligned time": frames(rolled, *modalities),
+        f"{' and '.join(modalities)} of another": partial(_of_another, modalities),
     }
 
 
@@ -82,7 +91,7 @@ def robustness(
     ids = scorer.rows["id"]
     rows = [{**row, "id": id} for row, id in zip(for_batches(scorer.rows), ids, strict=True)]
     table = []
-    for name, perturb in perturbations(noise, shift).items():
+    for name, perturb in perturbations(noise, shift, scorer.modalities).items():
         metrics, _ = scorer.predict(perturb(rows, np.random.default_rng(seed)))
         table.append({"perturbation": name, **metrics})
     return pd.DataFrame(table)
@@ -104,10 +113,11 @@ def _shuffled(text: str, random: np.random.Generator) -> str:
     return " ".join(words[i] for i in random.permutation(len(words)))
 
 
-def _of_another(rows: Sequence[Row], random: np.random.Generator) -> list[Row]:
-    """Every row with the audio and vision, and their times, of an utterance of another video, where there is one."""
+def _of_another(modalities: Sequence[str], rows: Sequence[Row], random: np.random.Generator) -> list[Row]:
+    """Every row with the frames, and their times, of an utterance of another video, where there is one."""
     others, _ = draw_donors([str(row.get("id", i)) for i, row in enumerate(rows)], random)
+    columns = [f"{name}{end}" for name in modalities for end in ("", "_times")]
     return [
-        {**row, **{name: rows[other][name] for name in _STREAMS if name in rows[other]}}
+        {**row, **{name: rows[other][name] for name in columns if name in rows[other]}}
         for row, other in zip(rows, others.tolist(), strict=True)
     ]

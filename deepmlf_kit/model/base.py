@@ -123,6 +123,11 @@ class LanguageSentimentModel(SentimentModel):
             return {"lm": type(lm)(copy.deepcopy(lm.config))}
         return {"lm": AutoModelForCausalLM.from_config(load_lm_config(config), trust_remote_code=False)}
 
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As of `PreTrainedModel`, without the LM's frozen tensors; adapters that PEFT added to it are stored."""
+        self._keys_to_ignore_on_save = self._lm_keys()  # PEFT gives the tensors of adapted layers other names
+        super().save_pretrained(*args, **kwargs)
+
     def _add_modules(self, config: DeepMLFConfig) -> None:
         """Add the modules beside the LM, which `self.language` holds already."""
         raise NotImplementedError
@@ -161,8 +166,9 @@ class LanguageSentimentModel(SentimentModel):
         return empty_text_ids(self.tokenizer)
 
     def _lm_keys(self) -> set[str]:
-        """Names of the tensors that belong to the LM, the shared ones under MM Blocks among them."""
-        owned = {id(p) for p in self.language.lm.parameters()} | {id(b) for b in self.language.lm.buffers()}
+        """Names of the LM's frozen tensors, the shared ones under MM Blocks among them."""
+        lm = self.language.lm
+        owned = {id(t) for t in [*lm.parameters(), *lm.buffers()] if not t.requires_grad}
         tensors = [
             *self.named_parameters(remove_duplicate=False),
             *self.named_buffers(remove_duplicate=False),

@@ -5,7 +5,7 @@
                  fusion ──────────────────────┴► layers ─► [text ; fusion] ─► layer, MM Block ─► ... ─► final norm
 
 Both give the same numbers (DESIGN section 5): text states need no gradient before the first trained module. Where only
-the last text token is used at the end, the MM Block after the last layer leaves the others out.
+the last text token is used at the end, the last layer makes keys and values of the others and no more.
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ class DecoderPass:
                 x_f = self._block_on_fusion(layer, x_f)
                 if self.return_states:
                     self._record_pair(states[layer + 1], x_f)
-        x = torch.cat([states[-1], x_f], dim=1)  # (B, L + F, D)
         if not trained:
-            return self._finish(x)
-        x = self._block(frozen - 1, x)
+            return self._finish(torch.cat([states[-1], x_f], dim=1))
+        x_t = self._used_text(states[-1]) if frozen == layers else states[-1]
+        x = self._block(frozen - 1, torch.cat([x_t, x_f], dim=1))
         self._record(x)
         if frozen < layers:
             calls = self._prepare_joint(text, fusion)
@@ -155,25 +155,44 @@ class DecoderPass:
         return self.language.prepare(torch.cat([text, fusion], dim=1), mask, positions)
 
     def _layer_and_block(self, layer: int, x: Tensor, calls: LayerCalls) -> Tensor:
-        """An LM layer and the MM Block after it, where there is one: (B, L + F, D) -> (B, L + F, D)."""
+        """An LM layer and the MM Block after it, where there is one: (B, L + F, D) -> (B, L + F, D).
+
+        Of the last layer with `last_text`: -> (B, 1 + F, D).
+        """
+        only_used = self.last_text is not None and layer == len(self.language.layers) - 1
+        run_layer = self._run_on_used_tokens if only_used else self.language.run_layer
 
         def run(x: Tensor) -> Tensor:
-            return self._block(layer, self.language.run_layer(layer, x, calls))
+            return self._block(layer, run_layer(layer, x, calls))
 
         if self.recompute and x.requires_grad:
             return checkpoint(run, x, use_reentrant=False)
         return run(x)
 
+    def _run_on_used_tokens(self, layer: int, x: Tensor, calls: LayerCalls) -> Tensor:
+        """An LM layer that makes no more than keys and values of text but the token that is used."""
+        x_t, x_f = self._split(x)
+        cache = self.language.keys_and_values(layer, x_t, self.text_mask, self.text_positions)
+        if cache is None:
+            x_t, x_f = self._split(self.language.run_layer(layer, x, calls))
+            return torch.cat([self._used_text(x_t), x_f], dim=1)
+        assert self.last_text is not None
+        positions = torch.cat([self.last_text[:, None], self.fusion_positions.expand(len(x), -1)], dim=1)
+        mask = torch.cat([self.text_mask, self.fusion_mask], dim=1)  # (B, L + F)
+        x = torch.cat([self._used_text(x_t), x_f], dim=1)  # (B, 1 + F, D), as positions
+        return self.language.run_layer(layer, x, self.language.prepare(x, mask, positions, cache))
+
+    def _used_text(self, x_t: Tensor) -> Tensor:
+        """With `last_text`, that token alone: (B, L, D) -> (B, 1, D)."""
+        return x_t if self.last_text is None else select_tokens(x_t, self.last_text).unsqueeze(1)
+
     # MM Blocks -----------------------------------------------------------------------------------------------
 
     def _block(self, layer: int, x: Tensor) -> Tensor:
         """The MM Block after `layer`, on text and fusion tokens (B, L + F, D); x itself where there is none."""
-        x_t, x_f = self._split(x)
-        if self.last_text is not None and layer == len(self.language.layers) - 1:
-            x_t = select_tokens(x_t, self.last_text).unsqueeze(1)  # (B, 1, D)
-            x = torch.cat([x_t, x_f], dim=1)  # (B, 1 + F, D)
         if str(layer) not in self.blocks:
             return x
+        x_t, x_f = self._split(x)
         if not self.config.text_is_trained:
             return torch.cat([x_t, self._block_on_fusion(layer, x_f)], dim=1)
         x = torch.cat([x_t, self._cross_attend(layer, x_f)], dim=1)

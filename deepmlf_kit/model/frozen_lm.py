@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from ..errors import DeepMLFError
 from .attention import attend_short
@@ -43,18 +45,21 @@ class LanguageStream(nn.Module):
     """A frozen decoder LM, its layers, their feed-forwards and norms found by structure.
 
     Args:
-        lm: any Hugging Face decoder language model (`AutoModelForCausalLM`).
+        lm: any Hugging Face decoder language model (`AutoModelForCausalLM`), or one in PEFT's `get_peft_model`, whose
+            adapters stay trained; `lm` may be replaced by such a model of itself later.
 
     Raises:
         DeepMLFError: something that fusion needs could not be found in the LM; the message names it.
     """
 
-    def __init__(self, lm: PreTrainedModel) -> None:
+    def __init__(self, lm: PreTrainedModel | PeftModel) -> None:
         super().__init__()
-        self.lm = lm.eval().requires_grad_(False)
+        self.lm = lm.eval()
+        if not isinstance(lm, PeftModel):
+            lm.requires_grad_(False)
         attend_short(lm)
         self.config: PreTrainedConfig = lm.config.get_text_config()
-        self._owner_path, self._list_name = _find_layer_list(lm, self.config)
+        self._owner_path, self._list_name = _find_layer_list(_base(lm), self.config)
         self._finish_paths: list[str] = []
         if not next(lm.parameters()).is_meta:  # a model planned from its config alone holds no numbers to run
             self._finish_paths = self._find_finish()
@@ -76,7 +81,7 @@ class LanguageStream(nn.Module):
     @property
     def decoder(self) -> nn.Module:
         """The module whose forward loops over the decoder layers."""
-        return self.lm.get_submodule(self._owner_path)
+        return _base(self.lm).get_submodule(self._owner_path)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -160,7 +165,7 @@ class LanguageStream(nn.Module):
             arguments.append((args, kwargs))
             return hidden
 
-        recorders = nn.ModuleList([_Substitute(layer, record) for layer in self.layers])
+        recorders = [_Substitute(layer, record) for layer in self.layers]
         self._run_decoder_with(
             {self._list_name: recorders},
             inputs_embeds=embeddings,
@@ -171,7 +176,7 @@ class LanguageStream(nn.Module):
         )
         return LayerCalls(hidden=first[0], arguments=arguments)
 
-    def _run_decoder_with(self, children: Mapping[str, nn.Module], **inputs: Any) -> None:
+    def _run_decoder_with(self, children: Mapping[str, Any], **inputs: Any) -> None:
         """Run the decoder with other modules in the place of some of its own, without changing it.
 
         Its forward runs on a shallow copy that lives for this call: tensors are shared, children are looked up in a
@@ -192,6 +197,31 @@ class LanguageStream(nn.Module):
         args, kwargs = calls.arguments[index]
         output = self.layers[index](hidden, *args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
+
+    def keys_and_values(self, index: int, hidden: Tensor, mask: Tensor, position_ids: Tensor) -> Cache | None:
+        """Keys and values of one layer's input, without the rest of that layer.
+
+        Args:
+            index: of the layer.
+            hidden: its input [B, S, D].
+            mask, position_ids: as for `prepare`.
+
+        Returns:
+            A cache to run this layer with, on tokens the first of which is among these S already (`_PrefixLayer`). None
+            where the layer cannot be left half-way: it has hooks (FSDP's), or caches no keys and values of its own.
+        """
+        layer = self.layers[index]
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            return None
+        calls = self.prepare(hidden, mask, position_ids, Cache(layers=[_StopAtUpdate()] * len(self.layers)))
+        args, kwargs = calls.arguments[index]
+        try:
+            layer.forward(hidden, *args, **kwargs)  # not compiled: a graph cannot be left half-way
+        except _KeysAndValues as stopped:
+            prefix = _PrefixLayer()
+            prefix.store(*stopped.args)
+            return Cache(layers=[prefix] * len(self.layers))  # whichever layer the masks are made for
+        return None
 
     def finish(self, hidden: Tensor) -> Tensor:
         """The modules after the LM's last layer (its final norm): [B, T, D] -> [B, T, D]."""
@@ -217,7 +247,7 @@ class LanguageStream(nn.Module):
         embeddings, mask, positions = self._probe()
         called: list[str] = []
 
-        def noting(name: str, module: nn.Module) -> nn.Module:
+        def noting(name: str, module: nn.Module) -> _Substitute:
             def call(*args: Any, **kwargs: Any) -> Any:
                 called.append(name)
                 return module(*args, **kwargs)
@@ -225,8 +255,10 @@ class LanguageStream(nn.Module):
             return _Substitute(module, call)
 
         *others, last = self.layers
-        children = {name: noting(name, child) for name, child in self.decoder.named_children()}
-        children[self._list_name] = nn.ModuleList([*others, noting(self._list_name, last)])
+        children: dict[str, Any] = {
+            name: noting(name, child) for name, child in self.decoder.named_children()
+        }
+        children[self._list_name] = [*others, noting(self._list_name, last)]
         try:
             self._run_decoder_with(
                 children,
@@ -265,22 +297,56 @@ class LanguageStream(nn.Module):
             )
 
 
-class _Substitute(nn.Module):
+class _KeysAndValues(Exception):
+    """Leaves a layer with its keys and values, each [B, heads, S, e]."""
+
+
+class _StopAtUpdate(DynamicLayer):
+    """Empty cache of a layer, which ends where the layer would store its keys and values."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        raise _KeysAndValues(key_states, value_states)
+
+
+class _PrefixLayer(DynamicLayer):
+    """Keys and values of S tokens, for later tokens the first of which is one of the S: its own are not stored again.
+
+    Masks count S - 1 tokens before that first one, so it sees all S (but padding), and S + T - 1 keys in all.
+    """
+
+    def store(self, key_states: Tensor, value_states: Tensor) -> None:
+        super().update(key_states, value_states)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return super().update(key_states[:, :, 1:], value_states[:, :, 1:])
+
+    def get_seq_length(self) -> int:
+        return super().get_seq_length() - 1
+
+
+class _Substitute:
     """Stands in for a module of the LM: answers for its attributes, and `call` is run in place of its forward."""
 
     def __init__(self, module: nn.Module, call: Callable[..., Any]) -> None:
-        super().__init__()
-        self.__dict__["_stands_for"] = module  # not registered: it is not this module's child
-        self._call = call
+        self._module, self._call = module, call
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._call(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["_stands_for"], name)
+        return getattr(self._module, name)
+
+
+def _base(lm: PreTrainedModel | PeftModel) -> nn.Module:
+    """The LM itself, with PEFT's adapters in its layers where there are some."""
+    if not isinstance(lm, PeftModel):
+        return lm
+    if lm.active_peft_config.is_prompt_learning:
+        raise DeepMLFError(
+            f"{type(lm.active_peft_config).__name__} puts prompts before the text, which the layers run one by one do "
+            "not see: use adapters inside the layers, such as LoraConfig."
+        )
+    return lm.get_base_model()
 
 
 def _find_layer_list(lm: PreTrainedModel, config: PreTrainedConfig) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from ..errors import DeepMLFError
 from ..explain import Attributions, Reading
-from .style import COLOURS, GREY, SEQUENTIAL, figure, modality_label, shortened
+from .style import COLOURS, GREY, SEQUENTIAL, add_absent, figure, line, modality_label, shortened
 from .tracks import TRACK_COLOURS, tracks_of
 
 
@@ -80,15 +80,14 @@ def gradient_timeline(reading: Reading, attributions: Attributions) -> go.Figure
         if not count or not np.any(values):
             continue
         made.add_trace(
-            go.Scatter(
-                x=times[:count],
-                y=np.cumsum(values[:count]),
-                name=f"{name}, summed up to here",
-                line={"color": COLOURS[modality], "width": 2.2},
+            line(
+                times[:count],
+                np.cumsum(values[:count]),
+                f"{name}, summed up to here",
+                COLOURS[modality],
+                "%{x:.2f} s: %{y:+.3f} so far (this frame %{customdata:+.4f})",
+                width=2.2,
                 customdata=values[:count],
-                hovertemplate="%{x:.2f} s: %{y:+.3f} so far (this frame %{customdata:+.4f})<extra>"
-                + name
-                + "</extra>",
             ),
             row=1,
             col=1,
@@ -142,26 +141,14 @@ def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
         for number, track in enumerate(tracks):
             right = modality == "audio" and number == 1
             made.add_trace(
-                go.Scatter(
-                    x=track.times,
-                    y=track.values,
-                    name=track.name,
-                    line={
-                        "color": TRACK_COLOURS.get(track.name, COLOURS[modality]),
-                        "width": 1.8 if number < 2 else 1.2,
-                    },
-                    customdata=np.stack(
-                        [
-                            np.arange(len(track.values)).astype(str),
-                            [_word_at(reading, t) for t in track.times],
-                        ],
-                        axis=-1,
-                    ),
-                    hovertemplate="%{x:.2f}: %{y:.2f} "
-                    + track.unit
-                    + "<br>frame %{customdata[0]}, word: %{customdata[1]}<extra>"
-                    + track.name
-                    + "</extra>",
+                line(
+                    track.times,
+                    track.values,
+                    track.name,
+                    TRACK_COLOURS.get(track.name, COLOURS[modality]),
+                    f"%{{x:.2f}}: %{{y:.2f}} {track.unit}<br>frame %{{customdata[0]}}, word: %{{customdata[1]}}",
+                    width=1.8 if number < 2 else 1.2,
+                    customdata=[[str(i), _word_at(reading, t)] for i, t in enumerate(track.times)],
                 ),
                 row=row,
                 col=1,
@@ -183,19 +170,8 @@ def _stacked(reading: Reading, title: str, subtitle: str) -> go.Figure:
                     secondary_y=True,
                 )
         else:
-            made.add_trace(  # an axis needs a trace to be drawn
-                go.Scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip"), row=row, col=1
-            )
+            add_absent(made, f"no {what}", row, "y3" if row == 3 else "y5")
             made.update_yaxes(showticklabels=False, ticks="", row=row, col=1)
-            made.add_annotation(
-                text=f"no {what}",
-                showarrow=False,
-                font={"color": GREY, "size": 15},
-                xref="paper",
-                x=0.5,
-                yref=f"y{3 if row == 3 else 5} domain",
-                y=0.5,
-            )
     made.update_xaxes(title_text=reading.time_axis, row=4, col=1)
     made.update_layout(legend={"orientation": "h", "y": -0.12, "x": 0}, margin={"l": 90, "r": 80, "b": 90})
     return made

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..data.inspect import DatasetReport
-from .style import COLOURS, GREY, figure
+from .style import COLOURS, GREY, figure, line
 
 _FLAGGED = "#d64577"
 
@@ -92,14 +92,15 @@ def plot_normalization(table: pd.DataFrame, modality: str, normalize: str) -> go
         ("std after", f"normalize={normalize}", COLOURS[modality]),
     ):
         made.add_trace(
-            go.Scatter(
-                x=[str(i) for i in part.index],
-                y=part[column],
+            line(
+                [str(i) for i in part.index],
+                part[column],
+                name,
+                colour,
+                "%{x}: %{y:.3g}",
+                width=1,
                 mode="lines+markers",
-                name=name,
-                marker={"color": colour, "size": 5},
-                line={"color": colour, "width": 1},
-                hovertemplate="%{x}: %{y:.3g}<extra>" + name + "</extra>",
+                marker_size=5,
             )
         )
     made.update_yaxes(type="log")

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..explain import Reading
-from .style import COLOURS, DIVERGING, LINE, figure, shortened
+from .style import COLOURS, DIVERGING, LINE, figure, heatmap, line, shortened
 
 
 def gates_by_depth(reading: Reading) -> go.Figure:
@@ -56,15 +56,9 @@ def gates_by_depth(reading: Reading) -> go.Figure:
             )
         )
         made.add_trace(
-            go.Scatter(
-                x=x,
-                y=gate,
-                name=f"{name}: gate",
-                mode="lines+markers",
-                line={"color": colour, "width": 2, "dash": "solid" if name == "cross-attention" else "dot"},
-                marker={"size": 8},
-                hovertemplate="layer %{x}: gate %{y:.3f}<extra>" + name + "</extra>",
-            ),
+            line(
+                x, gate, f"{name}: gate", colour, "layer %{x}: %{y:.3f}", mode="lines+markers", marker_size=8
+            ).update(line_dash="solid" if name == "cross-attention" else "dot"),
             secondary_y=True,
         )
     made.update_xaxes(title_text="MM Block (after LM layer)", type="category")
@@ -97,16 +91,16 @@ def sentiment_by_depth(reading: Reading) -> go.Figure:
         made.add_vrect(x0=layer + 0.62, x1=layer + 1.38, fillcolor=COLOURS["av"], opacity=0.12, line_width=0)
     for token in range(fusion.shape[1]):
         made.add_trace(
-            go.Scatter(
-                x=depth,
-                y=fusion[:, token],
-                name=f"token {token}",
-                mode="lines",
-                line={"color": COLOURS["fusion"], "width": 1},
+            line(
+                depth,
+                fusion[:, token],
+                f"token {token}",
+                COLOURS["fusion"],
+                "depth %{x}: %{y:+.2f}",
+                width=1,
                 opacity=0.45,
                 showlegend=token == 0,
                 legendgroup="tokens",
-                hovertemplate="depth %{x}: %{y:+.2f}<extra>token " + str(token) + "</extra>",
             )
         )
     if fusion.shape[1]:
@@ -117,14 +111,7 @@ def sentiment_by_depth(reading: Reading) -> go.Figure:
         ("task head", reading.get("task_sentiment"), COLOURS["task"]),
     ):
         made.add_trace(
-            go.Scatter(
-                x=depth,
-                y=values,
-                name=name,
-                mode="lines+markers",
-                line={"color": colour, "width": 3},
-                hovertemplate="depth %{x}: %{y:+.2f}<extra>" + name + "</extra>",
-            )
+            line(depth, values, name, colour, "depth %{x}: %{y:+.2f}", width=3, mode="lines+markers")
         )
     if not np.isnan(reading.label):
         made.add_hline(
@@ -158,15 +145,15 @@ def token_similarity(reading: Reading) -> go.Figure:
         height=520,
     )
     made.add_trace(
-        go.Heatmap(
-            z=values[-1],
+        heatmap(
+            values[-1],
+            None,
+            None,
+            "cosine",
+            "tokens %{x} and %{y}: %{z:.2f}",
             zmin=-1,
             zmax=1,
             colorscale=DIVERGING,
-            xgap=1,
-            ygap=1,
-            colorbar={"title": {"text": "cosine"}},
-            hovertemplate="tokens %{x} and %{y}: %{z:.2f}<extra></extra>",
         )
     )
     steps = [

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import COLOURS, SEQUENTIAL, figure, template
+from .style import COLOURS, SEQUENTIAL, figure, line, template
 
 
 def fusion_attention(
@@ -60,13 +60,14 @@ def fusion_attention(
     for (name, (seconds, values)), colour in zip((tracks or {}).items(), palette, strict=False):
         low, high = float(np.min(values)), float(np.max(values))
         fig.add_trace(
-            go.Scatter(
-                x=seconds,
-                y=(np.asarray(values) - low) / ((high - low) or 1.0),
+            line(
+                seconds,
+                (np.asarray(values) - low) / ((high - low) or 1.0),
+                name,
+                colour,
+                "%{x:.2f} s: %{customdata:.3g}",
+                width=1.6,
                 customdata=np.asarray(values),
-                name=name,
-                line={"color": colour, "width": 1.6},
-                hovertemplate="%{x:.2f} s: %{customdata:.3g}<extra>" + name + "</extra>",
             ),
             row=rows,
             col=1,

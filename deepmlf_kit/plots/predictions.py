@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from sklearn import metrics
 
-from .style import COLOURS, SEQUENTIAL, SERIES, figure
+from .style import COLOURS, SERIES, confusion_map, figure
 
 
 def predicted_vs_true(
@@ -109,19 +109,6 @@ def confusion_matrix(
         subtitle="On the diagonal a prediction is right; colours are shares of the true class.",
         height=160 + 70 * len(names),
     )
-    fig.add_trace(
-        go.Heatmap(
-            z=counts / counts.sum(axis=1, keepdims=True).clip(min=1),
-            x=list(names),
-            y=list(names),
-            text=counts,
-            texttemplate="%{text}",
-            colorscale=SEQUENTIAL,
-            zmin=0,
-            zmax=1,
-            colorbar={"title": {"text": "share"}, "thickness": 12},
-            hovertemplate="%{y}, predicted %{x}: %{text} (%{z:.0%})<extra></extra>",
-        )
-    )
+    fig.add_trace(confusion_map(counts, names, "%{y}, predicted %{x}: %{text} (%{z:.0%})"))
     fig.update_yaxes(autorange="reversed")
     return fig

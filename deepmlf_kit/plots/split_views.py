@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from ..errors import DeepMLFError
 from ..explain import Survey
-from .style import COLOURS, GREY, LINE, SEQUENTIAL, figure, modality_label
+from .style import COLOURS, GREY, LINE, confusion_map, figure, modality_label, shortened
 
 
 def specialisation(survey: Survey) -> go.Figure:
@@ -112,7 +112,6 @@ def confusion(survey: Survey, classes: int = 7) -> go.Figure:
         rounded[name] = np.clip(np.round(value), -half, half).astype(int)
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (rounded["label"] + half, rounded["prediction"] + half), 1)
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = (
         ["negative", "neutral", "positive"]
         if classes == 3
@@ -126,22 +125,7 @@ def confusion(survey: Survey, classes: int = 7) -> go.Figure:
         subtitle=f"share of each labelled class, counts inside; {right:.0%} of {counts.sum()} on the diagonal",
         height=480,
     )
-    made.add_trace(
-        go.Heatmap(
-            z=share,
-            x=names,
-            y=names,
-            text=counts,
-            texttemplate="%{text}",
-            zmin=0,
-            zmax=1,
-            colorscale=SEQUENTIAL,
-            xgap=2,
-            ygap=2,
-            colorbar={"title": {"text": "share"}, "tickformat": ".0%"},
-            hovertemplate="labelled %{y}, predicted %{x}: %{text} (%{z:.0%})<extra></extra>",
-        )
-    )
+    made.add_trace(confusion_map(counts, names, "labelled %{y}, predicted %{x}: %{text} (%{z:.0%})"))
     made.update_xaxes(type="category")
     made.update_yaxes(type="category")
     return made
@@ -155,7 +139,9 @@ def worst_errors(survey: Survey, count: int = 12) -> go.Figure:
         count: how many.
     """
     worst = survey.worst(count).iloc[::-1]
-    names = [f"{_short(text)}  [{index}]" for text, index in zip(worst["text"], worst["index"], strict=True)]
+    names = [
+        f"{shortened(text, 46)}  [{index}]" for text, index in zip(worst["text"], worst["index"], strict=True)
+    ]
     made = figure(
         "The worst errors",
         "sentiment (label's units)",
@@ -194,7 +180,3 @@ def _labelled(survey: Survey):
     if not len(table):
         raise DeepMLFError("No utterance of this split has a label: this figure needs them.")
     return table
-
-
-def _short(text: str, most: int = 46) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

@@ -92,14 +92,43 @@ def figure(title: str, x: str = "", y: str = "", *, subtitle: str = "", height: 
     return made
 
 
+def line(
+    x: Any, y: Any, name: str, colour: str, hover: str, *, width: float = 2, mode: str = "lines", **more: Any
+) -> go.Scatter:
+    """A curve.
+
+    Args:
+        x, y: [n].
+        name: in the legend and beside what shows on hover.
+        hover: plotly's hover template.
+        more: further arguments of `go.Scatter`.
+    """
+    stroke = {"color": colour, "width": width}
+    shown = f"{hover}<extra>{name}</extra>"
+    return go.Scatter(x=x, y=y, name=name, mode=mode, line=stroke, hovertemplate=shown, **more)
+
+
+def add_absent(made: go.Figure, text: str, row: int, axis: str) -> None:
+    """Say in a row of subplots that it has nothing to show.
+
+    Args:
+        axis: name of the row's first axis, such as `y3`.
+    """
+    made.add_trace(go.Scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip"), row=row, col=1)
+    font = {"color": GREY, "size": 15}
+    made.add_annotation(
+        text=text, showarrow=False, font=font, xref="paper", x=0.5, yref=f"{axis} domain", y=0.5
+    )
+
+
 def heatmap(
-    values: np.ndarray, x: Sequence[str], y: Sequence[str], name: str, hover: str, **more: Any
+    values: np.ndarray, x: Sequence[str] | None, y: Sequence[str] | None, name: str, hover: str, **more: Any
 ) -> go.Heatmap:
     """A heat map of a few cells, with gaps between them and a colour bar.
 
     Args:
         values: [len(y), len(x)].
-        x, y: names of the columns and rows.
+        x, y: names of the columns and rows; None: their numbers.
         name: title of the colour bar.
         hover: plotly's hover template.
         more: further arguments of `go.Heatmap`.
@@ -108,6 +137,19 @@ def heatmap(
     return go.Heatmap(
         z=values, x=x, y=y, xgap=1, ygap=1, colorbar=bar, hovertemplate=f"{hover}<extra></extra>", **more
     )
+
+
+def confusion_map(counts: np.ndarray, names: Sequence[str], hover: str) -> go.Heatmap:
+    """Shares of each true class (row) by predicted class (column), with the counts written in.
+
+    Args:
+        counts: [classes, classes].
+        names: of the classes.
+        hover: plotly's hover template.
+    """
+    share = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    more = {"text": counts, "texttemplate": "%{text}", "colorscale": SEQUENTIAL, "zmin": 0, "zmax": 1}
+    return heatmap(share, list(names), list(names), "share", hover, **more)
 
 
 def shortened(text: str, most: int) -> str:

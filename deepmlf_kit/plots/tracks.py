@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..features.recipe import FeatureRecipe, RecipeError, feature_names
-from .style import COLOURS, SERIES
+from .style import COLOURS, SERIES, modality_label
 
 NAMED: dict[str, dict[str, Any]] = {
     "audio": {
@@ -53,7 +53,7 @@ class Track:
 
 
 def tracks_of(row: Mapping[str, Any], modality: str, times: np.ndarray | None = None) -> list[Track]:
-    """The tracks of `audio` or `vision` of a row; empty where it is missing.
+    """The tracks of a modality of a row; empty where it is missing.
 
     Features without names (an encoder's) are drawn as one track: how far each frame is from the mean frame.
 
@@ -71,7 +71,7 @@ def tracks_of(row: Mapping[str, Any], modality: str, times: np.ndarray | None = 
     valid = frames.any(axis=1)
     names = _names(row, modality)
     found = []
-    for name, wanted in NAMED[modality].items():
+    for name, wanted in NAMED.get(modality, {}).items():
         places = [names.index(w) for w in wanted if w in names]
         if not places:
             continue
@@ -81,7 +81,7 @@ def tracks_of(row: Mapping[str, Any], modality: str, times: np.ndarray | None = 
         found.append(Track(name, _UNITS.get(name, "0 to 1"), modality, times, values))
     if not found:
         away = np.linalg.norm(frames - frames[valid].mean(axis=0), axis=1)
-        what = "voice features" if modality == "audio" else "face features"
+        what = f"{modality_label(modality)} features"
         found.append(
             Track(what, "distance from the mean frame", modality, times, np.where(valid, away, np.nan))
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from ..training import Run
-from .style import COLOURS, figure
+from .style import COLOURS, figure, line
 
 _TERMS = {
     "train_loss_task": ("task", "task"),
@@ -61,14 +61,14 @@ def _curves(run: Run, lines: dict[str, tuple[str, str]], title: str, y: str, sub
     epochs = [row["epoch"] for row in history]
     for name, (label, colour) in lines.items():
         fig.add_trace(
-            go.Scatter(
-                x=epochs,
-                y=[row.get(name) for row in history],
-                name=label,
+            line(
+                epochs,
+                [row.get(name) for row in history],
+                label,
+                COLOURS[colour],
+                "epoch %{x}: %{y:.3f}",
                 mode="lines+markers",
-                line={"color": COLOURS[colour], "width": 2},
-                marker={"size": 5},
-                hovertemplate="epoch %{x}: %{y:.3f}<extra>" + label + "</extra>",
+                marker_size=5,
             )
         )
     best = run.info.get("best")

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import COLOURS, GREY, LINE, SERIES, figure, shortened
+from .style import COLOURS, LINE, SERIES, add_absent, figure, line, shortened
 from .tracks import NAMED, TRACK_COLOURS
 
 
@@ -56,19 +56,16 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
         if right:
             values = np.where(values > 0, values, np.nan)
         made.add_trace(
-            go.Scatter(
-                x=audio_times,
-                y=values,
-                name=f"{name} (semitones above 27.5 Hz)"
+            line(
+                audio_times,
+                values,
+                f"{name} (semitones above 27.5 Hz)"
                 if right and "F0semitoneFrom27.5Hz_sma3nz" in names["audio"]
                 else name,
-                line={
-                    "color": COLOURS["fusion"] if right else COLOURS["audio"],
-                    "width": 1.6,
-                    "dash": "solid",
-                },
+                COLOURS["fusion"] if right else COLOURS["audio"],
+                "%{x:.2f}: %{y:.2f}",
+                width=1.6,
                 opacity=1.0 if number < 2 else 0.5,
-                hovertemplate="%{x:.2f}: %{y:.2f}<extra>" + name + "</extra>",
                 legend="legend",
             ),
             row=2,
@@ -81,15 +78,13 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
         _curves(vision, names.get("vision"), NAMED["vision"], "face").items()
     ):
         made.add_trace(
-            go.Scatter(
-                x=vision_times,
-                y=np.where(missing, np.nan, values),
-                name=name,
-                line={
-                    "color": TRACK_COLOURS.get(name, others[number % len(others)]),
-                    "width": 2 if name in ("smile", "brows down") else 1.3,
-                },
-                hovertemplate="%{x:.2f}: %{y:.2f}<extra>" + name + "</extra>",
+            line(
+                vision_times,
+                np.where(missing, np.nan, values),
+                name,
+                TRACK_COLOURS.get(name, others[number % len(others)]),
+                "%{x:.2f}: %{y:.2f}",
+                width=2 if name in ("smile", "brows down") else 1.3,
                 legend="legend2",
             ),
             row=3,
@@ -99,18 +94,7 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
     seen = bool(len(missing) and not missing.all())
     for track, axis, there, what in ((2, "y2", heard, "no voice"), (3, "y4", seen, "no face")):
         if not there:
-            made.add_trace(
-                go.Scatter(x=[None], y=[None], showlegend=False), row=track, col=1
-            )  # draws the axes
-            made.add_annotation(
-                text=what,
-                xref="paper",
-                x=0.5,
-                yref=f"{axis} domain",
-                y=0.5,
-                showarrow=False,
-                font={"color": GREY, "size": 15},
-            )
+            add_absent(made, what, track, axis)
     made.update_yaxes(
         title_text="words", visible=True, showticklabels=False, showgrid=False, ticks="", row=1, col=1
     )
@@ -144,18 +128,8 @@ def plot_utterance(row: Mapping[str, Any], names: Mapping[str, list[str]] | None
 def _draw_words(made: go.Figure, words: list[dict[str, Any]], timed: bool) -> None:
     """Each word as a block from its start to its end; every second one lower, so that short ones keep their room."""
     if not words or not timed:
-        made.add_trace(go.Scatter(x=[None], y=[None], showlegend=False), row=1, col=1)
+        add_absent(made, "" if words else "the words' times are not known", 1, "y")
         made.update_yaxes(range=[0, 2], row=1, col=1)
-        if not words:
-            made.add_annotation(
-                text="the words' times are not known",
-                xref="paper",
-                x=0.5,
-                yref="y domain",
-                y=0.5,
-                showarrow=False,
-                font_color=GREY,
-            )
         return
     for number, word in enumerate(words):
         low = 1 - number % 2

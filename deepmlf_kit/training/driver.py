@@ -26,6 +26,8 @@ from ..features.cache import CacheError, cache_folder
 from ..storage.files import replacing, write_json, write_text
 from ..storage.folders import foreign, remove_known, remove_temporary_files
 from ..storage.locks import sole_writer
+from ..features.cache import cache_folder, folder_hash
+from ..model import text_cache
 from .compiling import compile_layers
 from .dataset import check_dataset, open_dataset, rows_of
 from .metric_table import metric_table
@@ -96,7 +98,7 @@ def train(
     data, where = open_dataset(dataset)
     check_dataset(data, preset)
     out = Path(out).resolve()
-    description = _description(model, preset, seed, data, where, pretrained)
+    description = _description(model, preset, seed, data, where, pretrained, lm)
     with _writing(out, main):
         run = _open_folder(out, description, overwrite, main)
         if run.finished:
@@ -201,7 +203,13 @@ def _av_checkpoint(av_encoder: Run | str | Path | None) -> Path | None:
 
 
 def _description(
-    kind: str, preset: Preset, seed: int, data: DatasetDict, where: str | None, av_encoder: Path | None
+    kind: str,
+    preset: Preset,
+    seed: int,
+    data: DatasetDict,
+    where: str | None,
+    av_encoder: Path | None,
+    lm: PreTrainedModel | None,
 ) -> dict[str, Any]:
     """What `run.json` holds before training: everything that decides the result."""
     audio_dim, vision_dim = dims_of(data)
@@ -219,6 +227,7 @@ def _description(
             "vision_dim": vision_dim,
         },
         "av_encoder": {"path": str(av_encoder), "digest": weights_digest(av_encoder)} if av_encoder else None,
+        "lm_digest": _lm_digest(preset.lm.name, lm) if registered_model(kind).reads_text else None,
         "versions": versions(),
     }
 
@@ -246,6 +255,13 @@ def _writing(out: Path, main: bool) -> Iterator[None]:
 
 def _read_only(out: Path) -> bool:
     return out.is_dir() and not os.access(out, os.W_OK)
+
+
+def _lm_digest(name: str, lm: PreTrainedModel | None) -> str | None:
+    """Digest of an LM in memory or in a local folder; None for one that its name and revision determine."""
+    if lm is not None:
+        return text_cache.weights_digest(lm)
+    return folder_hash(name) if Path(name).is_dir() else None
 
 
 def _open_folder(out: Path, description: dict[str, Any], overwrite: bool, main: bool) -> Run:

@@ -21,6 +21,7 @@
     seed            of the run
     dataset         path, rows by split, digest (of utterances, labels, features and their recipe), audio_dim, vision_dim
     av_encoder      path and digest (of the weights) of the AV pretraining's checkpoint, or null
+    lm_digest       of an LM in a local folder or in memory, or null
     preprocessing   what turns an utterance into a batch: `lm` (whose tokenizer), `max_text_tokens`,
                     `normalizer` (statistics by modality, or null), `recipe` (extractors and their settings)
     versions        python, torch, transformers, ... and the kit's own
@@ -108,10 +109,11 @@ _SHAPE_FINISHED = {
     "test": dict,
 }
 #: Settings that must be equal for a run to be resumed.
-_SETTINGS = ("kind", "preset", "seed", "dataset", "av_encoder")
+_SETTINGS = ("kind", "preset", "seed", "dataset", "av_encoder", "lm_digest")
 _MEANINGS = {
     "dataset.digest": "the digest of the dataset (utterances, labels, features and their recipe)",
     "av_encoder.digest": "the digest of the pretrained AV encoder's weights",
+    "lm_digest": "the digest of the language model's folder",
 }
 
 

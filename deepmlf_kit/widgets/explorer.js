@@ -112,7 +112,7 @@ function render({ model, el: root }) {
   } });
   const switches = {};
   const modalities = el("span", { class: "dmlf-switches", role: "group", "aria-label": "Modalities" });
-  for (const [name, label] of [["text", "words"], ["audio", "voice"], ["vision", "face"]]) {
+  for (const { name, label } of model.get("modalities")) {
     const box = el("input", { type: "checkbox", "data-name": `use_${name}`, onchange: () => {
       put("without", Object.keys(switches).filter((key) => !switches[key].checked));
     } });
@@ -288,15 +288,23 @@ function render({ model, el: root }) {
       colorbar: { thickness: 10, len: 0.5, y: 1, yanchor: "top", title: { text: "attention" } },
       hovertemplate: "%{y}, %{x:.2f}" + (data.timed ? " s" : "") + " (step %{customdata[1]})<br>word: %{customdata[0]}<br>attention %{z:.4f}<extra></extra>" }];
     const range = [data.steps[0] - data.half, data.steps[data.steps.length - 1] + data.half];
-    const layout = base(title, { height: 590, showlegend: true, legend: { orientation: "h", y: -0.13, x: 0, font: { size: 11 } },
-      xaxis: axis(data.timed ? "time (s)" : "AV step", { range, anchor: "y4" }),
+    // A row of curves for each modality beside the text, the first of them (voice) with a second axis
+    const rows = Object.entries(data.tracks).map(([name, tracks], i, all) => {
+      const step = 0.48 / all.length, top = 0.44 - i * step;
+      return { tracks, label: model.get("modalities").find((m) => m.name === name).label, domain: [top - step + 0.04, top],
+        target: i < 2 ? i + 3 : i + 4 };
+    });
+    const second = rows[0].tracks[1];
+    const layout = base(title, { height: 590 + 100 * (rows.length - 2), showlegend: true, legend: { orientation: "h", y: -0.13, x: 0, font: { size: 11 } },
+      xaxis: axis(data.timed ? "time (s)" : "AV step", { range, anchor: `y${rows[rows.length - 1].target}` }),
       yaxis: axis(yTitle, { autorange: "reversed", domain: [0.56, 1], type: "category" }),
       yaxis2: axis("words", { domain: [0.46, 0.54], range: [0, 1], showticklabels: false, showgrid: false, ticks: "" }),
-      yaxis3: axis(data.tracks.audio.length ? `${data.tracks.audio[0].name} (${data.tracks.audio[0].unit})` : "no voice",
-        { domain: [0.24, 0.44], nticks: 4 }),
-      yaxis5: axis(data.tracks.audio.length > 1 ? `${data.tracks.audio[1].name}` : "", { overlaying: "y3", side: "right", showgrid: false, nticks: 4 }),
-      yaxis4: axis(data.tracks.vision.length ? `face (${data.tracks.vision[0].unit})` : "no face", { domain: [0, 0.2], nticks: 4 }),
+      yaxis5: axis(second ? second.name : "", { overlaying: "y3", side: "right", showgrid: false, nticks: 4 }),
       shapes: [] });
+    rows.forEach(({ tracks: [first], label, domain, target }, i) => {
+      const title = first ? `${i ? label : first.name} (${first.unit})` : `no ${label}`;
+      layout[`yaxis${target}`] = axis(title, { domain, nticks: 4 });
+    });
     const spoken = data.words.filter((w) => w.start !== null);
     for (const word of spoken) layout.shapes.push({ type: "rect", x0: word.start, x1: word.end, y0: 0, y1: 1, yref: "y2",
       fillcolor: COLOUR.text, opacity: 0.22, line: { width: 0 } });
@@ -305,10 +313,12 @@ function render({ model, el: root }) {
     const curve = (track, target) => traces.push({ type: "scatter", mode: "lines", x: track.t, y: track.v, yaxis: target,
       name: track.name, line: { width: 1.5, color: TRACKS[track.name] || GREY },
       hovertemplate: `%{x:.2f}: %{y:.2f} ${track.unit}<br>frame %{pointNumber}<extra>${track.name}</extra>` });
-    data.tracks.audio.slice(0, 2).forEach((track, i) => curve(track, i ? "y5" : "y3"));
-    data.tracks.vision.forEach((track) => curve(track, "y4"));
-    for (const [tracks, target] of [[data.tracks.audio, "y3"], [data.tracks.vision, "y4"]]) // an axis needs a trace to be drawn
-      if (!tracks.length) traces.push({ type: "scatter", x: [null], y: [null], yaxis: target, showlegend: false, hoverinfo: "skip" });
+    for (const { tracks, target } of rows) {
+      if (target === 3) tracks.slice(0, 2).forEach((track, i) => curve(track, i ? "y5" : "y3"));
+      else tracks.forEach((track) => curve(track, `y${target}`));
+      if (!tracks.length) // an axis needs a trace to be drawn
+        traces.push({ type: "scatter", x: [null], y: [null], yaxis: `y${target}`, showlegend: false, hoverinfo: "skip" });
+    }
     return { traces, layout };
   }
 

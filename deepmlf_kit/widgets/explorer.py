@@ -27,10 +27,8 @@ from ..explain.ablations import ABLATIONS
 from ..explain.lens import Lens, Row
 from ..rendering.html_page import script_json
 from ..storage.files import write_text
+from ..plots.style import modality_label
 from .payload import clip_of, effects_payload, payload_of, plain
-
-#: What can be switched off.
-MODALITIES = ("text", "audio", "vision")
 
 VIEWS = ("timeline", "layers", "heads", "words", "sentiment", "update", "similarity", "effects")
 
@@ -66,7 +64,8 @@ class Explorer(anywidget.AnyWidget):
     Attributes:
         index: number of the utterance in the split.
         text: its words; changing them reads the utterance again.
-        without: modalities switched off, of `text`, `audio`, `vision`.
+        modalities: `text` and those that the model reads beside it, with their labels.
+        without: modalities switched off.
         view: one of `VIEWS`. layer, head, lm_layer, lm_head: -1 for the mean; layer counts MM Blocks.
         token: the fusion token. effects_of: what is ablated in the view `effects`.
 
@@ -77,6 +76,7 @@ class Explorer(anywidget.AnyWidget):
     _css = _front_end("explorer.css")
 
     listing: Any = traitlets.List().tag(sync=True)
+    modalities: Any = traitlets.List().tag(sync=True)
     payload = traitlets.Dict().tag(sync=True)
     cross = traitlets.Bytes().tag(sync=True)
     self_attention = traitlets.Bytes().tag(sync=True)
@@ -114,6 +114,10 @@ class Explorer(anywidget.AnyWidget):
         self._reading: Any = None
         self._quiet = True
         super().__init__(_esm=_plotly_js() + _front_end("explorer.js") + "\nexport default { render };\n")
+        self.modalities = [
+            {"name": name, "label": modality_label(name)}
+            for name in ("text", *self.lens.model.config.modalities)
+        ]
         self.listing = [
             {
                 "index": int(row["index"]),
@@ -148,8 +152,9 @@ class Explorer(anywidget.AnyWidget):
 
     @traitlets.validate("without")
     def _check_without(self, proposal: Any) -> list[str]:
-        if unknown := sorted(set(proposal["value"]) - set(MODALITIES)):
-            raise DeepMLFError(f"without={unknown} is not known: choose from {', '.join(MODALITIES)}.")
+        known = [modality["name"] for modality in self.modalities]
+        if unknown := sorted(set(proposal["value"]) - set(known)):
+            raise DeepMLFError(f"without={unknown} is not known: choose from {', '.join(known)}.")
         return proposal["value"]
 
     @traitlets.observe("index", "index_again")
@@ -243,6 +248,7 @@ class Explorer(anywidget.AnyWidget):
         by_index = {row["index"]: row for row in self.listing}
         frozen = [self._frozen(number) for number in numbers]
         data = {
+            "modalities": self.modalities,
             "listing": [by_index[n] for n in numbers if n in by_index],
             "utterances": {str(n): values for n, values in zip(numbers, frozen, strict=True)},
             "first": numbers[0],
@@ -276,8 +282,9 @@ class Explorer(anywidget.AnyWidget):
             "fixed_text": True,
         }
         without = {}
-        for count in range(1, len(MODALITIES) + 1):
-            for gone in combinations(MODALITIES, count):
+        known = [modality["name"] for modality in self.modalities]
+        for count in range(1, len(known) + 1):
+            for gone in combinations(known, count):
                 ablated = self.lens.read(self.lens.changed(row, without=gone), "gates")
                 without[",".join(gone)] = {
                     "sentiment": plain(ablated.sentiment),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.schema import frame_columns
 from ..explain.ablations import Effects
 from ..explain.compare import attention_vs_effect
 from ..explain.reading import Reading
@@ -64,7 +65,7 @@ def payload_of(reading: Reading, scale: float = 3.0) -> tuple[dict[str, Any], by
             for word, label, start, end in zip(words.words, words.labels, words.start, words.end, strict=True)
         ],
         "note": f"The last {words.cut} words are not read: the text is too long. " if words.cut else "",
-        "tracks": {modality: _tracks(reading, modality) for modality in ("audio", "vision")},
+        "tracks": {modality: _tracks(reading, modality) for modality in frame_columns(reading.row)},
         "depth": {
             "fusion": plain(reading.get("fusion_sentiment")),
             "text": plain(reading.get("text_sentiment")),

@@ -8,7 +8,7 @@ function bytes(text) {
 }
 
 function staticModel(page) {
-  const values = { listing: page.listing, index: page.first, view: "timeline", layer: -1, head: -1, token: 0,
+  const values = { listing: page.listing, modalities: page.modalities, index: page.first, view: "timeline", layer: -1, head: -1, token: 0,
     lm_layer: -1, lm_head: -1, effects_of: "modalities", busy: false, trouble: "" };
   const listeners = {};
   const notify = (name) => (listeners[`change:${name}`] || []).forEach((call) => call());
@@ -26,7 +26,7 @@ function staticModel(page) {
       if (name === "index_again") { open(values.index); notify("payload"); }
       if (name === "without") {
         const one = page.utterances[values.index];
-        const order = ["text", "audio", "vision"].filter((m) => value.includes(m));
+        const order = page.modalities.map((m) => m.name).filter((m) => value.includes(m));
         values.payload = { ...one.payload, ...(order.length ? one.without[order.join(",")] : {}), without: order,
           note: order.length ? "Pictures below: as recorded. " : "" };
         notify("payload");
