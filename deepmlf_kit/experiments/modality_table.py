@@ -103,5 +103,5 @@ def modality_table(
         for name, runs in by_seed.items()
     }
     table = {"seeds": list(seeds), "by_seed": by_seed, "summary": summary}
-    (out / "table.json").write_text(json.dumps(table, indent=1) + "\n")
+    (out / "table.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     return ModalityTable(by_seed, summary)

@@ -147,9 +147,9 @@ def load_plan(name_or_path: str | Path) -> SweepPlan:
     """
     name = str(name_or_path)
     if name in available_plans():
-        text = (_folder() / f"{name}.yaml").read_text()
+        text = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text()
+        text = Path(name).read_text(encoding="utf-8")
     else:
         raise DeepMLFError(
             f"There is no sweep {name!r}: give a YAML file, or one of {', '.join(available_plans())}."

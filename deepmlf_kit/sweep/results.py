@@ -80,7 +80,7 @@ def _trials(out: Path) -> list[tuple[dict[str, Any], Path]]:
     found = []
     for path in sorted((out / "trials").glob("*.json")):
         try:
-            found.append((json.loads(path.read_text()), path.with_suffix("")))
+            found.append((json.loads(path.read_text(encoding="utf-8")), path.with_suffix("")))
         except ValueError:
             continue
     return found

@@ -104,7 +104,7 @@ class Trials:
     def failed(self, trial: Trial) -> bool:
         """Whether a trial failed in its last attempt."""
         note = self._note(trial)
-        return note.is_file() and "failed" in json.loads(note.read_text())
+        return note.is_file() and "failed" in json.loads(note.read_text(encoding="utf-8"))
 
     def train(self, trial: Trial, number: str = "") -> Run | None:
         """Train a claimed trial, or return its finished run; None where it failed."""
@@ -255,7 +255,7 @@ class Trials:
         if others and "plan.yaml" not in others:
             raise DeepMLFError(f"{self.out} exists and holds no sweep: choose another folder, or empty it.")
         with held(self.out / "locks" / "plan.lock", wait=True):  # several processes may begin at once
-            there = yaml.safe_load(path.read_text()) if path.is_file() else wanted
+            there = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else wanted
             # More points or seeds may be added to a sweep.
             fixed = ("preset", "set", "curriculum", "search", "sample")
             differing = [key for key in fixed if there.get(key) != wanted[key]]
@@ -266,7 +266,7 @@ class Trials:
             if not path.is_file() or there != wanted:
                 self.out.mkdir(parents=True, exist_ok=True)
                 new = path.with_name("plan.yaml.tmp")  # in one go: another process may be reading it
-                new.write_text(yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+                new.write_text(yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True), encoding="utf-8")
                 new.replace(path)
 
     def _sample(self) -> Path:

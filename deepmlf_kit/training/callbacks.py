@@ -169,5 +169,5 @@ _TIMINGS = (
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write JSON lines atomically: a kill leaves the old file or the new one."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     temporary.replace(path)

@@ -234,7 +234,8 @@ def _write_tables(run: Run, split: str, metrics: dict[str, float], utterances: i
     table = metric_table({run.path.name: metrics}, digits=4).markdown()
     settings = f"preset {run.preset.name}, seed {run.info['seed']}"
     (run.path / "table.md").write_text(
-        f"{table}\nBest checkpoint on the {split} split ({utterances} utterances), {settings}.\n"
+        f"{table}\nBest checkpoint on the {split} split ({utterances} utterances), {settings}.\n",
+        encoding="utf-8",
     )
     run.info["test"] = metrics
 

@@ -92,7 +92,7 @@ class Run:
         if path.name == "best" and (path.parent / "run.json").is_file():
             path = path.parent
         try:
-            info = json.loads((path / "run.json").read_text())
+            info = json.loads((path / "run.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise DeepMLFError(
                 f"No run at {path}: expected the folder that `deepmlf train` wrote, with run.json and best/ in it."
@@ -137,7 +137,11 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """One dict an epoch, from `metrics.jsonl`."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        return (
+            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if path.is_file()
+            else []
+        )
 
     def predictions(self) -> pd.DataFrame:
         """`predictions.csv` as a DataFrame."""
@@ -213,7 +217,9 @@ class Run:
         """Write `run.json` (atomically) and `preset.yaml`."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "run.json", self.info)
-        (self.path / "preset.yaml").write_text(yaml.safe_dump(self.info["preset"], sort_keys=False))
+        (self.path / "preset.yaml").write_text(
+            yaml.safe_dump(self.info["preset"], sort_keys=False), encoding="utf-8"
+        )
 
     def check_same(self, wanted: Mapping[str, Any]) -> None:
         """Raise where this run was started with other settings than `wanted`."""
@@ -301,7 +307,7 @@ def _list_column_digest(split: Dataset, column: str) -> bytes:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically: a kill leaves the old file or the new one."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 

@@ -336,7 +336,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     found = []
     for path in folder.glob("checkpoint-*"):
         try:
-            state = json.loads((path / "trainer_state.json").read_text())
+            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
             found.append((int(state["global_step"]), path, state))
         except (OSError, ValueError, KeyError):
             continue
@@ -346,7 +346,9 @@ def last_checkpoint(folder: Path) -> Path | None:
     best = state.get("best_model_checkpoint")
     if best and Path(best) != folder / Path(best).name:
         state["best_model_checkpoint"] = str(folder / Path(best).name)
-        (path / "trainer_state.json").write_text(json.dumps(state, indent=2, sort_keys=True))
+        (path / "trainer_state.json").write_text(
+            json.dumps(state, indent=2, sort_keys=True), encoding="utf-8"
+        )
     return path
 
 

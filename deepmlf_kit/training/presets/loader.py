@@ -46,7 +46,7 @@ def preset_text(name: str) -> str:
     """The YAML of a preset, comments and all."""
     if name not in available_presets():
         raise DeepMLFError(unknown(name, available_presets(), "preset"))
-    return (_folder() / f"{name}.yaml").read_text()
+    return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _folder() -> Any:
@@ -62,7 +62,7 @@ def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     if name in available_presets():
         text, where = preset_text(name), f"preset {name!r}"
     elif Path(name).is_file():
-        text, where = Path(name).read_text(), f"preset file {name}"
+        text, where = Path(name).read_text(encoding="utf-8"), f"preset file {name}"
     else:
         raise DeepMLFError(unknown(name, available_presets(), "preset") + " A path to a YAML file works too.")
     tree = yaml_mapping(text, where)
