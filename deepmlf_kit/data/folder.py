@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from .. import features
-from ..errors import DeepMLFError
+from ..errors import DeepMLFError, excerpt, printable
 from ..features.cache import FeatureCache, cache_limit
 from ..features.clip import extract_clip, is_cached
 from ..features.recipe import FeatureRecipe, feature_names
@@ -83,7 +83,9 @@ class PreparedFolder:
         lines += [f"note: {note}" for note in self.notes]
         if self.failures:
             lines.append(f"{len(self.failures)} could not be used (all in {self.path / FAILURES}):")
-            lines += [f"  {failure.id}: {failure.reason}" for failure in self.failures[:10]]
+            lines += [
+                f"  {excerpt(failure.id)}: {printable(failure.reason)}" for failure in self.failures[:10]
+            ]
             if len(self.failures) > 10:
                 lines.append(f"  ... and {len(self.failures) - 10} more")
         return "\n".join(lines)

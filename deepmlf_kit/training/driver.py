@@ -218,6 +218,7 @@ def _preprocessing(preset: Preset, data: DatasetDict) -> dict[str, Any]:
     return {
         "lm": preset.lm.name,
         "max_text_tokens": preset.data.max_text_tokens,
+        "long_texts": preset.data.long_texts,
         "normalizer": normalizer.to_dict() if normalizer else None,
         "recipe": recipe_of(data),
     }

@@ -172,6 +172,7 @@ class Run:
         return Collator(
             tokenizer,
             done["max_text_tokens"],
+            long_texts=done.get("long_texts", "start"),  # how runs of the kit's first days were trained
             normalizer=Normalizer.from_dict(statistics) if statistics else None,
             audio_dim=data["audio_dim"],
             vision_dim=data["vision_dim"],
