@@ -8,6 +8,7 @@ from deepmlf_kit.data import schema
 from deepmlf_kit.data.collate import Collator
 from deepmlf_kit.data.normalize import Normalizer
 from deepmlf_kit.data.schema import DatasetError
+from deepmlf_kit.model.special_tokens import kept_tokens
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def row(text, la, lv, label=0.5, da=3, dv=2):
 
 def test_batch_has_the_shapes_types_and_masks_of_the_contract(tokenizer):
     batch = Collator(tokenizer, 5)([row("a b", 4, 1), row("a b c a b c a", 2, 3, label=-3)])
-    assert batch["input_ids"].tolist() == [[2, 3, 1, 1, 1], [2, 3, 4, 2, 3]]
+    assert batch["input_ids"].tolist() == [[2, 3, 1, 1, 1], [4, 2, 3, 4, 2]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0, 0, 0], [1] * 5]
     assert batch["audio"].shape == (2, 4, 3) and batch["vision"].shape == (2, 3, 2)
     assert batch["audio_mask"].tolist() == [[True] * 4, [True, True, False, False]]
@@ -49,6 +50,27 @@ def test_batch_has_the_shapes_types_and_masks_of_the_contract(tokenizer):
 
 def test_text_is_trimmed_to_the_longest_of_the_batch(tokenizer):
     assert Collator(tokenizer, 50).text(["a", "a b c"])["input_ids"].shape == (2, 3)
+
+
+@pytest.mark.parametrize(("long_texts", "read"), [("end", [4, 2, 3]), ("start", [2, 3, 4])])
+def test_of_a_long_text_the_named_part_is_read(tokenizer, long_texts, read):
+    collator = Collator(tokenizer, 3, long_texts=long_texts)
+    assert collator.text(["a b c a b", "a"])["input_ids"].tolist() == [read, [2, 1, 1]]
+    assert collator.lengths(["a b c a b", "a"]) == [5, 1]
+
+
+@pytest.mark.parametrize(
+    ("special", "longest", "end", "start"),
+    [
+        ([1, 0, 0, 0, 1], 4, [0, 2, 3, 4], [0, 1, 2, 4]),  # [CLS] a b c [SEP]
+        ([1, 0, 0, 0], 3, [0, 2, 3], [0, 1, 2]),  # <s> a b c
+        ([0, 0, 0], 3, [0, 1, 2], [0, 1, 2]),
+        ([1, 0, 1], 1, [0], [0]),  # no room for a word
+        ([1, 1], 5, [0, 1], [0, 1]),
+    ],
+)
+def test_the_tokens_around_a_text_are_kept(special, longest, end, start):
+    assert kept_tokens(special, longest, "end") == end and kept_tokens(special, longest, "start") == start
 
 
 def test_empty_text_becomes_one_token(tokenizer):

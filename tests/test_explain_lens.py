@@ -25,14 +25,14 @@ def test_tokens_belong_to_the_words_they_spell(lens):
         np.testing.assert_allclose(words.start, [entry["start"] for entry in row["words"]])
 
 
-def test_a_long_text_loses_its_last_words():
-    tokenizer = subword_tokenizer(["the film was great and the film was long"])
-    words = words_of("the film was great and the film was long", tokenizer, 4)
-    assert len(words.tokens) == 4 and len(words.words) + words.cut == 9
-    assert (
-        words.words
-        == ["the", "film", "was", "great", "and", "the", "film", "was", "long"][: len(words.words)]
-    )
+@pytest.mark.parametrize("long_texts", ["end", "start"])
+def test_of_a_long_text_the_words_that_are_read_are_shown(long_texts):
+    text = "the film was great and the film was long"
+    words = words_of(text, subword_tokenizer([text]), 4, long_texts=long_texts)
+    read = len(words.words)
+    assert len(words.tokens) == 4 and 0 < read < 9 and read + words.cut == 9
+    assert words.words == (text.split()[-read:] if long_texts == "end" else text.split()[:read])
+    assert words.word_of.min() == 0 and words.word_of.max() == read - 1
 
 
 def test_times_follow_the_words_by_spelling():

@@ -96,6 +96,44 @@ def test_a_spreadsheet_that_drops_leading_zeros_still_finds_its_clips(root):
     assert read.clips[0].label == 0.5
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "how"),
+    [
+        ("0001", "1", None),  # a spreadsheet drops zeros
+        ("0001", "0001.mp4", None),
+        ("0001", "0001.MP4", None),
+        ("0001", "link", "symlink_to"),
+        ("0001", "hard", "hardlink_to"),
+        ("0001", "copy", "copy"),
+    ],
+)
+def test_one_clip_in_two_splits_is_found_however_it_is_named(root, first, second, how):
+    folder = root / "Raw" / "v1"
+    (folder / "0001.mp4").write_bytes(b"a clip")
+    if how == "copy":
+        (folder / f"{second}.mp4").write_bytes(b"a clip")
+    elif how:
+        getattr(folder / f"{second}.mp4", how)(folder / "0001.mp4")
+    (folder / "0002.webm").write_bytes(b"b clip")  # of the same size
+    lines = [f"v1,{first},x,1,train", f"v1,{second},x,1,test", "v1,0002,x,1,test"]
+    read = read_labels(write(root, "video_id,clip_id,text,label,mode\n" + "\n".join(lines)))
+    assert [bool(clip.problem) for clip in read.clips] == [False, True, False]
+    assert "the same" in read.clips[1].problem and "v1$_$0001" in read.clips[1].problem
+
+
+def test_an_unknown_code_page_is_refused(root):
+    text = "path,text,label,split\ny.wav,Этот фильм мне очень понравился,1,train\n"
+    with pytest.raises(LabelFileError, match="save it again as UTF-8"):
+        read_labels(write(root, text, "cp1251"))
+
+
+def test_one_damaged_character_does_not_change_how_the_others_are_read(root):
+    lines = "".join(f"y.wav,我很高兴 {i},1,train\n" for i in range(9))
+    raw = ("path,text,label,split\n" + lines).encode() + b"sub/x.mp4,caf\xe9,1,train\n"
+    read = read_labels(write(root, raw))
+    assert read.clips[0].text == "我很高兴 0" and "1 characters are not UTF-8" in read.notes[0]
+
+
 def test_a_bad_line_is_a_problem_of_its_own(root):
     read = read_labels(
         write(
@@ -125,7 +163,11 @@ def test_a_bad_line_is_a_problem_of_its_own(root):
         ("utf-8-sig", "我很高兴", ""),
         ("utf-16", "我很高兴", "UTF-16"),
         ("gb18030", "我很高兴，真的", "GB18030"),
-        ("latin-1", "café, très agréable", "Latin-1"),
+        ("gbk", "好", "GB18030"),
+        ("cp1252", "café, très agréable", "Windows-1252"),
+        ("cp1252", "It’s “great” – 5 €…", "Windows-1252"),
+        ("utf-16-le", "我很高兴", "UTF-16"),
+        ("utf-16-be", "It’s great", "UTF-16"),
     ],
 )
 def test_encodings_of_spreadsheets_are_read(root, encoding: str, words: str, note: str):

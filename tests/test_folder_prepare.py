@@ -29,7 +29,7 @@ def make_folder(root: Path, *names: str, broken: tuple[str, ...] = (), text: str
         path = root / f"{name}.wav"
         if name in broken:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("no clip")
+            path.write_text(f"no clip {number}")
         else:
             make_clip(path, 0.5 + 0.02 * number, video=None, audio="pcm_s16le")
         lines.append(f"{name}.wav,{text} {number},{number % 3 - 1},{('train', 'valid', 'test')[number % 3]}")
@@ -103,6 +103,36 @@ def test_labels_beyond_the_fields_scale_are_pointed_out(tmp_path, cache):
     notes = prepare_folder(root, tmp_path / "five", VOICE, cache=cache, workers=1).notes
     assert any("[-5, 5]" in note for note in notes)
     assert any("Acc-7" in note and "multiply them by 0.6" in note for note in notes)
+
+
+def prepared_with_labels(labels, tmp_path, cache, **options):
+    """A folder of clips with these labels, one after the other in train, valid and test."""
+    root = make_folder(tmp_path / "clips", *(f"c{i:02}" for i in range(len(labels))))
+    lines = (root / "label.csv").read_text().splitlines()
+    for number, label in enumerate(labels, 1):
+        path, words, _, split = lines[number].split(",")
+        lines[number] = f"{path},{words},{label},{split}"
+    (root / "label.csv").write_text("\n".join(lines))
+    return prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1, **options)
+
+
+def test_a_label_beyond_the_stated_scale_is_a_failure(tmp_path, cache):
+    prepared = prepared_with_labels([1.5, 15, -1, -3.5], tmp_path, cache, label_scale=3)
+    assert [failure.id for failure in prepared.failures] == ["c01", "c03"]
+    assert "label is 15, expected a number in [-3, 3]" in prepared.failures[0].reason
+    assert schema.scale_of(schema.load(tmp_path / "out")) == 3
+
+
+def test_one_mistyped_label_does_not_make_the_scale(tmp_path, cache):
+    labels = [(i % 21 - 10) / 10 for i in range(21)]
+    prepared = prepared_with_labels([8, *labels], tmp_path, cache)
+    assert [failure.id for failure in prepared.failures] == ["c00"]
+    assert schema.scale_of(prepared.dataset) == 1 and any("mistyped" in note for note in prepared.notes)
+
+
+def test_a_split_without_labels_is_said(tmp_path, cache):
+    prepared = prepared_with_labels([1, -1, "", 2, 0, ""], tmp_path, cache)
+    assert any("'test' has a label" in note for note in prepared.notes)
 
 
 def test_clips_that_crash_or_surprise_take_nothing_else_with_them(tmp_path, cache, faulty):

@@ -4,8 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from deepmlf_kit.data import schema
-from deepmlf_kit.data.inspect import inspect_dataset
+from deepmlf_kit.data import safe_pickle, schema
 from deepmlf_kit.data.mmsa import convert_mmsa, read_report
 from deepmlf_kit.data.safe_pickle import load_pickle
 from deepmlf_kit.data.schema import DatasetError
@@ -204,15 +203,128 @@ def test_classes_unlike_the_sign_of_their_label_are_remarked(tmp_path):
     assert any(remark.startswith("2 utterances") for remark in read_report(tmp_path / "out").remarks)
 
 
-@pytest.mark.parametrize(("layout", "scale"), [("mosi_aligned", 3), ("sims", 1)])
-def test_the_scale_of_the_labels_is_kept(layout, scale, tmp_path):
-    content = make_mmsa(layout)
-    for data in content.values():
-        data["regression_labels"] = data["regression_labels"] * 0.1  # small labels alone do not make it SIMS
-    dataset = convert_mmsa(write(content, tmp_path / "a.pkl"), tmp_path / "out")
+@pytest.mark.parametrize(
+    ("layout", "largest", "chinese", "name", "scale"),
+    [
+        ("mosi_aligned", 3.0, False, None, 3),
+        ("mosi_aligned", 3.0, True, None, 3),
+        ("mosi_aligned", 1.0, True, None, 1),  # CH-SIMS without its unimodal labels
+        ("mosi_aligned", 0.3, False, "mosi", 3),
+        ("mosi_aligned", 0.3, False, "sims", 1),
+        ("sims", 0.3, True, None, 1),
+    ],
+)
+def test_the_scale_of_the_labels_is_read_from_them(layout, largest, chinese, name, scale, tmp_path):
+    content = with_largest(make_mmsa(layout), largest, chinese)
+    dataset = convert_mmsa(write(content, tmp_path / "a.pkl"), tmp_path / "out", name=name)
     assert schema.scale_of(dataset) == scale
-    bins = inspect_dataset(dataset).labels.index
-    assert (bins[0].split()[0], bins[-1].split()[-1]) == (f"-{scale}.00", f"+{scale}.00")
+
+
+def test_a_scale_that_nothing_tells_is_asked_for(tmp_path):
+    content = with_largest(make_mmsa("mosi_aligned"), 0.8, chinese=False)
+    with pytest.raises(DatasetError, match="--name mosi or --name sims"):
+        convert_mmsa(write(content, tmp_path / "a.pkl"), tmp_path / "out")
+
+
+def with_largest(content, largest, chinese):
+    """The content with labels up to `largest`, and texts in one language."""
+    for data in content.values():
+        labels = np.abs(data["regression_labels"])
+        data["regression_labels"] = data["regression_labels"] / labels.max() * largest
+        data["raw_text"] = ["这电影真好看" if chinese else "a good film"] * len(labels)
+    return content
+
+
+def texts_of(column, tmp_path, protocol=4):
+    """What comes out of a column of texts, and the remarks on it."""
+    content = make_mmsa("mosi_aligned", sizes=(len(column),) * 3)
+    for data in content.values():
+        data["raw_text"] = column
+    path = write(content, tmp_path / "a.pkl", protocol)
+    dataset = convert_mmsa(path, tmp_path / "out", name="mosi")
+    return dataset["train"]["text"][:], read_report(tmp_path / "out").remarks
+
+
+@pytest.mark.parametrize(
+    ("column", "texts"),
+    [
+        (["good", None, float("nan")], ["good", "", ""]),
+        (np.array(["good", None, np.nan], object), ["good", "", ""]),
+        (np.array(["good", "nan", "None"]), ["good", "", ""]),
+        ([["a", "good", "film"], [], ["fine"]], ["a good film", "", "fine"]),
+        ([["这", "电影", "好看"], ["好"], []], ["这电影好看", "好", ""]),
+        (np.array([[b"sp", b"it's", b""], [b"good", b"sp", b"film"]]), ["it's", "good film"]),
+        ([np.array(["a", "film"]), ("so", "so")], ["a film", "so so"]),
+        (["这电影真好看".encode(), "It’s great".encode()], ["这电影真好看", "It’s great"]),
+        (["这电影真好看".encode("gbk"), "我很喜欢".encode("gbk")], ["这电影真好看", "我很喜欢"]),
+        (["It’s “great”".encode("cp1252"), "café".encode("cp1252")], ["It’s “great”", "café"]),
+        (["It’s great".encode().decode("latin-1"), "plain"], ["It’s great", "plain"]),
+        (["It’s great".encode().decode("cp1252"), "plain"], ["It’s great", "plain"]),
+        (["half \ud83d a pair", "x"], ["half ? a pair", "x"]),
+        ([7, "x"], ["7", "x"]),
+    ],
+)
+def test_texts_are_the_words_that_people_meant(column, texts, tmp_path):
+    assert texts_of(column, tmp_path)[0] == texts
+
+
+def test_strings_of_python_2_are_read_as_utf_8(tmp_path):
+    # Python 2 wrote `str` as bytes with an operation of their own; protocol 2 of Python 3 cannot.
+    content = make_mmsa("mosi_aligned")
+    for data in content.values():
+        data["raw_text"] = ["@@@@@@@@@@@@@@@@@@"] * len(data["id"])
+    whole = pickle.dumps(content, 2)
+    unicode = b"X\x12\0\0\0" + b"@" * 18
+    assert unicode in whole
+    path = tmp_path / "a.pkl"
+    path.write_bytes(whole.replace(unicode, b"U\x12" + "这电影真好看".encode()))
+    dataset = convert_mmsa(path, tmp_path / "out", name="mosi")
+    assert set(dataset["train"]["text"][:]) == {"这电影真好看"}
+
+
+def test_missing_texts_are_counted(tmp_path):
+    remarks = texts_of(["good", None, None], tmp_path)[1]
+    assert any(remark.startswith("6 utterances have no text") for remark in remarks)
+
+
+@pytest.mark.parametrize(
+    "column", [[1.5, 2.5], [{"a": 1}, "x"], [b"\xdd\xe0\xf0\xee\xe4 \xf1\xeb\xee\xe2", b"x"]]
+)
+def test_what_is_no_text_or_in_an_unknown_encoding_is_refused(column, tmp_path):
+    with pytest.raises(DatasetError, match="raw_text"):
+        texts_of(column, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dev", "val", "validation", "Valid", b"valid"])
+def test_a_validation_split_is_found_under_its_other_names(name, tmp_path):
+    content = make_mmsa("mosi_aligned")
+    content[name] = content.pop("valid")
+    dataset = convert_mmsa(write(content, tmp_path / "a.pkl"), tmp_path / "out")
+    assert {split: len(part) for split, part in dataset.items()} == {"train": 6, "valid": 3, "test": 4}
+
+
+def test_a_file_of_mult_gets_a_hint(tmp_path):
+    content = make_mmsa("mosi_aligned")
+    for data in content.values():
+        del data["raw_text"]
+        data["labels"] = data.pop("regression_labels").reshape(-1, 1, 1)
+    with pytest.raises(DatasetError, match=r"MulT.*raw_text"):
+        convert_mmsa(write(content, tmp_path / "a.pkl"), tmp_path / "out")
+    for data in content.values():
+        data["raw_text"] = ["words"] * len(data["id"])
+    dataset = convert_mmsa(write(content, tmp_path / "a.pkl"), tmp_path / "out")
+    assert dataset["train"]["label"][:] == content["train"]["labels"].ravel().tolist()
+
+
+def test_frames_beyond_an_announced_length_are_counted(tmp_path):
+    content = make_mmsa("mosi_unaligned")
+    for data in content.values():
+        for i, length in enumerate(data["audio_lengths"]):
+            data["audio"][i, length:] = 0
+    content["train"]["audio"][2, :20] = 1
+    content["train"]["audio_lengths"][2] = 10
+    convert_mmsa(write(content, tmp_path / "a.pkl"), tmp_path / "out")
+    assert read_report(tmp_path / "out").splits["train"].beyond_lengths["audio"] == 1
 
 
 def test_every_mismatch_is_listed_in_one_error(tmp_path):
@@ -301,6 +413,115 @@ def test_lengths_beyond_the_file_ask_for_no_memory(tmp_path):
     # A memo index of 4 billion: the C unpickler would make room for them all.
     (tmp_path / "a.pkl").write_bytes(b"\x80\x02K\x01r\xff\xff\xff\xff.")
     assert load_pickle(tmp_path / "a.pkl") == 1
+
+
+def loaded(program, tmp_path):
+    """What the bytes of a pickle load to."""
+    (tmp_path / "a.pkl").write_bytes(program)
+    return load_pickle(tmp_path / "a.pkl")
+
+
+NESTED_TUPLES = b"\x80\x04K\x01" + b"2\x86" * 60  # t = (t, t), sixty times
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(b"\x80\x04}" + NESTED_TUPLES[2:] + b"K\x01s.", id="a key whose hash takes 2^60 steps"),
+        pytest.param(b"\x80\x04\x8f(" + NESTED_TUPLES[2:] + b"\x90.", id="such an item of a set"),
+        pytest.param(b"\x80\x04}K\x01" + b"\x85" * 100_000 + b"K\x01s.", id="a key a hundred thousand deep"),
+        pytest.param(b"\x80\x04" + b"]" * 100_000 + b"a" * 99_999 + b".", id="lists a hundred thousand deep"),
+        pytest.param(b"\x80\x04(" + b"K\x01" * 300_000 + b"l.", id="many operations"),
+        pytest.param(
+            b"\x80\x04(cbuiltins\nlist\nq\x000("
+            + b"K\x01" * 100_000
+            + b"lq\x010"
+            + b"h\x00h\x01\x85R" * 5_000
+            + b"l.",
+            id="one list copied five thousand times",
+        ),
+        pytest.param(
+            b"\x80\x02(c_codecs\nencode\nq\x000X\x00\x00\x10\x00"
+            + b"a" * 2**20
+            + b"q\x010U\x06latin1q\x020"
+            + b"h\x00h\x01h\x02\x86R" * 200
+            + b"l.",
+            id="one text encoded two hundred times",
+        ),
+        pytest.param(b"\x80\x02\x8b\x00\x00\x10\x00" + b"\x7f" * 2**20 + b".", id="a number of a megabyte"),
+    ],
+)
+@pytest.mark.timeout(60)
+def test_a_small_pickle_can_not_ask_for_endless_time_or_memory(program, tmp_path, monkeypatch):
+    monkeypatch.setattr(safe_pickle, "_OPERATIONS", 250_000)
+    with pytest.raises(DatasetError) as refused:
+        loaded(program, tmp_path)
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"cnumpy\nndarray\n(N}(Vnumpy\ncnumpy.core.multiarray\nscalar\nutb.",
+        b"cnumpy\nndarray\n}(Vnumpy\nN\x75b.",
+        b"cnumpy.core.multiarray\n_reconstruct\n}(Vmarked\nN\x75b.",
+    ],
+)
+def test_a_pickle_changes_nothing_of_the_reader(program, tmp_path):
+    with pytest.raises(DatasetError):
+        loaded(program, tmp_path)
+    array = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(load_pickle(write(array, tmp_path / "good.pkl", 2)), array)
+
+
+@pytest.mark.parametrize("place", ["module", "key", "opcode"])
+def test_messages_echo_little_of_a_pickle_and_no_control_character(place, tmp_path):
+    rude = "\x1b[31mred\x07" + "x" * 5000
+    path = tmp_path / "a.pkl"
+    if place == "module":
+        path.write_bytes(b"c" + rude.encode() + b"\nname\n.")
+    elif place == "key":
+        write({"train": {rude: 1}, rude: 2}, path)
+    else:
+        path.write_bytes(b"\x80\x04\x1b[31m")
+    with pytest.raises(DatasetError) as refused:
+        convert_mmsa(path, tmp_path / "out")
+    said = str(refused.value).replace("\n", "")
+    assert said.isprintable() and "x" * 200 not in said
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\n <!DOCTYPE html><html>Google Drive can't scan this file</html>", "web page"),
+        (b'{"error": "no access"}', "JSON"),
+        (b"PK\x03\x04" + b"\0" * 40, "ZIP"),
+        (b"\x1f\x8b\x08" + b"\0" * 40, "gunzip"),
+        (b"\0" * 257 + b"ustar", "TAR"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"\0" * 5000, "zeros"),
+    ],
+)
+def test_a_file_that_is_no_pickle_is_named_as_what_it_is(content, said, tmp_path):
+    with pytest.raises(DatasetError, match=said):
+        loaded(content, tmp_path)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_copied_as_text_is_named_so(protocol, tmp_path):
+    whole = pickle.dumps(make_mmsa("mosi_aligned"), protocol)
+    with pytest.raises(DatasetError, match="as text"):
+        loaded(whole.replace(b"\n", b"\r\n"), tmp_path)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_transposed_arrays_load(protocol, tmp_path):
+    array = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4)
+    for axes in ((0, 2, 1), (2, 0, 1), (2, 1, 0)):
+        np.testing.assert_array_equal(
+            load_pickle(write(array.transpose(axes), tmp_path / "a.pkl", protocol)), array.transpose(axes)
+        )
 
 
 @pytest.mark.parametrize("protocol", range(6))

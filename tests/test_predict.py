@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY, tiny_lm, tiny_sample
 
 from deepmlf_kit import Predictor
+from deepmlf_kit.cli import predict as command
 from deepmlf_kit.cli.frame import run as deepmlf
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features.clip import ClipFeatures, ClipFound
@@ -90,6 +91,35 @@ def test_a_stream_that_the_recipe_leaves_out_is_as_good_as_absent(predictor):
 def test_a_clip_without_words_is_answered_with_a_remark(predictor):
     answer = predictor.features(features(text=""))
     assert any("no words" in note for note in answer.notes)
+
+
+def test_no_head_speaks_for_a_stream_that_is_not_there(predictor):
+    silent, unseen = predictor.features(features(text=" ")), predictor.features(features(audio=0, vision=0))
+    assert silent.heads["text"] is None and silent.heads["av"] is not None
+    assert unseen.heads["av"] is None and unseen.heads["text"] is not None
+    assert not any("alone sound" in note for answer in (silent, unseen) for note in answer.notes)
+    assert predictor.features(features(), audio=False, vision=False).heads["av"] is None
+
+
+def test_the_end_of_a_long_text_counts_and_what_was_read_is_said(predictor):
+    known = list(tiny_sample()["train"]["text"])
+    begin = " ".join(known[:8])
+    one, other = (predictor.features(features(text=f"{begin} {known[i]}")) for i in (8, 9))
+    assert one.heads["text"] != other.heads["text"]
+    assert one.text_tokens["of"] > one.text_tokens["read"] == predictor.collator.max_text_tokens
+    assert any(f"the last {one.text_tokens['read']} of" in note for note in one.notes)
+    assert not any("tokens" in note for note in predictor.features(features()).notes)
+
+
+@pytest.mark.parametrize("words", ["a [/b] c", "[laughs] no", "esc \x1b[31m", "[link=x]y"])
+def test_words_are_shown_as_they_are(predictor, words, capsys):
+    command._show(predictor.features(features(text=words)))
+    assert repr(words) in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_stream_that_is_not_there_has_a_dash_for_its_head(predictor, capsys):
+    command._show(predictor.features(features(text="")))
+    assert "the words –" in " ".join(capsys.readouterr().out.split())
 
 
 def test_answers_do_not_depend_on_who_else_asks(predictor):

@@ -89,3 +89,11 @@ def test_one_model_alone_has_no_best_and_published_numbers_never_win():
 def test_columns_may_be_chosen():
     made = metric_table({"a": {"MAE": 1.0, "Corr": 0.5}, "b": {"Corr": 0.6}}, ["Corr", "MAE"])
     assert made.header == ["", "Corr ↑", "MAE ↓"] and made.rows[1] == ["b", "0.600", "-"]
+
+
+def test_what_looks_like_markup_or_steers_a_terminal_is_shown_as_it_is():
+    console = Console(width=80, record=True, file=io.StringIO())
+    table = Table(["[/x] head", ""], [("[laughs]", "\x1b[31m")], notes=["[/y] note"])
+    console.print(table.terminal("a [/z] title"))
+    shown = console.export_text()
+    assert all(part in shown for part in ("[/x] head", "[laughs]", "\\x1b[31m", "[/y] note", "a [/z] title"))

@@ -25,7 +25,9 @@ def write_files(
     row belongs to the other stream.
     """
     answer, effects, frames = (folder / name for name in ("answer.json", "effects.csv", "frames.csv"))
-    answer.write_text(json.dumps(as_dict(prediction, reasons), indent=1, ensure_ascii=False) + "\n")
+    answer.write_text(
+        json.dumps(as_dict(prediction, reasons), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     with effects.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["kind", "name", "start_s", "end_s", "effect", "says"])

@@ -35,4 +35,4 @@ def examples() -> list[Example]:
     listed = FOLDER / "examples.json"
     if not listed.is_file():
         return []
-    return [Example(**values) for values in json.loads(listed.read_text())]
+    return [Example(**values) for values in json.loads(listed.read_text(encoding="utf-8"))]

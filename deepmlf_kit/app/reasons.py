@@ -69,7 +69,10 @@ def _find_reasons(
     row = predictor.row(features, text, audio=audio, vision=vision) | {"recipe": recipe.to_json()}
     batch = predictor.collator([row])
     batch.pop("labels", None)
-    words = words_of(text, model.tokenizer, model.config.max_text_tokens, features.words)
+    collator = predictor.collator
+    words = words_of(
+        text, model.tokenizer, collator.max_text_tokens, features.words, long_texts=collator.long_texts
+    )
     seen = capture(model, batch, ("cross_attention",))
     steps, timed = av_step_times(row, model.config.av_steps)
     reading = Reading(row, words, seen, steps, timed)

@@ -43,12 +43,12 @@ def theme() -> gr.themes.Base:
 
 def css() -> str:
     """The page's style sheet."""
-    return (files(__package__) / "style.css").read_text()
+    return (files(__package__) / "style.css").read_text(encoding="utf-8")
 
 
 def js() -> str:
     """The page's script."""
-    return (files(__package__) / "cursor.js").read_text()
+    return (files(__package__) / "cursor.js").read_text(encoding="utf-8")
 
 
 def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
@@ -72,7 +72,7 @@ def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
             with gr.Tab("Live", id="live"):
                 app.live_tab()
             with gr.Tab("About this model", id="about"):
-                gr.Markdown((files(__package__) / "card.md").read_text())
+                gr.Markdown((files(__package__) / "card.md").read_text(encoding="utf-8"))
         loading = gr.Timer(1.5)
         loading.tick(app.tick, outputs=[status, loading], show_progress="hidden", api_visibility="private")
         page.unload(app.unload)
@@ -317,7 +317,7 @@ class _App:
             with gr.Column(scale=5, min_width=320):
                 panel = gr.HTML(
                     html_template=_LIVE.format(fps=self.settings.live_fps),
-                    js_on_load=(files(__package__) / "live.js").read_text(),
+                    js_on_load=(files(__package__) / "live.js").read_text(encoding="utf-8"),
                     server_functions=[push_live],
                     apply_default_css=False,
                     elem_id="live-panel",

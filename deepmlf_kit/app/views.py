@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from ..predict.predictor import Prediction
+from ..predict.predictor import Prediction, sentence
 from .models import Status
 from .reasons import Reasons, strongest
 
@@ -88,11 +88,12 @@ def answer(prediction: Prediction, changed: float | None = None) -> str:
     scale = prediction.scale
     was = f'<span class="mlf-was">was {signed(changed)}</span>' if changed is not None else ""
     heads = "".join(
-        f"<tr><th scope='row'>{title}</th><td>{signed(prediction.heads[name])}</td>"
-        f"<td>{bar(prediction.heads[name], scale, title)}</td></tr>"
-        for name, title in _HEADS
+        f"<tr><th scope='row'>{title}</th><td>–</td><td></td></tr>"
+        if value is None
+        else f"<tr><th scope='row'>{title}</th><td>{signed(value)}</td><td>{bar(value, scale, title)}</td></tr>"
+        for title, value in ((title, prediction.heads[name]) for name, title in _HEADS)
     )
-    notes = "".join(f"<li>{escape(note[:1].upper() + note[1:])}.</li>" for note in prediction.notes)
+    notes = "".join(f"<li>{escape(sentence(note))}</li>" for note in prediction.notes)
     notes = f'<ul class="mlf-notes" aria-label="Remarks">{notes}</ul>' if notes else ""
     return (
         '<section class="mlf-answer" aria-live="polite">'

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 a defect of ours (one line; the traceback with `--debug`);
 SIGTERM, each with one line.
 """
 
+import codecs
 import contextlib
 import functools
 import os
@@ -19,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..errors import DeepMLFError
+from ..errors import DeepMLFError, printable
 from ..storage.problems import environment_problem, not_utf8
 
 # In the order of the work. A subcommand lives in the file of its name (`pretrain-av` in pretrain_av.py), which defines
@@ -115,7 +116,7 @@ def _ending_on_sigterm() -> Iterator[None]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 def _print_error(message: str) -> None:
@@ -128,12 +129,48 @@ def _print_error(message: str) -> None:
         print(message, file=sys.stderr)
 
 
+# What stands for a sign where output goes to an encoding without it: an old console, or a file of Windows.
+_PLAIN = {
+    **str.maketrans("●○·•–—−─│┃━█‘’“”×↑↓←", "o*.*----||=#''\"\"x^v<"),
+    **dict.fromkeys(map(ord, "┌┐└┘├┤┬┴┼╭╮╯╰"), "+"),
+    **str.maketrans({"…": "...", "±": "+/-", "→": "->", "≥": ">=", "≤": "<="}),
+}
+
+
+def _in_plain_signs(error: UnicodeError) -> tuple[str, int]:
+    """What to write in place of what the output's encoding does not have; all that has no plain form is escaped."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end].translate(_PLAIN)
+    return signs.encode("ascii", "backslashreplace").decode(), error.end
+
+
+codecs.register_error("deepmlf_plain", _in_plain_signs)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code (see the module's docstring); raises only with `--debug`.
 
-    `--debug` is understood before or after the subcommand.
+    `--debug` is understood before or after the subcommand. Output never fails for a sign that its encoding has not, nor
+    because its reader has closed the pipe (`| head`).
     """
-    arguments = list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="deepmlf_plain")
+    code = _run(list(arguments))
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            _print_error(f"deepmlf: output cannot be written ({error.strerror}): choose another place for it")
+            code = code or 2
+        # What is left in the buffer would fail once more at the interpreter's end.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     debug = "--debug" in arguments[:end]
     arguments = [word for word in arguments[:end] if word != "--debug"] + arguments[end:]
@@ -151,6 +188,8 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         _print_error(f"deepmlf: {_one_line(error)}")
         return 2
+    except BrokenPipeError:  # the reader of the output has what it wanted
+        return 0
     except (_Stopped, KeyboardInterrupt) as stop:
         code = stop.args[0] if isinstance(stop, _Stopped) else 128 + signal.SIGINT
         how = "stopped" if code == 128 + signal.SIGINT else "stopped by SIGTERM"

@@ -46,8 +46,9 @@ def stdout_reserved_for_json(as_json: bool) -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object, on one line, on stdout."""
-    print(json.dumps(plain(value), ensure_ascii=False, allow_nan=False))
+    """One JSON object, on one line, on stdout; as ASCII where stdout is not in UTF-8."""
+    ascii = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") != "utf8"
+    print(json.dumps(plain(value), ensure_ascii=ascii, allow_nan=False))
 
 
 def print_metrics(metrics: Mapping[str, float], title: str) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import printable
 from .options import CheckpointOption, FaceModelOption
 from .output import JsonOption, print_json, stdout_reserved_for_json
 
@@ -32,6 +33,7 @@ def command(
 def _show(prediction) -> None:
     from rich.console import Console
 
+    from ..predict.predictor import sentence
     from ..rendering.tables import Table
 
     console = Console(highlight=False)
@@ -40,7 +42,9 @@ def _show(prediction) -> None:
     console.print(_bar(prediction.sentiment, prediction.scale), markup=False)
     heads = {"text": "the words", "av": "voice and face", "fusion": "the fusion tokens"}
     rows = [
-        (f"  {about}", f"{value:+.2f}", _bar(value, prediction.scale, width=21))
+        (f"  {about}", "–", "")
+        if value is None
+        else (f"  {about}", f"{value:+.2f}", _bar(value, prediction.scale, width=21))
         for about, value in ((about, prediction.heads[name]) for name, about in heads.items())
     ]
     console.print(Table(["each head alone", "", ""], rows, left=(0, 2)).terminal(frame=False))
@@ -54,7 +58,7 @@ def _show(prediction) -> None:
     ]
     console.print(Table(["what was found", ""], found, left=(0, 1)).terminal(frame=False))
     for note in prediction.notes:
-        console.print(f"Note: {note}.", markup=False)
+        console.print(f"Note: {sentence(printable(note))}", markup=False)
 
 
 def _bar(value: float, scale: float, width: int = 31) -> str:

@@ -218,6 +218,11 @@ def _pickle(source: Path, out: Path, name: str | None, as_json: bool) -> None:
         counts += [
             f"{n} utterances shorter in {m} than announced" for m, n in found.clipped_lengths.items() if n
         ]
+        counts += [
+            f"{n} utterances with frames in {m} beyond their announced length (dropped)"
+            for m, n in found.beyond_lengths.items()
+            if n
+        ]
         counts += [f"{n} utterances padded in front in {m}" for m, n in found.padded_in_front.items() if n]
         if counts:
             print(f"  {split}: {', '.join(counts)}")

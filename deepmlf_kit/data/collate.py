@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..model.special_tokens import empty_text_ids, pad_token_id
+from ..model.special_tokens import empty_text_ids, kept_tokens, pad_token_id
 from .clock import PADDING_SPAN, spans_of
 from .labels import class_labels
 from .normalize import FrameStatistics, Normalizer
@@ -27,7 +27,8 @@ class Collator:
 
     Args:
         tokenizer: of the language model; its own special tokens are kept, padding goes to the right.
-        max_text_tokens: longer texts lose their end. Shorter batches are trimmed to their longest text.
+        max_text_tokens: of longer texts only a part is read. Shorter batches are trimmed to their longest text.
+        long_texts: which part, their `end` or their `start`.
         max_audio_frames, max_vision_frames: a longer sequence is averaged over groups of adjacent frames
             (valid ones only) until it fits, so that a long clip keeps its whole course; None: no bound.
         normalizer: training-split statistics applied to valid frames; None: frames as they are.
@@ -43,6 +44,7 @@ class Collator:
         max_audio_frames: int | None = None,
         max_vision_frames: int | None = None,
         *,
+        long_texts: str = "end",
         normalizer: Normalizer | None = None,
         audio_dim: int | None = None,
         vision_dim: int | None = None,
@@ -52,7 +54,7 @@ class Collator:
         if max_text_tokens < 1:
             raise DatasetError(f"max_text_tokens is {max_text_tokens}; it must be at least 1")
         self.tokenizer = tokenizer
-        self.max_text_tokens = max_text_tokens
+        self.max_text_tokens, self.long_texts = max_text_tokens, long_texts
         self.max_frames = {"audio": max_audio_frames, "vision": max_vision_frames}
         self.dims = {"audio": audio_dim, "vision": vision_dim, **(extra_dims or {})}
         self.normalizer = normalizer
@@ -94,7 +96,11 @@ class Collator:
 
     def text(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """B texts -> `input_ids` and `attention_mask` [B, L]; an empty text becomes one neutral token."""
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_text_tokens)["input_ids"]
+        whole = self._tokens(texts)
+        encoded = [
+            [ids[i] for i in kept_tokens(special, self.max_text_tokens, self.long_texts)]
+            for ids, special in zip(whole["input_ids"], whole["special_tokens_mask"], strict=True)
+        ]
         if not all(encoded):
             encoded = [ids or empty_text_ids(self.tokenizer) for ids in encoded]
         shape = (len(encoded), max(map(len, encoded)))
@@ -104,6 +110,13 @@ class Collator:
             input_ids[i, : len(ids)] = ids
             attention_mask[i, : len(ids)] = 1
         return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, of which `max_text_tokens` are read."""
+        return [len(ids) for ids in self._tokens(texts)["input_ids"]]
+
+    def _tokens(self, texts: Sequence[str]) -> Any:
+        return self.tokenizer(list(texts), return_special_tokens_mask=True, verbose=False)
 
 
 def _pad(

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from .. import features
-from ..errors import DeepMLFError
+from ..errors import DeepMLFError, excerpt, printable
 from ..features.cache import CacheError, FeatureCache, cache_limit
 from ..features.clip import extract_clip, is_cached
 from ..features.recipe import FeatureRecipe, feature_names
@@ -84,7 +84,9 @@ class PreparedFolder:
         lines += [f"note: {note}" for note in self.notes]
         if self.failures:
             lines.append(f"{len(self.failures)} could not be used (all in {self.path / FAILURES}):")
-            lines += [f"  {failure.id}: {failure.reason}" for failure in self.failures[:10]]
+            lines += [
+                f"  {excerpt(failure.id)}: {printable(failure.reason)}" for failure in self.failures[:10]
+            ]
             if len(self.failures) > 10:
                 lines.append(f"  ... and {len(self.failures) - 10} more")
         return "\n".join(lines)
@@ -130,7 +132,7 @@ def prepare_folder(
             DEEPMLF_CACHE_GB (`features.cache.cache_limit`).
         timeout: seconds without progress after which a clip is given up.
         label_scale: largest absolute label there can be, kept with the dataset: 3 for MOSI and MOSEI, 1 for
-            SIMS. By default 1 if no label is beyond it, else 3.
+            SIMS. By default 1 if no label is beyond it, else 3. A clip with a label beyond it is a failure.
         progress: called with the progress, see `Progress`.
         show_progress: whether to draw a progress bar on stderr.
 
@@ -148,8 +150,11 @@ def prepare_folder(
     limit = cache_limit()  # a wrong setting fails now, not after hours
     read = read_labels(labels or root / "label.csv", root)
     notes = list(read.notes)
-    label_scale = label_scale or _guessed_scale(read.clips, notes)
-    clips = read.clips
+    if label_scale is None:
+        label_scale = _guessed_scale(read.clips, notes)
+    elif not 0 < label_scale < math.inf:
+        raise DeepMLFError(f"label_scale is {label_scale:g}, expected the largest label, such as 3 or 1.")
+    clips = [_on_scale(clip, label_scale) for clip in read.clips]
     if shard is not None:
         out, clips = _shard(out, clips, shard)
     check_replaceable(out)
@@ -197,6 +202,12 @@ def prepare_folder(
             f"no clip of the split {split!r}: training needs some"
             for split in ("train", "valid")
             if split not in (dataset or {})
+        ]
+        notes += [
+            f"no utterance of the split {split!r} has a label: "
+            + ("training needs some" if split != "test" else "training's final table will be that of 'valid'")
+            for split, part in (dataset or {}).items()
+            if all(map(math.isnan, part.with_format(None)["label"][:]))
         ]
     order = {clip.id: place for place, clip in enumerate(clips)}
     failures.sort(key=lambda failure: order[failure.id])
@@ -422,17 +433,37 @@ def _shard(out: Path, clips: list[LabelledClip], shard: tuple[int, int]) -> tupl
 
 
 def _guessed_scale(clips: list[LabelledClip], notes: list[str]) -> float:
-    largest = max((abs(clip.label) for clip in clips if not math.isnan(clip.label)), default=3.0)
+    """The field's scale that the labels fit, but for a twentieth that may be mistyped; else the largest label."""
+    labels = sorted(abs(clip.label) for clip in clips if not math.isnan(clip.label))
+    mistyped = [label for label in labels if label > 3]
+    if len(mistyped) > len(labels) / 20:
+        mistyped = []
+    largest = labels[-1 - len(mistyped)] if labels else 3.0
     scale = 1.0 if largest <= 1 else 3.0 if largest <= 3 else largest
     notes.append(
         f"labels are taken to lie in [-{scale:g}, {scale:g}]; the largest is {largest:g}, label_scale tells of larger ones"
     )
+    if mistyped:
+        notes.append(
+            f"{len(mistyped)} labels are far beyond all others, up to {mistyped[-1]:g}: they count as mistyped, unless "
+            "label_scale says that they can be"
+        )
     if scale > 3:
         notes.append(
             "such labels are trained on as they are, but Acc-7 and Acc-5 take all beyond 3 and 2 for one class: for the "
             f"field's scale of -3 to 3 multiply them by {3 / scale:.3g}"
         )
     return scale
+
+
+def _on_scale(clip: LabelledClip, scale: float) -> LabelledClip:
+    """The clip, with a problem where a label of it is beyond the scale."""
+    wrong = [
+        f"{name} is {value:g}, expected a number in [-{scale:g}, {scale:g}] (label_scale)"
+        for name, value in {"label": clip.label, **clip.unimodal}.items()
+        if abs(value) > scale * (1 + 1e-6)
+    ]
+    return replace(clip, problem="; ".join(filter(None, [clip.problem, *wrong]))) if wrong else clip
 
 
 def _write_report(prepared: PreparedFolder, recipe: str) -> None:

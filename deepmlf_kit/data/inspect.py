@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from datasets import DatasetDict
 from rich.console import Console
+from rich.markup import escape
 
-from ..errors import DeepMLFError
+from ..errors import DeepMLFError, excerpt
 from ..features.recipe import FeatureRecipe, feature_names
 from ..model.modalities import BUILT_IN
 from .labels import CLASS_NAMES
@@ -183,10 +184,12 @@ def print_report(report: DatasetReport, console: Console | None = None, all_dims
     """Draw the report in the terminal; of the dimensions, only the suspicious ones unless `all_dims`."""
     console = console or Console()
     made = ", ".join(
-        f"{key} {value}" for key, value in report.recipe.items() if value not in (None, False, "")
+        f"{excerpt(key)} {excerpt(value)}"
+        for key, value in report.recipe.items()
+        if value not in (None, False, "")
     )
     console.print(
-        f"[bold]Features[/bold]  {made or 'the rows do not say how they were made'}", highlight=False
+        f"[bold]Features[/bold]  {escape(made) or 'the rows do not say how they were made'}", highlight=False
     )
     width = console.width
     console.print(fitted_table("Splits", report.splits, width))

@@ -13,23 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..errors import DeepMLFError
+from ..errors import DeepMLFError, excerpt
+from ..features.cache import clip_hash
 from ..features.media import MEDIA_SUFFIXES
+from .encodings import UnknownEncodingError, decoded
 from .labels import class_index
+from .schema import SPLIT_NAMES
 
 M_SENA_COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 PLAIN_COLUMNS = ("path", "text", "label", "split")
 UNIMODAL_LABELS = {"label_T": "label_text", "label_A": "label_audio", "label_V": "label_vision"}
 """Optional columns of CH-SIMS; another one is `annotation`, the annotated class."""
-
-_SPLITS = {
-    "train": "train",
-    "valid": "valid",
-    "val": "valid",
-    "dev": "valid",
-    "validation": "valid",
-    "test": "test",
-}
 
 
 class LabelFileError(DeepMLFError):
@@ -62,12 +56,14 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
     """Read a label file in either layout.
 
     Args:
-        file: a CSV file with a header; commas, semicolons or tabs; UTF-8, UTF-16, GB18030 or Latin-1.
+        file: a CSV file with a header; commas, semicolons or tabs; UTF-8, UTF-16 or the code page of a Chinese or
+            Western Windows (`encodings`).
         root: folder that paths are relative to; that of the file where not given.
 
     Returns:
-        LabelFile: one entry a line. A line with a wrong label, an unknown split, a repeated id or without a
-            file becomes an entry with a `problem`; its text is None where the file gives none.
+        LabelFile: one entry a line. A line with a wrong label, an unknown split, a repeated id, a clip that another
+            line has (by another name, or in another split), or without a file becomes an entry with a `problem`; its
+            text is None where the file gives none.
 
     Raises:
         LabelFileError: there is no such file, it is no text, has no lines, or its columns fit neither layout.
@@ -89,7 +85,7 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
         lines = [line for line in reader if any(isinstance(v, str) and v.strip() for v in line.values())]
     except csv.Error as error:
         raise LabelFileError(
-            f"{file}: found a file that is no CSV ({error}), expected one clip a line."
+            f"{file}: found a file that is no CSV ({excerpt(str(error))}), expected one clip a line."
         ) from error
     plain = "path" in columns
     wanted = PLAIN_COLUMNS if plain else M_SENA_COLUMNS
@@ -97,7 +93,7 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
     missing = [name for name in wanted if name not in columns and name != "text"]
     if missing:
         raise LabelFileError(
-            f"{file}: found the columns {_short(', '.join(columns)) or '(none)'}, expected {', '.join(M_SENA_COLUMNS)} "
+            f"{file}: found the columns {excerpt(', '.join(columns), 200) or '(none)'}, expected {', '.join(M_SENA_COLUMNS)} "
             f"(M-SENA) or {', '.join(PLAIN_COLUMNS)}; missing: {', '.join(missing)}."
         )
     if not lines:
@@ -113,6 +109,7 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
             clip = replace(clip, problem="its id stands in the label file twice; the first one is used")
         seen.add(clip.id)
         clips.append(clip)
+    clips = _without_repeated_files(clips)
     other = sum(
         bool(_cell(line, "annotation")) and math.isnan(class_index(_cell(line, "annotation")))
         for line in lines
@@ -120,6 +117,45 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
     if other:
         notes.append(f"{other} annotations are not Negative, Neutral or Positive and were left out")
     return LabelFile(clips, notes)
+
+
+def _without_repeated_files(clips: list[LabelledClip]) -> list[LabelledClip]:
+    """Lines whose clip an earlier line has get a problem, however path and id are written.
+
+    The same file (by case, by a link) is one clip. A copy is one too where it stands in another split: a model would be
+    tested on what it was trained on.
+    """
+    files: dict[tuple[int, int], LabelledClip] = {}
+    by_size: dict[int, list[LabelledClip]] = {}
+    checked = []
+    for clip in clips:
+        try:
+            found = Path(clip.path).stat() if clip.path and not clip.problem else None
+        except OSError:
+            found = None
+        if found is not None:
+            file = (found.st_dev, found.st_ino)
+            first = files.setdefault(file, clip)
+            alike = by_size.setdefault(found.st_size, [])
+            if first is not clip:
+                clip = replace(clip, problem=f"the same file as {_quoted(first)}")
+            elif copied := next((other for other in alike if found.st_size and _is_copy(clip, other)), None):
+                clip = replace(clip, problem=f"the same content as {_quoted(copied)}")
+            else:
+                alike.append(clip)
+        checked.append(clip)
+    return checked
+
+
+def _is_copy(clip: LabelledClip, other: LabelledClip) -> bool:
+    try:
+        return clip.split != other.split and clip_hash(clip.path) == clip_hash(other.path)
+    except OSError:
+        return False
+
+
+def _quoted(clip: LabelledClip) -> str:
+    return f"{excerpt(clip.id)!r} in the split {clip.split!r}; the first one is used"
 
 
 def _plain_clip(line: dict[str, str], root: Path) -> LabelledClip:
@@ -150,6 +186,8 @@ def _file_of(folder: Path, clip: str) -> str | None:
     """The clip's file, whatever its ending; spreadsheets turn `0001` into `1`, so numbers compare as numbers."""
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in MEDIA_SUFFIXES)
     same = [path for path in files if path.stem == clip or path.name == clip]
+    if not same:
+        same = [path for path in files if clip.lower() in (path.stem.lower(), path.name.lower())]
     if not same and clip.isascii() and clip.isdigit():
         same = [
             path
@@ -166,19 +204,19 @@ def _clip(id: str, line: dict[str, str], split_column: str, path: str | None, ab
         try:
             labels[column] = _number(_cell(line, column))
         except ValueError:
-            problems.append(f"{column} is {_cell(line, column)!r}, expected a number")
+            problems.append(f"{column} is {excerpt(_cell(line, column))!r}, expected a number")
     split = _cell(line, split_column).lower()
-    if split not in _SPLITS:
-        problems.append(f"{split_column} is {split!r}, expected train, valid or test")
+    if split not in SPLIT_NAMES:
+        problems.append(f"{split_column} is {excerpt(split)!r}, expected train, valid or test")
     return LabelledClip(
         id=id,
         path=path or "",
         text=_cell(line, "text") or None,
-        split=_SPLITS.get(split, ""),
+        split=SPLIT_NAMES.get(split, ""),
         label=labels.get("label", math.nan),
         label_class=class_index(_cell(line, "annotation")),
         unimodal={name: labels.get(column, math.nan) for column, name in UNIMODAL_LABELS.items()},
-        problem=_short("; ".join(problems)),
+        problem=excerpt("; ".join(problems), 400),
     )
 
 
@@ -188,12 +226,6 @@ def _is(question: Callable[[Path], bool], path: Path) -> bool:
         return question(path)
     except (OSError, ValueError):
         return False
-
-
-def _short(text: str, longest: int = 400) -> str:
-    """On one line, and cut where it is long: a damaged file can hold anything."""
-    text = " ".join(text.split())
-    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def _cell(line: dict[str, str], name: str) -> str:
@@ -220,28 +252,22 @@ def _decoded(file: Path) -> tuple[str, list[str]]:
         raise LabelFileError(
             f"{file}: found an empty file, expected a CSV with a header and one clip a line."
         )
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return raw.decode("utf-16", errors="replace"), [f"{file.name} was read as UTF-16"]
+    if encoding := _utf_16(raw):
+        return raw.decode(encoding, errors="replace"), [f"{file.name} was read as UTF-16"]
     if b"\0" in raw:
         raise LabelFileError(f"{file}: found a file that is no text, expected a CSV file saved as UTF-8.")
     try:
-        return raw.decode("utf-8-sig"), []
-    except UnicodeDecodeError:
-        pass
-    try:
-        text = raw.decode("gb18030")
-        if _looks_chinese(raw):
-            return text, [f"{file.name} is not UTF-8 and was read as GB18030; check the words"]
-    except UnicodeDecodeError:
-        pass
-    return raw.decode("latin-1"), [f"{file.name} is not UTF-8 and was read as Latin-1; check the words"]
+        text, note = decoded(raw.removeprefix(b"\xef\xbb\xbf"))
+    except UnknownEncodingError as error:
+        raise LabelFileError(f"{file}: {error}.") from error
+    return text, [f"{file.name}: {note}"] if note else []
 
 
-def _looks_chinese(raw: bytes) -> bool:
-    """Chinese stands in runs of bytes above 0xA0; the accents of Latin-1 stand alone between plain letters."""
-    high = [byte > 0xA0 for byte in raw]
-    paired = sum(
-        here and (before or after)
-        for before, here, after in zip([False, *high], high, [*high[1:], False], strict=False)
-    )
-    return paired > 0.5 * sum(byte > 0x7F for byte in raw)
+def _utf_16(raw: bytes) -> str | None:
+    """The codec of a text in UTF-16, which begins with its mark, or with the plain letters of a header."""
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    header = raw[:16]
+    if len(header) == 16 and not any(header[1::2]) and all(header[::2]):
+        return "utf-16-le"
+    return "utf-16-be" if len(header) == 16 and not any(header[::2]) and all(header[1::2]) else None

@@ -1,13 +1,13 @@
 """MMSA pickles (MOSI, MOSEI, CH-SIMS, CH-SIMS v2; aligned or not) to a dataset.
 
 Where it stands: one of the ways into `schema`. The layout is that of the MMSA platform (Mao et al., "M-SENA",
-2022): a dict of the splits `train`, `valid`, `test`, each a dict with
+2022): a dict of the splits `train`, `valid` (or `dev`), `test`, each a dict with
 
     id                 [N] text, `video$_$clip`
-    raw_text           [N] text
+    raw_text           [N] text, or lists of words; a missing value is a text without words
     audio, vision      [N, La, da], [N, Lv, dv] numbers
     audio_lengths, vision_lengths   [N], only in unaligned files
-    regression_labels  [N]; CH-SIMS also regression_labels_T, _A, _V
+    regression_labels  [N], in files that were made by hand `labels`; CH-SIMS also regression_labels_T, _A, _V
     annotations        [N] `Negative`, `Neutral`, `Positive`: the annotated class; may be missing
     classification_labels   [N] the same as 0, 1, 2 (or -1, 0, 1); may be missing
 
@@ -21,7 +21,7 @@ either end are padding and dropped; between frames that hold something they are 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,14 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
+from ..errors import DeepMLFError, excerpt
 from ..storage.files import write_json
 from ..storage.folders import sole_writer_of, working_folder
 from . import schema
+from .encodings import decoded, repaired
 from .labels import class_index, class_labels
 from .safe_pickle import load_pickle
-from .schema import SPLITS, DatasetError
+from .schema import SPLIT_NAMES, SPLITS, DatasetError
 
 REPORT_FILE = "conversion.json"
 Progress = Callable[[str, int, int], None]
@@ -71,6 +73,7 @@ class SplitReport:
         nan, infinite: values set to 0, by modality.
         empty: utterances without a single frame that holds anything, by modality.
         clipped_lengths: utterances whose announced length exceeds the array, by modality.
+        beyond_lengths: utterances with frames beyond their announced length, which were dropped, by modality.
         padded_in_front: utterances whose array began with padding, which was dropped, by modality.
     """
 
@@ -79,6 +82,7 @@ class SplitReport:
     infinite: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
     empty: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
     clipped_lengths: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
+    beyond_lengths: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
     padded_in_front: dict[str, int] = field(default_factory=lambda: {"audio": 0, "vision": 0})
 
 
@@ -107,19 +111,21 @@ def convert_mmsa(
     Args:
         path: the pickle; it is opened without running what it names (`safe_pickle`).
         out: dataset folder to write.
-        name: `mosi`, `mosei`, `sims` or `simsv2`; found by split sizes and labels where None.
+        name: `mosi`, `mosei`, `sims` or `simsv2`; found by split sizes, labels and language where None.
         progress: called with (split, utterances done, utterances in all) now and then.
 
     Raises:
         DatasetError: a pickle that is damaged or names more than arrays; keys or shapes that do not fit (one
-            error that lists, per split, what was found beside what was expected); an unknown `name`.
+            error that lists, per split, what was found beside what was expected); an unknown `name`, or none where
+            the scale of the labels cannot be told.
     """
     path, out = Path(path), Path(out)
     if name is not None and name not in KNOWN:
         raise DatasetError(f"found name={name!r}, expected one of {', '.join(KNOWN)}")
     content = load_pickle(path)
     splits, remarks = _checked(content, path, name)
-    name, more = _named(splits, name)
+    remarks += _read_texts(splits, path)
+    name, more = _named(splits, name, path)
     audio_dim, vision_dim = (np.shape(splits["train"][m])[2] for m in ("audio", "vision"))
     aligned = all("audio_lengths" not in s and "vision_lengths" not in s for s in splits.values()) and all(
         np.shape(s["audio"])[1] == np.shape(s["vision"])[1] for s in splits.values()
@@ -177,18 +183,27 @@ def _checked(content: Any, path: Path, name: str | None) -> tuple[dict[str, dict
         )
     wrong: list[str] = []
     splits: dict[str, dict[str, Any]] = {}
-    for split in SPLITS:
-        if isinstance(content.get(split), dict):
-            splits[split] = {str(_plain(key)): value for key, value in content[split].items()}
+    other = []
+    for key, value in content.items():
+        split = SPLIT_NAMES.get(str(key).strip().lower())
+        if split is None or split in splits:
+            other.append(str(key))
+        elif isinstance(value, dict):
+            splits[split] = {str(name): column for name, column in value.items()}
+            if "labels" in value:
+                splits[split].setdefault("regression_labels", _flat(value["labels"]))
         else:
-            wrong.append(f"{split}: found {_about(content.get(split))}, expected a dict")
+            wrong.append(f"{split}: found {_about(value)}, expected a dict")
+            splits[split] = {}
+    wrong += [f"{split}: found nothing, expected a dict" for split in SPLITS if split not in splits]
+    splits = {split: splits[split] for split in SPLITS if splits.get(split)}
     widths: dict[str, dict[str, int]] = {"audio": {}, "vision": {}}
     for split, data in splits.items():
         wrong += _wrong_in(split, data, widths)
     for modality, found in widths.items():
         if len(set(found.values())) > 1:
             wrong.append(f"{modality}: found widths {found}, expected one width in all splits")
-    scale = KNOWN[name].scale if name else _scale(splits)
+    scale = KNOWN[name].scale if name else _largest_scale(splits)
     for split, data in splits.items():
         for key in _LABELS:
             labels = _numbers(data.get(key))
@@ -198,12 +213,31 @@ def _checked(content: Any, path: Path, name: str | None) -> tuple[dict[str, dict
                     f"{split}.{key}: found values up to {largest:g}, expected [-{scale:g}, {scale:g}]"
                 )
     if wrong:
-        keys = {split: sorted(data) for split, data in splits.items()} or sorted(map(str, content))[:20]
+        keys = {split: excerpt(", ".join(map(str, data)), 160) for split, data in splits.items()}
+        found = keys or excerpt(", ".join(map(str, content)), 160)
         raise DatasetError(
-            f"{path} does not fit the MMSA layout:\n  " + "\n  ".join(wrong) + f"\n  keys found: {keys}"
+            f"{path} does not fit the MMSA layout:\n  "
+            + "\n  ".join(wrong)
+            + f"\n  keys found: {found}{_hint(content, splits)}"
         )
-    other = sorted(str(key) for key in content if key not in SPLITS)
-    return splits, [f"left out, no split of these names is used: {', '.join(other)}"] if other else []
+    remark = f"left out, no split of these names is used: {excerpt(', '.join(sorted(other)), 160)}"
+    return splits, [remark] if other else []
+
+
+def _hint(content: dict, splits: dict[str, dict[str, Any]]) -> str:
+    """What else of this field a pickle may be, and what to do then; empty where it is like none."""
+    if any("raw_text" not in data and {"text", "audio", "vision"} <= data.keys() for data in splits.values()):
+        return (
+            "\n  This looks like a file of MulT (Tsai et al., 2019), such as mosi_data.pkl: `text` holds word vectors, and "
+            "DeepMLF reads the words themselves. Take the file of the same dataset from MMSA (aligned_50.pkl, "
+            "unaligned_50.pkl), or add the sentences to each split as `raw_text`, in the order of `id`."
+        )
+    if any(isinstance(part, list) and part and isinstance(part[0], tuple) for part in content.values()):
+        return (
+            "\n  This looks like a file of MAG-BERT or MISA (a list of ((words, vision, audio), label, id) a split): take "
+            "the file of the same dataset from MMSA (aligned_50.pkl, unaligned_50.pkl)."
+        )
+    return ""
 
 
 def _wrong_in(split: str, data: dict[str, Any], widths: dict[str, dict[str, int]]) -> list[str]:
@@ -334,8 +368,10 @@ def _rows(
                 array = np.asarray(data[modality][i], np.float32)
             if modality in lengths:
                 report.clipped_lengths[modality] += int(lengths[modality][i] > len(array))
-                array, dropped = _announced(array, int(lengths[modality][i]))
-                in_front[modality] = dropped
+                whole_array = array
+                array, in_front[modality] = _announced(array, int(lengths[modality][i]))
+                dropped = whole_array[len(array) :] if not in_front[modality] else array[:0]
+                report.beyond_lengths[modality] += int(_held(dropped) is not None)
             finite = np.isfinite(array)
             if not finite.all():
                 missing = int(np.isnan(array).sum())
@@ -356,7 +392,7 @@ def _rows(
             frames[modality] = array[first:end]
         yield schema.utterance(
             _name_of(ids[i]),
-            _plain(texts[i]),
+            texts[i],
             frames["audio"],
             frames["vision"],
             audio_dim=dims[0],
@@ -396,24 +432,139 @@ def _tracked(rows: Iterator[Any], split: str, total: int, progress: Progress | N
             progress(split, done, total)
 
 
-def _named(splits: dict[str, dict[str, Any]], name: str | None) -> tuple[str, list[str]]:
-    """The dataset's name, from sizes and labels where not given, and remarks where it is not as published."""
+def _named(splits: dict[str, dict[str, Any]], name: str | None, path: Path) -> tuple[str, list[str]]:
+    """The dataset's name, from sizes, labels and language where not given, and remarks where it is not as published.
+
+    Raises:
+        DatasetError: labels and language leave it open which scale the labels are on.
+    """
     sizes = {split: len(data["id"]) for split, data in splits.items()}
     if name is None:
         same = [key for key, known in KNOWN.items() if known.sizes == sizes]
         if same:
             return same[0], []
-        name = "sims" if _scale(splits) == 1.0 else "mosi"
-        kind = "CH-SIMS (it has unimodal labels)" if name == "sims" else "MOSI"
-        return name, [f"sizes {sizes} are of no published dataset; taken as like {kind}"]
+        if _has_unimodal_labels(splits):
+            name, kind = "sims", "CH-SIMS (it has unimodal labels)"
+        elif (largest := _largest_label(splits)) > 1:
+            name, kind = "mosi", f"MOSI (its labels go up to {largest:g})"
+        elif _is_chinese(text for data in splits.values() for text in data["raw_text"]):
+            name, kind = "sims", f"CH-SIMS (its labels go up to {largest:g}, its texts are Chinese)"
+        else:
+            raise DatasetError(
+                f"{path}: found sizes {sizes} of no published dataset and labels up to {largest:g}, which may be on MOSI's "
+                "scale of -3 to 3 or on that of CH-SIMS, -1 to 1: say which with name (--name mosi or --name sims)"
+            )
+        return name, [
+            f"sizes {sizes} are of no published dataset; taken as like {kind}; --name says otherwise"
+        ]
     if sizes != KNOWN[name].sizes:
         return name, [f"found sizes {sizes}; {KNOWN[name].title} as published has {KNOWN[name].sizes}"]
     return name, []
 
 
-def _scale(splits: dict[str, dict[str, Any]]) -> float:
-    unimodal = any(key in data for data in splits.values() for key in list(_LABELS)[1:])
-    return 1.0 if unimodal else 3.0
+def _has_unimodal_labels(splits: dict[str, dict[str, Any]]) -> bool:
+    return any(key in data for data in splits.values() for key in list(_LABELS)[1:])
+
+
+def _largest_scale(splits: dict[str, dict[str, Any]]) -> float:
+    """Of the scales that a file without a name may be on, the largest."""
+    return 1.0 if _has_unimodal_labels(splits) else 3.0
+
+
+def _largest_label(splits: dict[str, dict[str, Any]]) -> float:
+    values = np.concatenate([_known_numbers(data["regression_labels"]) for data in splits.values()])
+    return float(np.abs(values).max(initial=0))
+
+
+def _known_numbers(values: Any) -> np.ndarray:
+    numbers = _numbers(values)
+    assert numbers is not None  # as `_checked` saw to
+    return numbers[~np.isnan(numbers)]
+
+
+def _is_chinese(texts: Iterable[str]) -> bool:
+    """Whether most texts have a Chinese character."""
+    having = [any("\u4e00" <= sign <= "\u9fff" for sign in text) for text in texts if text]
+    return sum(having) > len(having) / 2
+
+
+# Texts --------------------------------------------------------------------------------------------------------
+
+_MISSING = {"", "nan", "NaN", "None", "<NA>"}
+_PAUSE = "sp"  # in the words of the CMU Multimodal SDK
+
+
+def _read_texts(splits: dict[str, dict[str, Any]], path: Path) -> list[str]:
+    """Replace the column `raw_text` of each split by the words people meant, and say in remarks what had to be done.
+
+    Bytes (of Python 2 and the CMU Multimodal SDK) are decoded, all of a file as one; words apart are joined; missing
+    values become texts without words.
+
+    Raises:
+        DatasetError: what stands there is no text, or in an unknown encoding.
+    """
+    columns = {split: [_parts(text) for text in data["raw_text"]] for split, data in splits.items()}
+    every = [part for column in columns.values() for parts in column for part in parts]
+    if odd := [part for part in every if not isinstance(part, str | bytes)]:
+        raise DatasetError(
+            f"{path}: found {_about(odd[0])} in raw_text ({len(odd)} such values), expected texts or lists of words"
+        )
+    remarks = []
+    raw = {part: part.replace(b"\0", b"") for part in every if isinstance(part, bytes)}
+    try:
+        text, note = decoded(b"\0".join(raw.values()))
+    except DeepMLFError as error:
+        raise DatasetError(f"{path}: raw_text: {error}") from error
+    meant: dict[Any, str] = dict(zip(raw, text.split("\0"), strict=True)) if raw else {}
+    if note:
+        remarks.append(f"raw_text: {note}")
+    strings = sorted({part for part in every if isinstance(part, str)})
+    if right := repaired(strings):
+        meant |= zip(strings, right, strict=True)
+        remarks.append("raw_text: UTF-8 that was once read as Latin-1 (such as 'Itâ€™s') was read as UTF-8")
+    missing = 0
+    for split, column in columns.items():
+        texts = [_joined([_clean(meant.get(part, part)) for part in parts]) for parts in column]
+        missing += sum(not text for text in texts)
+        splits[split]["raw_text"] = texts
+    if missing:
+        remarks.append(
+            f"{missing} utterances have no text (or a missing value); they are read as without words"
+        )
+    return remarks
+
+
+def _parts(value: Any) -> list[Any]:
+    """A text as a list of one, words apart as a list of many; a missing value as an empty one."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [part for item in value for part in _parts(item)]
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or (isinstance(value, float) and value != value):
+        return []
+    return [str(value) if isinstance(value, int) else value]
+
+
+def _joined(words: list[str]) -> str:
+    """Words to a text: with spaces, but for Chinese."""
+    if len(words) < 2:
+        return words[0] if words and words[0] not in _MISSING else ""
+    words = [word for word in words if word and word != _PAUSE]
+    return ("" if _is_chinese(words) else " ").join(words)
+
+
+def _clean(text: str) -> str:
+    """Without what no file can hold: halves of surrogate pairs, and NUL."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "").strip()
+
+
+# Small readers ------------------------------------------------------------------------------------------------
+
+
+def _flat(labels: Any) -> Any:
+    """Labels [N, 1, 1], as MulT's files have them, as [N]; anything else as it is."""
+    return labels.reshape(-1) if isinstance(labels, np.ndarray) and labels.size == len(labels) else labels
 
 
 def _numbers(values: Any) -> np.ndarray | None:
@@ -429,7 +580,7 @@ def _numbers(values: Any) -> np.ndarray | None:
 
 def _plain(value: Any) -> str:
     value = value.item() if isinstance(value, (np.generic, np.ndarray)) and np.size(value) == 1 else value
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return _clean(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
 
 
 def _name_of(value: Any) -> str:
@@ -461,4 +612,4 @@ def _about(value: Any) -> str:
         return f"array {list(value.shape)} of {value.dtype}"
     if isinstance(value, (list, tuple, dict, set)):
         return f"{type(value).__name__} of {len(value)}"
-    return f"{type(value).__name__} {str(value)[:30]!r}"
+    return f"{type(value).__name__} {excerpt(value, 30)!r}"

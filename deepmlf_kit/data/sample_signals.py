@@ -126,7 +126,7 @@ def statistics() -> dict[str, Any]:
             return np.asarray(value, np.float64)
         return value
 
-    return arrays(json.loads(source.read_text()))
+    return arrays(json.loads(source.read_text(encoding="utf-8")))
 
 
 def make_speaker(rng: np.random.Generator) -> Speaker:

@@ -35,6 +35,17 @@ from ..storage.files import misshapen, read_json
 from ..storage.folders import refuse_foreign, replacing_folder, sole_writer_of
 
 SPLITS = ("train", "valid", "test")
+#: What a source may call a split, in small letters.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "validation": "valid",
+    "test": "test",
+    "testing": "test",
+}
 BATCH_COLUMNS = ("text", "label", "label_class")  # and those of the modalities
 OPTIONAL_COLUMNS = ("label_class",)  # datasets of the kit's first days do not have them
 #: Patterns of what the kit writes into a dataset's folder.

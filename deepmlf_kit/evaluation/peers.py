@@ -27,7 +27,7 @@ def published(dataset: str) -> list[Published]:
     Raises:
         DeepMLFError: the kit has none for that dataset.
     """
-    tree = yaml.safe_load((resources.files(__package__) / "published.yaml").read_text())
+    tree = yaml.safe_load((resources.files(__package__) / "published.yaml").read_text(encoding="utf-8"))
     found = []
     for table in tree["tables"]:
         for model, values in table["results"].get(dataset, {}).items():

@@ -210,7 +210,10 @@ class Lens:
 
     def _words(self, row: Mapping[str, Any]) -> Any:
         limit = getattr(self.collator, "max_text_tokens", self.model.config.max_text_tokens)
-        return words_of(str(row["text"]), self.model.tokenizer, limit, row.get("words") or ())
+        keep = getattr(self.collator, "long_texts", "end")
+        return words_of(
+            str(row["text"]), self.model.tokenizer, limit, row.get("words") or (), long_texts=keep
+        )
 
     def _plain_collator(self) -> Collator:
         config = self.model.config

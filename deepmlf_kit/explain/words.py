@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..model.special_tokens import kept_tokens
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -31,7 +33,7 @@ class Words:
         tokens: the tokens, as text [L].
         word_of: index of each token's word [L]; -1 for a special token.
         start, end: seconds [W]; NaN where unknown.
-        cut: how many words at the end were not read, since the text is longer than the model takes.
+        cut: how many words were not read, since the text is longer than the model takes.
     """
 
     words: list[str]
@@ -66,19 +68,22 @@ def words_of(
     tokenizer: PreTrainedTokenizerBase,
     max_tokens: int,
     timed: Iterable[Mapping[str, Any]] = (),
+    *,
+    long_texts: str = "end",
 ) -> Words:
     """Map a text's tokens to its words, and its words to seconds.
 
     Args:
         text: as the collator gets it.
         tokenizer: the LM's.
-        max_tokens: longer texts lose their end, as in the collator.
+        max_tokens: of longer texts only a part is read, as in the collator.
         timed: words with `word`, `start` and `end` in seconds; they are matched to the text's by spelling, so
             that punctuation or a corrected word does not shift the others.
+        long_texts: which part, their `end` or their `start`.
     """
     spans = [(match.start(), match.end()) for match in _WORD.finditer(text)]
     start, end = _times([text[a:b] for a, b in spans], list(timed))
-    offsets, ids = _offsets(text, tokenizer, max_tokens)
+    offsets, ids = _offsets(text, tokenizer, max_tokens, long_texts)
     first = np.full(len(ids), -1)  # first and last span that a token reads from
     last = np.full(len(ids), -1)
     for token, (a, b) in enumerate(offsets):
@@ -90,36 +95,41 @@ def words_of(
     for token in range(len(ids)):
         opens[first[token] + 1 : last[token] + 1] = False
     group = np.cumsum(opens) - 1
-    read = int(group[last.max()]) + 1 if len(ids) and last.max() >= 0 else 0
     begins = np.flatnonzero(opens)
     ends = np.append(begins[1:], len(spans)) - 1
-    begins, ends = begins[:read], ends[:read]
+    places = group[first[first >= 0]]
+    unread = int(places.min()) if len(places) else 0  # words before the part that is read
+    read = slice(unread, int(group[last.max()]) + 1 if len(places) else 0)
+    begins, ends = begins[read], ends[read]
     return Words(
         words=[text[spans[a][0] : spans[b][1]] for a, b in zip(begins, ends, strict=True)],
         tokens=[str(tokenizer.decode([token])) for token in ids],
-        word_of=np.where(first >= 0, group[first], -1) if len(spans) else np.full(len(ids), -1),
+        word_of=np.where(first >= 0, group[first] - unread, -1) if len(spans) else np.full(len(ids), -1),
         start=start[begins],
         end=end[ends],
-        cut=int(opens.sum()) - read,
+        cut=int(opens.sum()) - len(begins),
     )
 
 
 def _offsets(
-    text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int, long_texts: str
 ) -> tuple[list[tuple[int, int]], list[int]]:
-    options = {"truncation": True, "max_length": max_tokens}
-    if getattr(tokenizer, "is_fast", False):
-        encoded = tokenizer(text, return_offsets_mapping=True, **options)
-        return [tuple(pair) for pair in encoded["offset_mapping"]], list(encoded["input_ids"])
-    ids = list(tokenizer(text, **options)["input_ids"])
-    offsets, place = [], 0
+    fast = getattr(tokenizer, "is_fast", False)
+    encoded = tokenizer(text, return_special_tokens_mask=True, return_offsets_mapping=fast, verbose=False)
+    kept = kept_tokens(encoded["special_tokens_mask"], max_tokens, long_texts)
+    ids = list(encoded["input_ids"])
+    offsets: list[tuple[int, int]] = []
+    if fast:
+        offsets = [tuple(pair) for pair in encoded["offset_mapping"]]
+        return [offsets[i] for i in kept], [ids[i] for i in kept]
+    place = 0
     special = set(tokenizer.all_special_ids)
     for token in ids:  # a slow tokenizer has no offsets: look each token up behind the one before it
         piece = "" if token in special else tokenizer.decode([token]).strip()
         found = text.find(piece, place) if piece else -1
         offsets.append((found, found + len(piece)) if found >= 0 else (0, 0))
         place = offsets[-1][1] or place
-    return offsets, ids
+    return [offsets[i] for i in kept], [ids[i] for i in kept]
 
 
 def _times(words: list[str], timed: list[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

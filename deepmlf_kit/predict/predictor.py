@@ -37,10 +37,13 @@ class Prediction:
         sentiment: the prediction, on the dataset's scale (MOSI and MOSEI -3 to 3, SIMS -1 to 1; the model may
             overshoot a little).
         polarity: the same in words.
-        heads: predictions of the heads `text`, `av` and `fusion` (mean over fusion tokens).
+        heads: predictions of the heads `text`, `av` and `fusion` (mean over fusion tokens); None for a head whose stream
+            is not there: no words, or neither voice nor face.
         fusion_tokens: each fusion token's prediction [F].
         scale: the largest sentiment of the scale.
-        text: the words that were read.
+        text: the words.
+        text_tokens: how many tokens they are (`of`), how many of those were `read`, and of a longer text which part
+            (`long_texts`: `end` or `start`).
         clip: what was found in the clip (see `ClipFound`), with the transcript.
         timings: seconds that each stage took.
         notes: remarks for the reader, such as heads that disagree.
@@ -48,10 +51,11 @@ class Prediction:
 
     sentiment: float
     polarity: str
-    heads: dict[str, float]
+    heads: dict[str, float | None]
     fusion_tokens: list[float]
     scale: float
     text: str
+    text_tokens: dict[str, Any]
     clip: dict[str, Any]
     timings: dict[str, float]
     notes: list[str] = field(default_factory=list)
@@ -156,13 +160,22 @@ class Predictor:
         words = features.text if text is None else text
         row = self.row(features, words, audio=audio, vision=vision)
         predictions = self.rows([row])
-        heads = {name: float(predictions[name][0]) for name in ("text", "av")}
         tokens = [float(value) for value in predictions["fusion"][0]]
+        there = {"text": bool(words.strip()), "av": any(np.any(row[name]) for name in ("audio", "vision"))}
+        heads: dict[str, float | None] = {
+            name: float(predictions[name][0]) if there[name] else None for name in there
+        }
         heads["fusion"] = float(np.mean(tokens))
         sentiment = float(predictions["task"][0])
         found = features.found.to_dict()
         notes = [*found.pop("notes"), *disagreements(heads, self.scale)]
-        if not words.strip():
+        length, read = self.collator.lengths([words])[0], self.collator.max_text_tokens
+        kept = self.collator.long_texts
+        if length > read:
+            notes.append(
+                f"read the {'last' if kept == 'end' else 'first'} {read} of the words' {length} tokens"
+            )
+        if not there["text"]:
             notes.append("no words: give them with a typed text, or the answer rests on voice and face alone")
         return Prediction(
             sentiment=sentiment,
@@ -171,6 +184,7 @@ class Predictor:
             fusion_tokens=tokens,
             scale=self.scale,
             text=words,
+            text_tokens={"read": min(read, length), "of": length, "long_texts": kept},
             clip={**found, "text_source": features.text_source if text is None else "given"},
             timings={**features.timings, "model": round(time.perf_counter() - began, 4)},
             notes=notes,
@@ -205,6 +219,11 @@ class Predictor:
         return {name: tensor.float().cpu().numpy() for name, tensor in predictions.items()}
 
 
+def sentence(note: str) -> str:
+    """A remark as a sentence, for people to read."""
+    return f"{note[:1].upper()}{note[1:]}{'' if note.endswith(('?', '.')) else '.'}"
+
+
 def polarity(sentiment: float, scale: float = 3.0) -> str:
     """A sentiment in words: the seven classes of MOSI, whatever the scale."""
     words = ("neutral", "slightly", "rather", "strongly")
@@ -212,10 +231,10 @@ def polarity(sentiment: float, scale: float = 3.0) -> str:
     return words[0] if step == 0 else f"{words[step]} {'positive' if sentiment > 0 else 'negative'}"
 
 
-def disagreements(heads: dict[str, float], scale: float) -> list[str]:
+def disagreements(heads: dict[str, float | None], scale: float) -> list[str]:
     """A remark where words and voice-and-face point to opposite sides, each by more than a sixth of the scale."""
     text, av = heads["text"], heads["av"]
-    if text * av < 0 and min(abs(text), abs(av)) > scale / 6:
+    if text is not None and av is not None and text * av < 0 and min(abs(text), abs(av)) > scale / 6:
         return [
             f"the words alone sound {polarity(text, scale)}, voice and face alone {polarity(av, scale)}: "
             "irony, or a mixed feeling?"

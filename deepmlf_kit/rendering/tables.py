@@ -16,6 +16,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ..errors import printable
+
 _BETWEEN = 3  # characters of a terminal's table between two cells: a border and a space on either side
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {sign: f"\\{sign}" for sign in "&%#_${}"}
@@ -93,7 +95,7 @@ class Table:
             expendable: headings of columns to leave out where the table is wider than `width`, in this order; a line
                 below says which.
         """
-        rows = self._cells(str)
+        rows = self._cells(printable)
         columns = list(range(len(self.header)))
         sizes: dict[int, int | None] = dict.fromkeys(columns)
         left_out = []
@@ -115,7 +117,7 @@ class Table:
                     j: max(map(len, self._words(j, rows)), default=0) for j in columns if j in self.left
                 }
         out = RichTable(
-            title=title or None,
+            title=Text(printable(title), style="table.title") if title else None,
             title_justify="left",
             header_style="bold",
             box=box.ROUNDED if frame else None,

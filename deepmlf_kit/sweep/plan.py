@@ -147,7 +147,7 @@ def load_plan(name_or_path: str | Path) -> SweepPlan:
     """
     name = str(name_or_path)
     if name in available_plans():
-        text = (_folder() / f"{name}.yaml").read_text()
+        text = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
     elif Path(name).is_file():
         text = Path(name).read_text("utf-8", "replace")
     else:

@@ -22,12 +22,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from ..data.normalize import Normalizer
 from ..data.schema import dims_of, recipe_of
 from ..errors import DeepMLFError
-from ..features.cache import CacheError, cache_folder
+from ..features.cache import CacheError, cache_folder, folder_hash
+from ..model import text_cache
 from ..storage.files import replacing, write_json, write_text
 from ..storage.folders import foreign, remove_known, remove_temporary_files
 from ..storage.locks import sole_writer
-from ..features.cache import cache_folder, folder_hash
-from ..model import text_cache
 from .compiling import compile_layers
 from .dataset import check_dataset, open_dataset, rows_of
 from .metric_table import metric_table
@@ -320,6 +319,7 @@ def _preprocessing(preset: Preset, data: DatasetDict) -> dict[str, Any]:
     return {
         "lm": preset.lm.name,
         "max_text_tokens": preset.data.max_text_tokens,
+        "long_texts": preset.data.long_texts,
         "normalizer": normalizer.to_dict() if normalizer else None,
         "recipe": recipe_of(data),
     }

@@ -268,6 +268,7 @@ class Run:
             tokenizer,
             done["max_text_tokens"],
             normalizer=self._normalizer(),
+            long_texts=done.get("long_texts", "start"),  # how runs of the kit's first days were trained
             audio_dim=data["audio_dim"],
             vision_dim=data["vision_dim"],
             extra_dims=self.info["preset"]["av_encoder"].get("extra_modalities"),

@@ -345,7 +345,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     found = []
     for path in folder.glob("checkpoint-*"):
         try:
-            state = json.loads((path / "trainer_state.json").read_text())
+            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
             TrainerState.load_from_json(str(path / "trainer_state.json"))
             best = path.with_name(Path(state.get("best_model_checkpoint") or path).name)
             if _is_whole(path) and any(best.glob("*model*")) and _is_whole(best):

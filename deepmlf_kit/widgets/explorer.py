@@ -25,9 +25,9 @@ from plotly.offline import get_plotlyjs
 from ..errors import DeepMLFError
 from ..explain.ablations import ABLATIONS
 from ..explain.lens import Lens, Row
+from ..plots.style import modality_label
 from ..rendering.html_page import script_json
 from ..storage.files import write_text
-from ..plots.style import modality_label
 from .payload import clip_of, effects_payload, payload_of, plain
 
 VIEWS = ("timeline", "layers", "heads", "words", "sentiment", "update", "similarity", "effects")

@@ -64,7 +64,7 @@ def payload_of(reading: Reading, scale: float = 3.0) -> tuple[dict[str, Any], by
             {"word": word, "label": label, "start": plain(start), "end": plain(end)}
             for word, label, start, end in zip(words.words, words.labels, words.start, words.end, strict=True)
         ],
-        "note": f"The last {words.cut} words are not read: the text is too long. " if words.cut else "",
+        "note": f"{words.cut} words are not read: the text is too long. " if words.cut else "",
         "tracks": {modality: _tracks(reading, modality) for modality in frame_columns(reading.row)},
         "depth": {
             "fusion": plain(reading.get("fusion_sentiment")),

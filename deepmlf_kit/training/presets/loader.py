@@ -46,7 +46,7 @@ def preset_text(name: str) -> str:
     """The YAML of a preset, comments and all."""
     if name not in available_presets():
         raise DeepMLFError(unknown(name, available_presets(), "preset"))
-    return (_folder() / f"{name}.yaml").read_text()
+    return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _folder() -> Any:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 class Data(TextLength):
     """How the data is read and scored."""
 
+    long_texts: str = "end"  # which part of a text beyond max_text_tokens is read: end, or start as published
     scale: str = "mosi"  # rules of the metrics: mosi, mosei or sims
     normalize: str = "none"  # none, or train: by the training split's mean and deviation per feature
 
@@ -60,6 +61,8 @@ class Preset:
             raise DeepMLFError(f"data.scale is {self.data.scale!r}, but must be one of {', '.join(SCALES)}.")
         if self.data.normalize not in ("none", "train"):
             raise DeepMLFError(f"data.normalize is {self.data.normalize!r}, but must be none or train.")
+        if self.data.long_texts not in ("end", "start"):
+            raise DeepMLFError(f"data.long_texts is {self.data.long_texts!r}, but must be end or start.")
         by_mae = [name for name in ("training", "pretraining") if getattr(self, name).select_on == "mae"]
         if self.heads.classes and by_mae:
             raise DeepMLFError(
