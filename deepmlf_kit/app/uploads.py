@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import DeepMLFError
-from ..features.media import ClipError, MediaInfo, probe
+from ..features.container import ClipError
+from ..features.media import MediaInfo, probe
 from .settings import Settings
 
 # libav's names of the containers that browsers and phones record, and of plain sound files.

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,23 +26,12 @@ from .. import features as lazy_features  # `hf_encoders` needs torch: it is imp
 from .cache import FeatureCache, clip_hash, folder_hash
 from .extractors import extract_audio, extract_vision, load_extractors
 from .face_model import checksum, find_face_model
-from .media import (
-    ClipError,
-    Damage,
-    Frame,
-    MediaInfo,
-    Sound,
-    UndecodableStream,
-    allowed_threads,
-    check_length,
-    probe,
-    read_audio,
-    read_frames,
-)
-from .recipe import FeatureRecipe, Part, feature_names
+from .container import ClipError, Damage, UndecodableStream
+from .media import Frame, MediaInfo, Sound, allowed_threads, check_length, probe, read_audio, read_frames
+from .recipe import FACE_CHOICES, FeatureRecipe, Part, feature_names
 from .transcript import Transcript, load_speech_model, speech_model_name, transcribe
 
-_MEDIA = "media-1"  # cache entry of what `probe` found
+_MEDIA = "media-2"  # cache entry of what `probe` found
 
 Progress = Callable[[str, float], None]
 """Called with the stage (`open`, `voice`, `transcript`, `face`) and the fraction of it that is done, 0 to 1."""
@@ -179,6 +168,7 @@ class _Extraction:
         self._face_model_given = face_model
         self.face_model: Path | None = None
         self._sound: Sound | None = None
+        self._decoding = threading.Lock()
 
     def run(self) -> ClipFeatures:
         began = time.perf_counter()
@@ -199,6 +189,13 @@ class _Extraction:
             return self.part("vision", self.vision) if with_vision else self.empty("vision")
 
         (audio, transcript), vision = self.run_both(audio_and_transcript, vision_alone)
+        if info.announced:
+            self.notes.append(
+                f"the clip ends early, as after a download that stopped: {info.complete:.1f} of {info.announced:.1f} s "
+                "could be read"
+            )
+        if info.stray:
+            self.notes.append("the file is damaged, as by a bad reception: what could be decoded is used")
         if not info.has_audio:
             self.notes.append("no audio stream: the voice is left out")
         if not info.has_video:
@@ -352,9 +349,9 @@ class _Extraction:
             return _Part(arrays["features"], arrays["times"], notes["share"], tuple(notes["notes"]))
         try:
             made = compute()
-        except UndecodableStream:
+        except UndecodableStream as error:
             stream, what = {"audio": ("audio", "voice"), "vision": ("video", "face")}[part]
-            note = f"the {stream} stream is damaged, nothing of it could be decoded: the {what} is left out"
+            note = f"the {stream} stream is damaged, {error.reason}: the {what} is left out"
             made = replace(self.empty(part), notes=(note,))
         notes = {"notes": made.notes, "share": made.share}
         self.store(part, {"features": made.features, "times": made.times}, notes)
@@ -388,9 +385,11 @@ class _Extraction:
 
     def sound(self) -> Sound:
         """The clip's sound at 16 kHz, decoded once."""
-        if self._sound is None:
+        with self._decoding:
+            if self._sound is not None:
+                return self._sound
             with self.timed("decode_audio"):
-                self._sound = read_audio(self.path, 16000, self.recipe.max_seconds)
+                self._sound = read_audio(self.path, 16000, self.recipe.max_seconds, self.info)
         return self._sound
 
     def audio(self) -> _Part:
@@ -401,22 +400,39 @@ class _Extraction:
                 sound, self.recipe, lambda share: self.progress("voice", share)
             )
         self.progress("voice", 1.0)
-        return _Part(features, times, voiced, _damage_notes("audio", sound.damage))
+        notes = sound.damage.notes("audio")
+        if sound.cancelled:
+            notes = (*notes, "left and right of the sound cancel each other out: one of them is read alone")
+        return _Part(features, times, voiced, notes)
 
     def vision(self) -> _Part:
         self.progress("face", 0.0)
         damage = Damage()
         began = time.perf_counter()
-        features, times, seen = extract_vision(self.frames(damage), self.recipe, self.face_model)
+
+        def frames() -> Iterator[Frame]:
+            nonlocal damage
+            damage = Damage()  # counted anew in each pass over the clip
+            return self.frames(damage)
+
+        loudness = None
+        if self.recipe.face == "speaking" and self.info.has_audio:
+            with suppress(UndecodableStream):
+                loudness = self.sound().loudness
+        (features, times, seen), faces = extract_vision(frames, self.recipe, self.face_model, loudness)
         self.timings["face"] = time.perf_counter() - began - self.timings.get("decode_video", 0.0)
         self.progress("face", 1.0)
-        return _Part(features, times, seen, _damage_notes("video", damage))
+        notes = damage.notes("video")
+        if faces > 1:
+            others = " or ".join(choice for choice in FACE_CHOICES if choice != self.recipe.face)
+            notes = (*notes, f"{faces} faces are in the picture: {FACE_CHOICES[self.recipe.face]} is read (face: {others})")
+        return _Part(features, times, seen, notes)
 
     def frames(self, damage: Damage) -> Iterator[Frame]:
         """Sampled frames; the time to decode them is counted apart from the time to extract features."""
         recipe = self.recipe
         frames = read_frames(
-            self.path, recipe.fps, recipe.max_side, recipe.max_seconds, damage, allowed_threads()
+            self.path, recipe.fps, recipe.max_side, recipe.max_seconds, damage, allowed_threads(), self.info
         )
         while True:
             with self.timed("decode_video"):
@@ -455,13 +471,6 @@ class _Extraction:
             yield
         finally:
             self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - began
-
-
-def _damage_notes(stream: str, damage: Damage) -> tuple[str, ...]:
-    if not damage.ended_early and not damage.packets:
-        return ()
-    what = "ends early" if damage.ended_early else f"has {damage.packets} damaged packets"
-    return (f"the {stream} stream {what}: what could be decoded is used",)
 
 
 def _refused() -> str:
