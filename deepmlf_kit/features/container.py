@@ -27,23 +27,55 @@ SAMPLE_RATES = (2_000, 768_000)
 # Formats that hold one self-contained clip. Playlists (HLS, DASH, concat) are left out on purpose: they name
 # other files and addresses, which an uploaded file must not make this program open.
 _FORMATS = (
-    *("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpeg", "mpegts", "mpegvideo", "flv", "asf", "mxf", "dv"),
+    *(
+        "mov,mp4,m4a,3gp,3g2,mj2",
+        "matroska,webm",
+        "avi",
+        "mpeg",
+        "mpegts",
+        "mpegvideo",
+        "flv",
+        "asf",
+        "mxf",
+        "dv",
+    ),
     *("ogg", "wav", "w64", "flac", "mp3", "aac", "aiff", "amr", "caf", "au", "ac3", "eac3"),
 )
-_MEDIA_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .qt .webm .mkv .avi .mpg .mpeg .m2v .ts .mts .m2ts .m2t .vob .flv .f4v .wmv .asf .3gp .3g2 .mxf .dv "
-    ".ogv .wav .w64 .flac .mp3 .m4a .mka .ogg .oga .opus .aac .wma .aiff .aif .aifc .amr .caf .au .ac3 .eac3".split()
+_SUFFIXES = (
+    "3g2 3gp aac ac3 aif aifc aiff amr asf au avi caf dv eac3 f4v flac flv m2t m2ts m2v m4a m4v mka mkv mov mp3 mp4 mpeg mpg "
+    "mts mxf oga ogg ogv opus qt ts vob w64 wav webm wma wmv"
 )
+_MEDIA_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 # First bytes of the formats above, from the offset given.
 _MAGIC = (
     *((4, word) for word in (b"ftyp", b"moov", b"mdat", b"wide", b"skip", b"free", b"pnot")),
-    *((0, word) for word in (b"\x1aE\xdf\xa3", b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"FLV\x01", b"#!AMR", b"caff")),
-    *((0, word) for word in (b"FORM", b".snd", b"ID3", b"\x30\x26\xb2\x75", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")),
+    *(
+        (0, word)
+        for word in (
+            b"\x1aE\xdf\xa3",
+            b"RIFF",
+            b"RF64",
+            b"riff",
+            b"fLaC",
+            b"OggS",
+            b"FLV\x01",
+            b"#!AMR",
+            b"caff",
+        )
+    ),
+    *(
+        (0, word)
+        for word in (b"FORM", b".snd", b"ID3", b"\x30\x26\xb2\x75", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")
+    ),
     *((0, word) for word in (b"\x0bw", b"\x06\x0e\x2b\x34", b"\x1f\x07\x00")),
 )
 _WHAT_IS_A_CLIP = "expected a video or audio file (mp4, mov, webm, mkv, avi, wav, flac, mp3, ...)"
 _ANNOTATIONS = (
-    Disposition.comment | Disposition.karaoke | Disposition.visual_impaired | Disposition.clean_effects | Disposition.lyrics
+    Disposition.comment
+    | Disposition.karaoke
+    | Disposition.visual_impaired
+    | Disposition.clean_effects
+    | Disposition.lyrics
 )  # sound that is not the clip's own
 _STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
@@ -87,7 +119,9 @@ class Damage:
                 "what could be decoded is used"
             )
         if self.times:
-            notes.append(f"the {stream} stream has {self.times} wrong time stamp{'s'[: self.times > 1]}: mended")
+            notes.append(
+                f"the {stream} stream has {self.times} wrong time stamp{'s'[: self.times > 1]}: mended"
+            )
         return tuple(notes)
 
 
@@ -122,7 +156,9 @@ def opened(path: str | Path) -> Iterator[InputContainer]:
 
 def nothing_in(path: str | Path, container: InputContainer) -> ClipError:
     """The error for a file with neither sound nor pictures."""
-    return ClipError(f"{path}: found a {container.format.name} file without sound or pictures; {_WHAT_IS_A_CLIP}.")
+    return ClipError(
+        f"{path}: found a {container.format.name} file without sound or pictures; {_WHAT_IS_A_CLIP}."
+    )
 
 
 def looks_like_a_clip(path: Path) -> bool:
@@ -140,7 +176,9 @@ def looks_like_a_clip(path: Path) -> bool:
         len(head) > start + 2 * size and all(head[start + n * size] == 0x47 for n in range(3))
         for start, size in ((0, 188), (4, 192), (0, 204))
     )
-    return transport or (head[:1] == b"\xff" and head[1:2] >= b"\xe0" and head[1:2] != b"\xff" and head[1:3] != b"\xd8\xff")
+    return transport or (
+        head[:1] == b"\xff" and head[1:2] >= b"\xe0" and head[1:2] != b"\xff" and head[1:3] != b"\xd8\xff"
+    )
 
 
 def _content(path: Path) -> str:
@@ -164,7 +202,11 @@ def _content(path: Path) -> str:
 
 def audio_stream(container: InputContainer) -> Any:
     """The sound that a player plays: the container's default track, no commentary where there is another; or None."""
-    usable = [s for s in container.streams.audio if s.codec_context is not None and s.codec_context.codec is not None]
+    usable = [
+        s
+        for s in container.streams.audio
+        if s.codec_context is not None and s.codec_context.codec is not None
+    ]
     return min(
         usable,
         key=lambda s: (bool(s.disposition & _ANNOTATIONS), not s.disposition & Disposition.default, s.index),
@@ -174,7 +216,9 @@ def audio_stream(container: InputContainer) -> Any:
 
 def video_stream(container: InputContainer) -> Any:
     """The moving pictures that a player shows, or None; cover art in music files is none."""
-    usable = [s for s in container.streams.video if s.codec_context is not None and not s.disposition & _STILLS]
+    usable = [
+        s for s in container.streams.video if s.codec_context is not None and not s.disposition & _STILLS
+    ]
     return min(usable, key=lambda s: (not s.disposition & Disposition.default, s.index), default=None)
 
 
@@ -184,14 +228,18 @@ def check_audio(path: str | Path, rate: int, channels: int) -> None:
     if not low <= rate <= high:
         raise UndecodableStream(path, "audio", f"its header says {rate} Hz, expected {low} to {high}")
     if not 1 <= channels <= MAX_CHANNELS:
-        raise UndecodableStream(path, "audio", f"its header says {channels} channels, expected 1 to {MAX_CHANNELS}")
+        raise UndecodableStream(
+            path, "audio", f"its header says {channels} channels, expected 1 to {MAX_CHANNELS}"
+        )
 
 
 def check_video(path: str | Path, width: int, height: int) -> None:
     """Raise `UndecodableStream` where pictures of this size are not decoded."""
     if width * height > MAX_PIXELS:
         raise UndecodableStream(
-            path, "video", f"its pictures are {width} x {height}, expected at most {MAX_PIXELS / 1e6:.0f} megapixels"
+            path,
+            "video",
+            f"its pictures are {width} x {height}, expected at most {MAX_PIXELS / 1e6:.0f} megapixels",
         )
 
 
@@ -203,7 +251,9 @@ def packets(container: InputContainer, streams: list[Any], damage: Damage) -> It
             yield next(found)
         except StopIteration:
             return
-        except IndexError:  # PyAV, at the end of a file in which a stream turned up that was not there at the start
+        except (
+            IndexError
+        ):  # PyAV, at the end of a file in which a stream turned up that was not there at the start
             damage.stray = True
             return
         except (av.FFmpegError, OSError, ValueError, MemoryError):

@@ -197,7 +197,9 @@ def _tiles(image: np.ndarray, share: float) -> Iterator[tuple[int, int, int, int
     """Squares that cover an image."""
     height, width = image.shape[:2]
     side = max(32, round(share * min(height, width)))
-    columns, rows = (max(1, math.ceil((length / side - _OVERLAP) / (1 - _OVERLAP) - 0.1)) for length in (width, height))
+    columns, rows = (
+        max(1, math.ceil((length / side - _OVERLAP) / (1 - _OVERLAP) - 0.1)) for length in (width, height)
+    )
     for row in range(rows):
         for column in range(columns):
             left = round((width - side) * column / max(1, columns - 1)) if columns > 1 else 0
@@ -205,12 +207,16 @@ def _tiles(image: np.ndarray, share: float) -> Iterator[tuple[int, int, int, int
             yield max(0, left), max(0, top), min(width, max(0, left) + side), min(height, max(0, top) + side)
 
 
-def _chosen(tracks: list[_Track], times: np.ndarray, choice: str, loudness: Loudness | None) -> dict[int, Face]:
+def _chosen(
+    tracks: list[_Track], times: np.ndarray, choice: str, loudness: Loudness | None
+) -> dict[int, Face]:
     """The face of each frame: the chosen one, and the next best where that one is away for longer than a moment."""
     most = max((len(track.faces) for track in tracks), default=0)
     loud = loudness(times) if loudness is not None and choice == "speaking" else np.ones(len(times))
     scores = {"largest": _size, "central": _centrality, "speaking": lambda track: _speech(track, loud)}
-    ranked = sorted(tracks, key=lambda track: (len(track.faces) >= 0.3 * most, scores[choice](track)), reverse=True)
+    ranked = sorted(
+        tracks, key=lambda track: (len(track.faces) >= 0.3 * most, scores[choice](track)), reverse=True
+    )
     chosen: dict[int, Face] = {}
     for track in ranked:
         taken = np.array(sorted(times[number] for number in chosen))

@@ -100,7 +100,8 @@ class Sound:
         energy = np.concatenate([[0.0], np.cumsum(np.square(self.samples, dtype=np.float64))])
         middle = (np.asarray(times, np.float64) - self.start) * self.rate
         low, high = (
-            np.clip((middle + offset * self.rate).astype(int), 0, len(self.samples)) for offset in (-0.05, 0.05)
+            np.clip((middle + offset * self.rate).astype(int), 0, len(self.samples))
+            for offset in (-0.05, 0.05)
         )
         return np.sqrt((energy[high] - energy[low]) / (0.1 * self.rate))
 
@@ -131,7 +132,9 @@ def probe(path: str | Path, max_seconds: float | None = MAX_SECONDS) -> MediaInf
         seconds = max(ends.values()) - start
         check_length(path, seconds, max_seconds)
         complete, announced = _cut_off(path, container, streams, start, ends)
-    return replace(info, seconds=seconds, start=start, complete=complete, announced=announced, stray=damage.stray)
+    return replace(
+        info, seconds=seconds, start=start, complete=complete, announced=announced, stray=damage.stray
+    )
 
 
 def check_length(path: str | Path, seconds: float, max_seconds: float | None) -> None:
@@ -284,7 +287,12 @@ def _extent(
             ends[index] = max(ends.get(index, -math.inf), time + duration)
 
     for packet in packets(container, streams, damage):
-        if packet.stream_index not in clocks or not packet.size or packet.is_discard or packet.time_base is None:
+        if (
+            packet.stream_index not in clocks
+            or not packet.size
+            or packet.is_discard
+            or packet.time_base is None
+        ):
             continue
         stamp = packet.pts if packet.pts is not None else packet.dts
         duration = float((packet.duration or 0) * packet.time_base)

@@ -107,7 +107,9 @@ def deinterlaced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
 
 def _bwdif(frame: VideoFrame) -> Graph:
     graph = Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
     filter = graph.add("bwdif", "mode=send_frame:deint=interlaced")
     sink = graph.add("buffersink")
     source.link_to(filter)

@@ -107,7 +107,9 @@ class _Mixer:
             except (av.FFmpegError, ValueError):
                 if self._works or frame is None:
                     raise
-                self._graph = _evenly(frame, self._rate)  # channels without names: none is known to be the voice
+                self._graph = _evenly(
+                    frame, self._rate
+                )  # channels without names: none is known to be the voice
             else:
                 self._works = True
                 return pieces
@@ -124,11 +126,19 @@ def _evenly(frame: Any, rate: int) -> Graph:
     """The mean of all channels."""
     graph, channels = Graph(), frame.layout.nb_channels
     source = graph.add_abuffer(
-        sample_rate=frame.sample_rate, format=frame.format.name, layout=frame.layout.name, time_base=frame.time_base
+        sample_rate=frame.sample_rate,
+        format=frame.format.name,
+        layout=frame.layout.name,
+        time_base=frame.time_base,
     )
     mix = "+".join(f"{1 / channels:.6f}*c{n}" for n in range(channels))
     last = source
-    for name, given in (("pan", f"mono|c0={mix}"), ("aresample", str(rate)), ("aformat", "sample_fmts=fltp"), ("abuffersink", "")):
+    for name, given in (
+        ("pan", f"mono|c0={mix}"),
+        ("aresample", str(rate)),
+        ("aformat", "sample_fmts=fltp"),
+        ("abuffersink", ""),
+    ):
         filter = graph.add(name, given) if given else graph.add(name)
         last.link_to(filter)
         last = filter

@@ -129,7 +129,9 @@ class _Landmarker:
         import mediapipe
 
         # A view with gaps between its rows would be read as if it had none: the picture is sheared, the face lost.
-        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image, np.uint8))
+        image = mediapipe.Image(
+            image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image, np.uint8)
+        )
         detect = self._landmarker.detect_for_video if milliseconds else self._landmarker.detect
         if self._first:
             self._first = False
@@ -190,7 +192,10 @@ def _faces(result: Any, image: np.ndarray, box: tuple[int, int, int, int]) -> li
         row = np.concatenate([scores, euler_angles(matrix[:3, :3]), matrix[:3, 3]]).astype(np.float32)
         if box != _whole(image):
             row[_POSITION] = _position(row[_POSITION], (width, height), box)
-        pixels = np.array([(point.x, point.y) for point in points]) * (right - left, bottom - top) + (left, top)
+        pixels = np.array([(point.x, point.y) for point in points]) * (right - left, bottom - top) + (
+            left,
+            top,
+        )
         low, high = pixels.min(0), pixels.max(0)
         x, y = (low + high) / 2
         faces.append(

@@ -73,6 +73,11 @@ class WorkerProcess:
             self._process.stdin.flush()
 
     @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    @property
     def exit_code(self) -> int:
         """Its exit code, negative for a signal; waits until it has ended."""
         return self._process.wait()
