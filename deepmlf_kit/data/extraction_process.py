@@ -86,7 +86,8 @@ class ExtractionProcess:
         """
         answer = self._answer(None)
         if answer is None:
-            self.kill()
+            self.alive = False
+            self.process.wait(5.0)
             raise ExtractionError(
                 f"extraction: a worker process ended before its first clip ({self._last_words()})."
             )
@@ -213,6 +214,11 @@ class ClipExtractor:
     def probe(self, path: str | Path) -> MediaInfo:
         """As `features.media.probe`, without a limit to the length."""
         return MediaInfo(**self._ask(path, {"probe": True})["done"])
+
+    def peak_memory(self) -> float:
+        """Most memory in MB that one of the warm processes has taken so far."""
+        with self._lock:
+            return max((process.process.peak_memory for _, process in self._idle), default=0.0)
 
     def _ask(self, path: str | Path, job: dict[str, Any], progress: Progress | None = None) -> dict[str, Any]:
         here = str(Path(path).absolute())
