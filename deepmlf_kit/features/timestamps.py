@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 _AHEAD = 3  # stamps in sight beyond the one that is judged
+_UNKNOWN = 32  # stamps in sight as long as none is known
 LARGEST_GAP = 30.0
 """Seconds without a frame that are believed of one stream alone; a longer jump is a clock that was set anew."""
 
@@ -48,14 +49,25 @@ class SteadyClock(Generic[Item]):
 
     def push(self, stamp: float | None, duration: float, item: Item) -> Iterator[tuple[float, Item]]:
         """Take the next one; gives those whose times are now known."""
+        if stamp is not None and self._last is None:
+            self._count_back(stamp)
         self._ahead.append((stamp, duration, item))
-        if len(self._ahead) > _AHEAD:
+        unknown = self._last is None and all(stamp is None for stamp, _, _ in self._ahead)
+        if len(self._ahead) > (_UNKNOWN if unknown else _AHEAD):
             yield self._first()
 
     def finish(self) -> Iterator[tuple[float, Item]]:
         """The rest, at the stream's end."""
         while self._ahead:
             yield self._first()
+
+    def _count_back(self, stamp: float) -> None:
+        """Give stamps to those that came without one before the very first that has one."""
+        for place in range(len(self._ahead) - 1, -1, -1):
+            other, duration, item = self._ahead[place]
+            if other is None:
+                stamp -= duration if 0 < duration < LARGEST_GAP else self._step
+                self._ahead[place] = (stamp, duration, item)
 
     def _first(self) -> tuple[float, Item]:
         stamp, duration, item = self._ahead.popleft()
@@ -78,7 +90,7 @@ class SteadyClock(Generic[Item]):
             return time
         if time - self._slack > following[0] or following[0] - time > _LARGEST_FIRST_GAP:
             self.wrong += 1
-            return following[0] - (duration if 0 < duration < 1 else self._step)
+            return following[0] - (duration if 0 < duration < LARGEST_GAP else self._step)
         return time
 
     def _judged(self, time: float, following: list[float]) -> float:
