@@ -26,8 +26,9 @@ import numpy as np
 
 from deepmlf_kit.features.audio_egemaps import AUDIO_NAMES, F0, egemaps
 from deepmlf_kit.features.face_model import find_face_model
+from deepmlf_kit.features.faces import read_faces
 from deepmlf_kit.features.media import probe, read_audio, read_frames
-from deepmlf_kit.features.vision_blendshapes import VISION_NAMES, blendshapes
+from deepmlf_kit.features.vision_blendshapes import VISION_NAMES
 
 FPS = 10
 OUT = Path(__file__).parents[1] / "deepmlf_kit" / "assets" / "sample_statistics.json"
@@ -48,7 +49,8 @@ def main() -> None:
             sound = read_audio(clip)
             voices[clip.stem] = egemaps(sound.samples, sound.start)
         if info.has_video:
-            rows, times = blendshapes(read_frames(clip, fps=FPS), find_face_model())
+            reading = read_faces(read_frames(clip, fps=FPS), find_face_model())
+            rows, times = reading.features, reading.times
             if (rows.any(axis=1)).mean() > 0.5:
                 faces[clip.stem] = rows, times
     result = {

@@ -28,6 +28,11 @@ from deepmlf_kit.app.sessions import Sessions
 from deepmlf_kit.app.settings import Settings
 from deepmlf_kit.app.timeline import live_curve, timeline
 from deepmlf_kit.app.uploads import UploadRefused, check_upload
+from deepmlf_kit.features.media import probe
+
+
+def look(path):
+    return probe(path, None)
 
 
 @pytest.fixture(scope="module")
@@ -50,48 +55,48 @@ def test_every_named_kind_of_clip_is_taken(tmp_path, name):
     video = {"mp4": "mpeg4", "mov": "mpeg4", "webm": "libvpx"}.get(suffix)
     rate = 48000 if suffix == "webm" else 16000
     path = make_clip(tmp_path / name, 0.5, video=video, audio=codecs.get(suffix, "aac"), rate=rate)
-    assert check_upload(path, Settings()).has_audio
+    assert check_upload(path, Settings(), look).has_audio
 
 
 def test_a_file_is_judged_by_its_content_not_its_name(tmp_path):
     good = make_clip(tmp_path / "clip.mp4", 0.5)
     disguised = good.rename(tmp_path / "notes.txt")
-    assert check_upload(disguised, Settings()).has_video
+    assert check_upload(disguised, Settings(), look).has_video
     text = tmp_path / "clip.mp4"
     text.write_text("I am no clip.\n" * 50)
     with pytest.raises(UploadRefused, match=r"no clip: found text.*Give a video"):
-        check_upload(text, Settings())
+        check_upload(text, Settings(), look)
 
 
-def test_a_video_container_outside_the_list_is_refused(tmp_path):
-    path = make_clip(tmp_path / "clip.avi", 0.5, audio="mp3")
-    with pytest.raises(UploadRefused, match="avi"):
-        check_upload(path, Settings())
+@pytest.mark.parametrize("name", ["clip.avi", "clip.MTS", "clip.3gp", "clip"])
+def test_whatever_can_be_read_is_taken_whatever_its_ending(tmp_path, name):
+    made = make_clip(tmp_path / {"clip.MTS": "a.ts", "clip": "a.mkv"}.get(name, f"a.{name[-3:]}"), 0.5)
+    assert check_upload(made.rename(tmp_path / name), Settings(), look).has_video
 
 
 def test_empty_truncated_long_and_large_files_are_refused_with_what_to_do(tmp_path):
     empty = tmp_path / "empty.mp4"
     empty.touch()
     with pytest.raises(UploadRefused, match="empty"):
-        check_upload(empty, Settings())
+        check_upload(empty, Settings(), look)
     whole = make_clip(tmp_path / "whole.mp4", 2.0)
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     with pytest.raises(UploadRefused, match="damaged or incomplete"):
-        check_upload(cut, Settings())
+        check_upload(cut, Settings(), look)
     with pytest.raises(UploadRefused, match=r"lasts 2 s; at most 1 s.*Cut out"):
-        check_upload(whole, Settings(max_seconds=1))
+        check_upload(whole, Settings(max_seconds=1), look)
     with pytest.raises(UploadRefused, match="MB"):
-        check_upload(whole, Settings(max_megabytes=0))
+        check_upload(whole, Settings(max_megabytes=0), look)
     with pytest.raises(UploadRefused, match="no longer there"):
-        check_upload(tmp_path / "gone.mp4", Settings())
+        check_upload(tmp_path / "gone.mp4", Settings(), look)
 
 
 def test_a_refusal_names_no_path_of_the_server(tmp_path):
     path = tmp_path / "clip.mp4"
     path.write_text("text")
     with pytest.raises(UploadRefused) as refused:
-        check_upload(path, Settings())
+        check_upload(path, Settings(), look)
     assert str(tmp_path) not in str(refused.value)
 
 
@@ -229,7 +234,7 @@ def test_three_small_examples_come_with_the_kit():
     assert len(found) == 3
     for example in found:
         assert example.path.stat().st_size < 300_000
-        info = check_upload(example.path, Settings())
+        info = check_upload(example.path, Settings(), look)
         assert info.has_video and info.has_audio and 2 <= info.seconds <= 5
         assert " ".join(word["word"] for word in example.words) == example.text.rstrip(".").lower().replace(
             "i really", "I really"

@@ -47,7 +47,7 @@ def read(client, path, words=""):
     """Read a sound file; returns (steps, answer, plot, reasons, three files, words, again)."""
     from gradio_client import handle_file
 
-    return client.predict(None, handle_file(str(path)), words, True, True, api_name="/read")
+    return client.predict(None, handle_file(str(path)), words, True, True, None, api_name="/read")
 
 
 def sentiment(result) -> float:
@@ -68,7 +68,7 @@ def test_a_clip_is_answered_with_words_reasons_and_tables(user, clip):
 def test_other_words_answer_again_without_extracting_again(app, user, clip, monkeypatch):
     client = user()
     first = read(client, clip, "what a lovely day")
-    monkeypatch.setattr("deepmlf_kit.app.answering.extract_clip", None)  # would fail if it were called
+    monkeypatch.setattr(app.models.predictor, "extractor", None)  # would fail if it were called
     again = client.predict("what a terrible day", True, True, api_name="/again")
     assert sentiment(again) != sentiment(first) and "was" in again[1]
     without_voice = client.predict("what a terrible day", False, True, api_name="/again")
@@ -124,7 +124,7 @@ def test_a_bad_file_is_answered_with_one_line(user, tmp_path, kind):
 
 
 def test_reading_without_a_clip_says_what_to_do(user):
-    result = user().predict(None, None, "", True, True, api_name="/read")
+    result = user().predict(None, None, "", True, True, None, api_name="/read")
     assert "No clip yet" in result[1]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from clips_made import damage_stream, make_clip, voice
 
-from deepmlf_kit.features.media import ClipError, Damage, UndecodableStream, probe, read_audio, read_frames
+from deepmlf_kit.features.container import ClipError, Damage, UndecodableStream
+from deepmlf_kit.features.media import probe, read_audio, read_frames
 
 FORMATS = {
     "phone.mp4": {},

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from clips_made import make_clip
 
-from deepmlf_kit.data import extraction_pool, schema
+from deepmlf_kit.data import extraction_process, schema
 from deepmlf_kit.data.folder import merge_shards, prepare_folder
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features import FeatureCache, FeatureRecipe
@@ -45,7 +45,7 @@ def cache(tmp_path: Path) -> FeatureCache:
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clips whose names say so hang, crash or surprise their worker."""
-    monkeypatch.setattr(extraction_pool, "WORKER", "faulty_worker")
+    monkeypatch.setattr(extraction_process, "WORKER", "faulty_worker")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
@@ -73,7 +73,7 @@ def test_clips_become_rows_and_a_broken_one_is_reported(tmp_path, cache):
 def test_a_repeated_run_extracts_nothing_and_starts_no_worker(tmp_path, cache, monkeypatch):
     root = make_folder(tmp_path / "clips", "a", "b", "c", broken=("d",))
     prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1)
-    monkeypatch.setattr(extraction_pool, "WORKER", "no_such_module")
+    monkeypatch.setattr(extraction_process, "WORKER", "no_such_module")
     again = prepare_folder(root, tmp_path / "out", VOICE, cache=cache, workers=1)
     assert (again.extracted, again.cached) == (0, 3)
     assert [failure.id for failure in again.failures] == ["d"]

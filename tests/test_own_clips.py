@@ -37,7 +37,7 @@ def speech_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_own_clips_become_a_dataset_and_a_trained_model(
     clips, face_model, speech_model, tmp_path: Path, monkeypatch, capsys
 ):
-    from deepmlf_kit.data import extraction_pool, schema
+    from deepmlf_kit.data import extraction_process, schema
     from deepmlf_kit.training import Run
 
     monkeypatch.chdir(tmp_path)
@@ -76,7 +76,7 @@ def test_own_clips_become_a_dataset_and_a_trained_model(
     trained = Run.open("runs/mine")
     assert trained.finished and len(trained.history()) == 2
 
-    monkeypatch.setattr(extraction_pool, "WORKER", "no_such_module")  # a worker would fail at once
+    monkeypatch.setattr(extraction_process, "WORKER", "no_such_module")  # a worker would fail at once
     assert run(["prepare", "clips", "data/mine", "--transcribe"]) == 0
     assert "(0 clips extracted now, 7 from the cache" in capsys.readouterr().out
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DeepMLFError
-from ..features import extract_clip
 from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
 from ..predict.predictor import Prediction
@@ -22,7 +21,7 @@ from .sessions import Session
 from .settings import Settings
 from .uploads import check_upload
 
-# What `extract_clip` times, by the step that it belongs to.
+# What extraction times, by the step that it belongs to.
 _STEP_OF = {"open": "open", "decode_audio": "open", "decode_video": "open", "voice": "voice"}
 _STEP_OF |= {"transcript": "transcript", "load_speech_model": "transcript", "face": "face"}
 
@@ -58,14 +57,15 @@ def read_clip(
     Raises:
         DeepMLFError: the file is refused, or nothing in it can be decoded.
     """
-    check_upload(path, settings)
+    extractor = models.predictor.extractor
+    check_upload(path, settings, extractor.probe)
     recipe = models.recipe()
     news: queue.Queue = queue.Queue()
 
     def work() -> None:
         try:
             given = text.strip() or (None if recipe.transcribe else "")
-            features = extract_clip(
+            features = extractor.extract(
                 path,
                 recipe,
                 text=given,

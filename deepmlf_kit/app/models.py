@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DeepMLFError
-from ..features import extract_clip
 from ..features.face_model import find_face_model
 from ..features.recipe import FeatureRecipe
 from ..features.transcript import load_speech_model, transcribe
@@ -137,7 +136,9 @@ class Models:
         try:
             for example in examples()[:1]:
                 recipe = replace(self.recipe(0), transcribe=False)
-                features = extract_clip(example.path, recipe, text=example.text, face_model=self.face_model)
+                features = self._predictor.extractor.extract(
+                    example.path, recipe, text=example.text, face_model=self.face_model
+                )
                 if not features.vision.shape[1]:
                     return
                 self._predictor.features(features)

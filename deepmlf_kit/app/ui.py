@@ -121,6 +121,10 @@ class _App:
                             type="filepath",
                             elem_id="sound",
                         )
+                    with gr.Tab("File"):
+                        file = gr.File(  # the other two take only what the browser knows by its ending
+                            label=f"Any video or sound file, {limit}", type="filepath", elem_id="file"
+                        )
                 words = gr.Textbox(
                     label="Words",
                     info="Leave empty to have them transcribed; correct them and press Enter to ask again.",
@@ -162,11 +166,16 @@ class _App:
         shown = [steps, answer, plot, reasons, downloads, *files_, words, again]
         quiet = {"show_progress": "hidden"}
         private = {"api_visibility": "private"}
-        for source in (video, sound):
-            source.input(self.new_clip, inputs=[source], outputs=shown, queue=False, **quiet, **private)
+        for source, given in (
+            (video, video.input),
+            (sound, sound.input),
+            (file, file.upload),
+            (file, file.clear),
+        ):
+            given(self.new_clip, inputs=[source], outputs=shown, queue=False, **quiet, **private)
         read.click(
             self.read,
-            inputs=[video, sound, words, voice, face],
+            inputs=[video, sound, words, voice, face, file],
             outputs=shown,
             concurrency_id="work",
             concurrency_limit=self.settings.workers,
@@ -175,7 +184,7 @@ class _App:
         )
         for button, example in buttons:
             button.click(
-                self.choose(example), outputs=[video, sound, words], queue=False, **quiet, **private
+                self.choose(example), outputs=[video, sound, words, file], queue=False, **quiet, **private
             ).then(
                 self.read_example(example),
                 inputs=[voice, face],
@@ -207,8 +216,8 @@ class _App:
         ]
 
     def choose(self, example: Example) -> Any:
-        def chosen() -> tuple[str, None, str]:
-            return str(example.path), None, example.text
+        def chosen() -> tuple[str, None, str, None]:
+            return str(example.path), None, example.text, None
 
         return chosen
 
@@ -220,11 +229,18 @@ class _App:
         return run
 
     def read(
-        self, video: str | None, sound: str | None, words: str, voice: bool, face: bool, request: gr.Request
+        self,
+        video: str | None,
+        sound: str | None,
+        words: str,
+        voice: bool,
+        face: bool,
+        file: str | None,
+        request: gr.Request,
     ) -> Iterator[list[Any]]:
         """Read the clip that was given, reporting each step."""
         session = self.sessions.get(request.session_hash)
-        given = video or sound
+        given = video or sound or file
         if not given:
             yield self._problem("No clip yet: record or upload one, or press one of the examples.")
             return

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import DeepMLFError
-from ..features.media import ClipError, MediaInfo, probe
+from ..features.container import ClipError
+from ..features.media import MediaInfo
 from .settings import Settings
 
-# libav's names of the containers that browsers and phones record, and of plain sound files.
-_CONTAINERS = ("mov", "mp4", "matroska", "webm", "wav", "flac", "mp3", "ogg")
-_TAKEN = "Give a video (mp4, webm, mov) or a sound file (wav, flac, mp3)."
+_TAKEN = "Give a video (mp4, webm, mov, mts, ...) or a sound file (wav, flac, mp3, ...)."
 
 
 class UploadRefused(DeepMLFError):
     """A file that the app refuses; the message says what it is and what is accepted."""
 
 
-def check_upload(path: str | Path, settings: Settings) -> MediaInfo:
+def check_upload(path: str | Path, settings: Settings, look: Callable[[Path], MediaInfo]) -> MediaInfo:
     """Check a file before any work is done on it.
+
+    Args:
+        look: says what the file holds (`ClipExtractor.probe`).
 
     Raises:
         UploadRefused: it is too large, too long, empty, damaged, or no clip.
@@ -33,12 +36,10 @@ def check_upload(path: str | Path, settings: Settings) -> MediaInfo:
             "Cut it, or save it at a lower resolution."
         )
     try:
-        info = probe(path, None)
+        info = look(path)
     except ClipError as error:
         found = str(error).removeprefix(f"{path}: ").split(", expected")[0].split("; expected")[0]
         raise UploadRefused(f"This is no clip: {found}. {_TAKEN}") from error
-    if not set(info.container.split(",")) & set(_CONTAINERS):
-        raise UploadRefused(f"This is a {info.container} file. {_TAKEN}")
     if info.seconds > settings.max_seconds:
         raise UploadRefused(
             f"The clip lasts {info.seconds:.0f} s; at most {settings.max_seconds:.0f} s are taken. "

@@ -16,6 +16,10 @@ def command(
         str | None, typer.Option(help="The words of the clip; without it they are transcribed.")
     ] = None,
     checkpoint: CheckpointOption = None,
+    face: Annotated[
+        str | None,
+        typer.Option(help="Which face is read where there are several: largest, central or speaking."),
+    ] = None,
     face_model: FaceModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -23,7 +27,7 @@ def command(
     from ..predict.predictor import Predictor
 
     with stdout_reserved_for_json(as_json):
-        prediction = Predictor(checkpoint).clip(clip, text, face_model=face_model)
+        prediction = Predictor(checkpoint).clip(clip, text, face=face, face_model=face_model)
     if as_json:
         print_json(prediction)
     else:

@@ -56,6 +56,12 @@ def command(
     face_crop: Annotated[
         bool, _encoder_option("--face-crop", help="Crop frames to the face before an hf: vision encoder.")
     ] = False,
+    face: Annotated[
+        str | None,
+        _clip_option(
+            help="Which face is read where there are several: largest, central or speaking; by default the largest."
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         _encoder_option(help="Where encoders run: cpu, cuda, cuda:1, ...; the GPU where there is one."),
@@ -88,6 +94,9 @@ def command(
         float | None, _clip_option(help="Longest clip that is accepted, in seconds; by default 600.")
     ] = None,
     workers: Annotated[int | None, _clip_option(help="Clips in parallel; by default one per core.")] = None,
+    retry: Annotated[
+        bool, _clip_option("--retry", help="Try clips again that crashed or hung in an earlier run.")
+    ] = False,
     shard: Annotated[
         str | None,
         _clip_option(metavar="I/N", help="Take the I-th of N equal parts, for a cluster's job array."),
@@ -112,6 +121,7 @@ def command(
         "audio_layer": audio_layer,
         "vision_layer": vision_layer,
         "face_crop": face_crop or None,
+        "face": face,
         "device": device,
         "half": half,
         "batch_size": batch_size,
@@ -127,6 +137,7 @@ def command(
         "label_scale": label_scale,
         "face_model": face_model,
         "workers": workers,
+        "retry": retry or None,
         "shard": shard,
         "merge": merge or None,
     }
@@ -149,6 +160,7 @@ def command(
                 labels=labels,
                 transcribe=transcribe,
                 workers=workers,
+                retry=retry,
                 shard=_shard(shard) if shard else None,
                 face_model=face_model,
                 label_scale=label_scale,

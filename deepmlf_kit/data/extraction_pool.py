@@ -1,6 +1,6 @@
 """Many clips at once, each in a worker process that may crash or hang without harm to the rest.
 
-Between `folder.prepare_folder`, which says what to extract, and `extraction_worker`, which does it. One thread
+Between `folder.prepare_folder`, which says what to extract, and `extraction_process`, which has it done. One thread
 here looks after each worker: it sends a clip, waits for the answer, and starts a new worker where the old one
 died or said nothing for too long.
 """
@@ -15,14 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DeepMLFError
+from ..features.cache import FeatureCache
+from ..features.clip import remember_lost
 from ..features.recipe import FeatureRecipe
-from ..workers.parent import Reports, WorkerProcess, end_all, thread_limits
-
-WORKER = "deepmlf_kit.data.extraction_worker"
-"""Module that a worker process runs."""
-
-_TICK = 1.0  # seconds between two looks at a silent worker
+from ..workers.parent import end_all, thread_limits
+from .extraction_process import ExtractionProcess, LostClip
 
 
 @dataclass(frozen=True)
@@ -31,10 +28,6 @@ class Job:
 
     path: str
     text: str | None
-
-
-class ExtractionError(DeepMLFError):
-    """Nothing can be extracted at all, for one reason: a model is missing, the disk is full, ..."""
 
 
 def extract_all(
@@ -68,11 +61,16 @@ def extract_all(
         "face_model": str(face_model) if face_model is not None else None,
         "speech": any(job.text is None for job in jobs) and recipe.transcribe,
     }
-    _Pool(jobs, settings, min(workers, len(jobs)), timeout, finished).run()
+    _Pool(
+        jobs, recipe, FeatureCache(cache_folder), settings, min(workers, len(jobs)), timeout, finished
+    ).run()
 
 
 class _Pool:
-    def __init__(self, jobs, settings, workers, timeout, finished) -> None:
+    def __init__(self, jobs, recipe, cache, settings, workers, timeout, finished) -> None:
+        self.recipe: FeatureRecipe = recipe
+        self.cache: FeatureCache = cache
+        self.second_try: set[int] = set()
         self.settings: dict[str, Any] = settings
         self.workers: int = workers
         self.timeout: float = timeout
@@ -82,7 +80,7 @@ class _Pool:
         # Reports are passed on by the thread that called, so that `finished` needs no lock.
         self.reports: queue.SimpleQueue[tuple[int, str] | BaseException | None] = queue.SimpleQueue()
         self.stopped = threading.Event()
-        self.live: list[_Worker] = []
+        self.live: list[ExtractionProcess] = []
         self.live_lock = threading.Lock()
         self.finished = finished
 
@@ -112,7 +110,7 @@ class _Pool:
 
     def _look_after(self, number: int) -> None:
         """One worker's life: what a thread of the pool does until no job is left."""
-        worker: _Worker | None = None
+        worker: ExtractionProcess | None = None
         try:
             if number:  # the first one downloads what is missing; the others find it
                 self.first_ready.wait()
@@ -123,10 +121,11 @@ class _Pool:
                     return
                 if worker is None:
                     worker = self._start()
-                problem = worker.extract(job)
+                problem = self._extract(worker, index, job)
                 if self.stopped.is_set():
                     return
-                self.reports.put((index, problem))
+                if problem is not None:
+                    self.reports.put((index, problem))
                 if not worker.alive:
                     worker = None
         except BaseException as error:
@@ -138,8 +137,24 @@ class _Pool:
                 worker.close()
             self.reports.put(None)
 
-    def _start(self) -> _Worker:
-        worker = _Worker(self.settings, max(1, (os.cpu_count() or 1) // self.workers), self.timeout)
+    def _extract(self, worker: ExtractionProcess, index: int, job: Job) -> str | None:
+        """Why a clip failed; empty where it did not, None where it is to be tried once more."""
+        try:
+            return worker.ask(asdict(job)).get("failed", "")
+        except LostClip as error:
+            if self.stopped.is_set():
+                return None
+            if not error.outside:
+                remember_lost(self.cache, job.path, self.recipe, str(error))
+            elif index not in self.second_try:
+                self.second_try.add(index)  # at the end, when others have freed their memory
+                self.todo.put((index, job))
+                return None
+            return str(error)
+
+    def _start(self) -> ExtractionProcess:
+        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        worker = ExtractionProcess(self.settings, thread_limits(threads), self.timeout)
         with self.live_lock:
             self.live = [other for other in self.live if other.alive] + [worker]
         if self.stopped.is_set():
@@ -147,84 +162,3 @@ class _Pool:
         worker.wait_until_ready()
         self.first_ready.set()
         return worker
-
-
-class _Worker:
-    """A worker process that extracts clips, one at a time."""
-
-    def __init__(self, settings: dict[str, Any], threads: int, timeout: float) -> None:
-        self.timeout = timeout
-        self.alive = True
-        self._reports: Reports = queue.SimpleQueue()
-        self.process = WorkerProcess(
-            WORKER,
-            settings,
-            self._reports,
-            environment=thread_limits(threads),
-            own_session=True,  # Ctrl-C is this side's to handle
-        )
-
-    def wait_until_ready(self) -> None:
-        """Until its models are loaded.
-
-        Raises:
-            ExtractionError: they cannot be, or the process cannot start.
-        """
-        answer = self._answer(None)
-        if answer is None:
-            self.kill()
-            raise ExtractionError(
-                f"extraction: a worker process ended before its first clip ({self._last_words()})."
-            )
-        if "fatal" in answer:
-            self.kill()
-            raise ExtractionError(answer["fatal"])
-
-    def extract(self, job: Job) -> str:
-        """Why a clip failed; empty where it did not. The process may be gone afterwards (`alive`)."""
-        self.process.send(asdict(job))
-        while True:
-            answer = self._answer(self.timeout)
-            if answer is None:
-                self.kill()
-                if self._timed_out:
-                    return f"{job.path}: no progress for {self.timeout:.0f} s, the file is probably damaged; given up."
-                return (
-                    f"{job.path}: crashed the decoder ({self._last_words()}); the file is probably damaged."
-                )
-            if "fatal" in answer:
-                self.kill()
-                raise ExtractionError(answer["fatal"])
-            if "done" in answer or "failed" in answer:
-                return answer.get("failed", "")
-
-    def close(self) -> None:
-        """Let the process end by itself."""
-        self.alive = False
-        self.process.finish()
-
-    def kill(self) -> None:
-        """End the process now."""
-        self.alive = False
-        self.process.kill()
-
-    def _answer(self, timeout: float | None) -> dict[str, Any] | None:
-        """Its next report; None where the process ended, or reported nothing for `timeout` seconds.
-
-        Counted in ticks, so that a stretch in which this process was stopped (Ctrl-Z) counts as one tick.
-        """
-        self._timed_out = False
-        silent = 0.0
-        while True:
-            try:
-                return self._reports.get(timeout=_TICK)[1]
-            except queue.Empty:
-                silent += _TICK
-            if timeout is not None and silent >= timeout:
-                self._timed_out = True
-                return None
-
-    def _last_words(self) -> str:
-        """How the process ended, and the last line that it printed."""
-        last = self.process.last_line[:200]
-        return f"exit code {self.process.exit_code}{f': {last}' if last else ''}"

@@ -27,7 +27,7 @@ from rich.progress import Progress as Bars
 from .. import features
 from ..errors import DeepMLFError, excerpt, printable
 from ..features.cache import CacheError, FeatureCache, cache_limit
-from ..features.clip import extract_clip, is_cached
+from ..features.clip import extract_clip, forget_lost, is_cached
 from ..features.recipe import FeatureRecipe, feature_names
 from ..storage.files import misshapen, read_json, replacing, write_json
 from ..storage.folders import foreign, sole_writer_of, working_folder
@@ -109,6 +109,7 @@ def prepare_folder(
     face_model: str | Path | None = None,
     cache: FeatureCache | None = None,
     timeout: float = 600.0,
+    retry: bool = False,
     label_scale: float | None = None,
     progress: Progress | None = None,
     show_progress: bool = False,
@@ -131,6 +132,7 @@ def prepare_folder(
         cache: of features; by default the user's cache folder. At the end it is trimmed to
             DEEPMLF_CACHE_GB (`features.cache.cache_limit`).
         timeout: seconds without progress after which a clip is given up.
+        retry: try clips again that crashed or hung their process in an earlier run.
         label_scale: largest absolute label there can be, kept with the dataset: 3 for MOSI and MOSEI, 1 for
             SIMS. By default 1 if no label is beyond it, else 3. A clip with a label beyond it is a failure.
         progress: called with the progress, see `Progress`.
@@ -176,6 +178,9 @@ def prepare_folder(
         _cache_for(out, cache, notes) as cache,
         _shown(progress, show_progress) as tell,
     ):
+        if retry:
+            for clip in usable:
+                forget_lost(cache, clip.path, recipe)
         pending = _pending(usable, recipe, face_model, cache, tell)
         failed = _extract(pending, recipe, face_model, cache, workers, timeout, tell)
         failures += failed
@@ -371,6 +376,9 @@ def _write(
                 yield row(clip)
             except DeepMLFError as error:
                 failures.append(_failure(clip, str(error)))
+            # A cache entry that was damaged since: the clip is computed here, and may raise anything.
+            except Exception as error:
+                failures.append(_failure(clip, f"could not be processed ({type(error).__name__}: {error})"))
             written += 1
             tell("write", written, len(clips))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import DeepMLFError, excerpt
 from ..features.cache import clip_hash
-from ..features.media import MEDIA_SUFFIXES
+from ..features.container import looks_like_a_clip
 from .encodings import UnknownEncodingError, decoded
 from .labels import class_index
 from .schema import SPLIT_NAMES
@@ -178,14 +178,14 @@ def _m_sena_clip(line: dict[str, str], root: Path) -> LabelledClip:
         line,
         "mode",
         found,
-        f"no clip at {root / 'Raw' / video / clip}.mp4 (or .mov, .webm, ...)",
+        f"no clip at {root / 'Raw' / video / clip}.mp4 (or any other video or audio file of that name)",
     )
 
 
 def _file_of(folder: Path, clip: str) -> str | None:
     """The clip's file, whatever its ending; spreadsheets turn `0001` into `1`, so numbers compare as numbers."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in MEDIA_SUFFIXES)
-    same = [path for path in files if path.stem == clip or path.name == clip]
+    files = sorted(path for path in folder.iterdir() if _is(Path.is_file, path))
+    same = [path for path in files if path.name == clip] or [path for path in files if path.stem == clip]
     if not same:
         same = [path for path in files if clip.lower() in (path.stem.lower(), path.name.lower())]
     if not same and clip.isascii() and clip.isdigit():
@@ -194,7 +194,7 @@ def _file_of(folder: Path, clip: str) -> str | None:
             for path in files
             if path.stem.isascii() and path.stem.isdigit() and int(path.stem) == int(clip)
         ]
-    return str(same[0]) if same else None
+    return next((str(path) for path in same if looks_like_a_clip(path)), None)
 
 
 def _clip(id: str, line: dict[str, str], split_column: str, path: str | None, absent: str) -> LabelledClip:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import tempfile
-import zipfile
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -74,12 +73,12 @@ class FeatureCache:
             with np.load(self._path(clip, name), allow_pickle=False) as entry:
                 arrays = {key: entry[key] for key in entry.files}
             self._touch(clip, name)
-            return arrays, json.loads(bytes(arrays.pop("notes")).decode())
-        except FileNotFoundError:
+            metadata = json.loads(bytes(arrays.pop("notes")).decode())
+        # Damaged by a full disk, a kill or a faulty copy, it raises whatever zip, NumPy's header and JSON have for that:
+        # the answer is to compute again.
+        except Exception:
             return None
-        # Damaged by a full disk, a kill or a faulty copy: whatever it is, the answer is to compute again.
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
+        return (arrays, metadata) if isinstance(metadata, dict) else None
 
     def save(self, clip: str, name: str, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
         """Store arrays and metadata (JSON values).
@@ -114,8 +113,16 @@ class FeatureCache:
             return False
 
     def holds(self, clip: str, name: str) -> bool:
-        """Whether there is an entry; `load` checks that it can be read."""
-        return self._path(clip, name).is_file()
+        """Whether there is an entry, by its table of contents; `load` reads all of it."""
+        try:
+            with np.load(self._path(clip, name), allow_pickle=False) as entry:
+                return "notes" in entry.files
+        except Exception:  # as in `load`
+            return False
+
+    def remove(self, clip: str, name: str) -> None:
+        """Remove an entry, if there is one."""
+        self._path(clip, name).unlink(missing_ok=True)
 
     def trim(self, limit: float | None = None) -> int:
         """Remove the least recently used entries until the rest is within the limit.

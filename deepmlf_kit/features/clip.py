@@ -9,13 +9,14 @@ What a clip lacks is left out and noted in `found.notes`; a clip of which nothin
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +25,14 @@ import numpy as np
 
 from .. import features as lazy_features  # `hf_encoders` needs torch: it is imported where an encoder is used
 from .cache import FeatureCache, clip_hash, folder_hash
+from .container import ClipError, Damage, UndecodableStream
 from .extractors import extract_audio, extract_vision, load_extractors
 from .face_model import checksum, find_face_model
-from .media import (
-    ClipError,
-    Damage,
-    Frame,
-    MediaInfo,
-    Sound,
-    UndecodableStream,
-    allowed_threads,
-    check_length,
-    probe,
-    read_audio,
-    read_frames,
-)
-from .recipe import FeatureRecipe, Part, feature_names
+from .media import Frame, MediaInfo, Sound, allowed_threads, check_length, probe, read_audio, read_frames
+from .recipe import FACE_CHOICES, FeatureRecipe, Part, feature_names
 from .transcript import Transcript, load_speech_model, speech_model_name, transcribe
 
-_MEDIA = "media-1"  # cache entry of what `probe` found
+_MEDIA = "media-2"  # cache entry of what `probe` found
 
 Progress = Callable[[str, float], None]
 """Called with the stage (`open`, `voice`, `transcript`, `face`) and the fraction of it that is done, 0 to 1."""
@@ -88,6 +78,31 @@ class ClipFeatures:
     text_source: str
     found: ClipFound
     timings: dict[str, float]
+
+    def save(self, path: str | Path) -> None:
+        """Write all of it to one file."""
+        rest = {
+            "text": self.text,
+            "words": self.words,
+            "text_source": self.text_source,
+            "timings": self.timings,
+        }
+        text = json.dumps({**rest, "found": self.found.to_dict()})
+        np.savez(
+            path, rest=np.array(text), **{name: getattr(self, name) for name in _ARRAYS}, allow_pickle=False
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> ClipFeatures:
+        """What `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            rest = json.loads(str(file["rest"]))
+            return cls(
+                **{name: file[name] for name in _ARRAYS}, **{**rest, "found": ClipFound(**rest["found"])}
+            )
+
+
+_ARRAYS = ("audio", "audio_times", "vision", "vision_times")
 
 
 def extract_clip(
@@ -179,6 +194,7 @@ class _Extraction:
         self._face_model_given = face_model
         self.face_model: Path | None = None
         self._sound: Sound | None = None
+        self._decoding = threading.Lock()
 
     def run(self) -> ClipFeatures:
         began = time.perf_counter()
@@ -199,6 +215,13 @@ class _Extraction:
             return self.part("vision", self.vision) if with_vision else self.empty("vision")
 
         (audio, transcript), vision = self.run_both(audio_and_transcript, vision_alone)
+        if info.announced:
+            self.notes.append(
+                f"the clip ends early, as after a download that stopped: {info.complete:.1f} of {info.announced:.1f} s "
+                "could be read"
+            )
+        if info.stray:
+            self.notes.append("the file is damaged, as by a bad reception: what could be decoded is used")
         if not info.has_audio:
             self.notes.append("no audio stream: the voice is left out")
         if not info.has_video:
@@ -261,13 +284,10 @@ class _Extraction:
     def open(self) -> MediaInfo:
         if self.cache is None or not self.path.is_file():
             return probe(self.path, self.recipe.max_seconds)
-        self.hash = clip_hash(self.path)
-        refused = self.cache.load(self.hash, _refused())
-        if refused is not None:
-            raise ClipError(f"{self.path}: {refused[1]['reason']}")
-        cached = self.cache.load(self.hash, _MEDIA)
-        if cached is not None:
-            info = MediaInfo(**cached[1])
+        self.hash = self.content_hash()
+        if (reason := self.refused()) is not None:
+            raise ClipError(f"{self.path}: {reason}")
+        if (info := self.cached_info()) is not None:
             check_length(self.path, info.seconds, self.recipe.max_seconds)
             return info
         try:
@@ -284,16 +304,43 @@ class _Extraction:
         cache = self.cache
         if cache is None or not self.path.is_file():
             return False
-        self.hash = clip_hash(self.path)
-        if cache.holds(self.hash, _refused()):
+        try:
+            self.hash = self.content_hash()
+        except ClipError:
+            return False  # the extraction says why
+        if self.refused() is not None:
             return True
-        cached = cache.load(self.hash, _MEDIA)
-        if cached is None:
+        if (info := self.cached_info()) is None:
             return False
-        parts = self.requested(MediaInfo(**cached[1]))
+        parts = self.requested(info)
         if "vision" in parts:
             self.find_face_model()
         return all(cache.holds(self.hash, self.key(part)) for part in parts)
+
+    def content_hash(self) -> str:
+        try:
+            return clip_hash(self.path)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise ClipError(
+                f"{self.path}: found a file that cannot be read ({reason}), expected a video or audio file; check its "
+                f"permissions and its disk."
+            ) from error
+
+    def refused(self) -> str | None:
+        """Why the clip was refused before, or lost its process; None where it was not."""
+        assert self.cache is not None
+        for name in (_refused(), _lost(self.recipe)):
+            entry = self.cache.load(self.hash, name)
+            if entry is not None and isinstance(entry[1].get("reason"), str):
+                return entry[1]["reason"]
+        return None
+
+    def cached_info(self) -> MediaInfo | None:
+        assert self.cache is not None
+        entry = self.cache.load(self.hash, _MEDIA)
+        names = {field.name for field in fields(MediaInfo)}
+        return MediaInfo(**entry[1]) if entry is not None and entry[1].keys() == names else None
 
     def requested(self, info: MediaInfo) -> list[Part]:
         """Parts that the recipe asks for and the clip has."""
@@ -336,7 +383,21 @@ class _Extraction:
         return f"{part}-{self.recipe.key(part, **more)}"
 
     def cached(self, part: Part) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        return self.cache.load(self.hash, self.key(part)) if self.cache is not None else None
+        """Arrays and metadata of a part that is in the cache, whole; else None."""
+        entry = self.cache.load(self.hash, self.key(part)) if self.cache is not None else None
+        if entry is None:
+            return None
+        arrays, metadata = entry
+        if part == "transcript":
+            return entry if metadata.keys() == {field.name for field in fields(Transcript)} else None
+        features, times = arrays.get("features"), arrays.get("times")
+        whole = (
+            features is not None
+            and times is not None
+            and features.ndim == 2
+            and times.shape == features.shape[:1]
+        )
+        return entry if whole and {"share", "notes"} <= metadata.keys() else None
 
     def store(self, part: Part, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
         if self.cache is not None:
@@ -347,14 +408,14 @@ class _Extraction:
     def part(self, part: Part, compute: Callable[[], _Part]) -> _Part:
         """A stream's features, from the cache or computed now; empty where it cannot be decoded."""
         cached = self.cached(part)
-        if cached is not None and {"features", "times"} <= cached[0].keys():
+        if cached is not None:
             arrays, notes = cached
             return _Part(arrays["features"], arrays["times"], notes["share"], tuple(notes["notes"]))
         try:
             made = compute()
-        except UndecodableStream:
+        except UndecodableStream as error:
             stream, what = {"audio": ("audio", "voice"), "vision": ("video", "face")}[part]
-            note = f"the {stream} stream is damaged, nothing of it could be decoded: the {what} is left out"
+            note = f"the {stream} stream is damaged, {error.reason}: the {what} is left out"
             made = replace(self.empty(part), notes=(note,))
         notes = {"notes": made.notes, "share": made.share}
         self.store(part, {"features": made.features, "times": made.times}, notes)
@@ -388,9 +449,11 @@ class _Extraction:
 
     def sound(self) -> Sound:
         """The clip's sound at 16 kHz, decoded once."""
-        if self._sound is None:
+        with self._decoding:
+            if self._sound is not None:
+                return self._sound
             with self.timed("decode_audio"):
-                self._sound = read_audio(self.path, 16000, self.recipe.max_seconds)
+                self._sound = read_audio(self.path, 16000, self.recipe.max_seconds, self.info)
         return self._sound
 
     def audio(self) -> _Part:
@@ -401,22 +464,42 @@ class _Extraction:
                 sound, self.recipe, lambda share: self.progress("voice", share)
             )
         self.progress("voice", 1.0)
-        return _Part(features, times, voiced, _damage_notes("audio", sound.damage))
+        notes = sound.damage.notes("audio")
+        if sound.cancelled:
+            notes = (*notes, "left and right of the sound cancel each other out: one of them is read alone")
+        return _Part(features, times, voiced, notes)
 
     def vision(self) -> _Part:
         self.progress("face", 0.0)
         damage = Damage()
         began = time.perf_counter()
-        features, times, seen = extract_vision(self.frames(damage), self.recipe, self.face_model)
+
+        def frames() -> Iterator[Frame]:
+            nonlocal damage
+            damage = Damage()  # counted anew in each pass over the clip
+            return self.frames(damage)
+
+        loudness = None
+        if self.recipe.face == "speaking" and self.info.has_audio:
+            with suppress(UndecodableStream):
+                loudness = self.sound().loudness
+        (features, times, seen), faces = extract_vision(frames, self.recipe, self.face_model, loudness)
         self.timings["face"] = time.perf_counter() - began - self.timings.get("decode_video", 0.0)
         self.progress("face", 1.0)
-        return _Part(features, times, seen, _damage_notes("video", damage))
+        notes = damage.notes("video")
+        if faces > 1:
+            others = " or ".join(choice for choice in FACE_CHOICES if choice != self.recipe.face)
+            notes = (
+                *notes,
+                f"{faces} faces are in the picture: {FACE_CHOICES[self.recipe.face]} is read (face: {others})",
+            )
+        return _Part(features, times, seen, notes)
 
     def frames(self, damage: Damage) -> Iterator[Frame]:
         """Sampled frames; the time to decode them is counted apart from the time to extract features."""
         recipe = self.recipe
         frames = read_frames(
-            self.path, recipe.fps, recipe.max_side, recipe.max_seconds, damage, allowed_threads()
+            self.path, recipe.fps, recipe.max_side, recipe.max_seconds, damage, allowed_threads(), self.info
         )
         while True:
             with self.timed("decode_video"):
@@ -457,13 +540,26 @@ class _Extraction:
             self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - began
 
 
-def _damage_notes(stream: str, damage: Damage) -> tuple[str, ...]:
-    if not damage.ended_early and not damage.packets:
-        return ()
-    what = "ends early" if damage.ended_early else f"has {damage.packets} damaged packets"
-    return (f"the {stream} stream {what}: what could be decoded is used",)
+def remember_lost(cache: FeatureCache, path: str | Path, recipe: FeatureRecipe, problem: str) -> None:
+    """Keep in the cache that a clip crashed or hung the process that extracted it: it is not tried anew each time."""
+    reason = problem.removeprefix(f"{path}: ").rstrip(".")
+    reason = (
+        f"{reason}. That was in an earlier run, and it was not tried again (--retry, or retry=True, does so)."
+    )
+    cache.save(clip_hash(path), _lost(recipe), {}, {"reason": reason})
+
+
+def forget_lost(cache: FeatureCache, path: str | Path, recipe: FeatureRecipe) -> None:
+    """Have a clip tried again that `remember_lost` keeps."""
+    with suppress(OSError):
+        cache.remove(clip_hash(path), _lost(recipe))
 
 
 def _refused() -> str:
     """Cache entry of a file that is no clip, by decoder version: a newer one may read it."""
     return f"refused-{av.__version__}"
+
+
+def _lost(recipe: FeatureRecipe) -> str:
+    """Cache entry of a clip that took its process with it, by decoder version and recipe."""
+    return f"lost-{av.__version__}-{recipe.key('audio')}-{recipe.key('vision')}"

@@ -12,9 +12,9 @@ import soxr
 from .. import features as lazy_features  # `hf_encoders` needs torch: it is imported where an encoder is used
 from . import audio_mfcc
 from .audio_egemaps import F0, egemaps
+from .faces import FaceReading, Loudness, read_faces
 from .media import Frame, Sound
 from .recipe import FeatureRecipe
-from .vision_blendshapes import blendshapes
 from .voicing import voiced_share
 
 Features = tuple[np.ndarray, np.ndarray, float | None]
@@ -43,20 +43,34 @@ def extract_audio(
     return features, times, voiced_share(sound.samples, sound.rate)
 
 
-def extract_vision(frames: Iterable[Frame], recipe: FeatureRecipe, face_model: Path | None) -> Features:
-    """Features of a clip's frames by `recipe.vision`, and the fraction of frames with a face."""
-    if recipe.vision == "blendshapes":
+def extract_vision(
+    frames: Callable[[], Iterable[Frame]],
+    recipe: FeatureRecipe,
+    face_model: Path | None,
+    loudness: Loudness | None = None,
+) -> tuple[Features, int]:
+    """Features of a clip's frames by `recipe.vision` with the share of frames with a face, and how many faces there are.
+
+    Args:
+        frames: called once for each pass over the clip: a face is chosen before an encoder reads it.
+        loudness: see `faces.read_faces`.
+    """
+    reading: FaceReading | None = None
+    if recipe.vision == "blendshapes" or recipe.face_crop:
         assert face_model is not None
-        features, times = blendshapes(frames, face_model)
-        return features, times, _share(features)
+        reading = read_faces(frames(), face_model, recipe.face, loudness)
+        if recipe.vision == "blendshapes":
+            return (reading.features, reading.times, _share(reading.features)), reading.faces
     features, times = lazy_features.encode_frames(
-        frames,
+        frames(),
         recipe.vision.removeprefix("hf:").strip(),
         layer=recipe.vision_layer,
-        face_model=face_model if recipe.face_crop else None,
+        landmarks=reading.landmarks if reading is not None else None,
         **_machine(recipe),
     )
-    return features, times, _share(features) if recipe.face_crop else None
+    if reading is None:
+        return (features, times, None), 0
+    return (features, times, _share(features)), reading.faces
 
 
 def load_extractors(recipe: FeatureRecipe) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,6 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, A
 from ..errors import DeepMLFError
 from .cache import folder_hash
 from .media import Frame
-from .vision_blendshapes import FaceTracker
 
 RATE = 16000
 """Sampling rate in Hz that audio encoders take."""
@@ -117,7 +116,7 @@ def encode_frames(
     model: str,
     *,
     layer: int = -1,
-    face_model: str | Path | None = None,
+    landmarks: Sequence[np.ndarray | None] | None = None,
     device: str = "auto",
     half: bool | str = "auto",
     batch_size: int = 16,
@@ -127,8 +126,8 @@ def encode_frames(
     Args:
         frames: of one clip; taken `batch_size` at a time.
         model, layer, device, half: as in `encode_audio`.
-        face_model: path of the face model file: frames are then cropped to the face, and one without a face is an
-            all-zero row.
+        landmarks: of the face in each frame (`faces.read_faces`): frames are then cropped to it, and one without a
+            face (None) is an all-zero row.
 
     Returns:
         (features, times): [L, d] float32 and [L] float32 seconds.
@@ -141,7 +140,7 @@ def encode_frames(
     rows: list[np.ndarray] = []
     times: list[float] = []
     cropped = (
-        ((frame.image, frame.time) for frame in frames) if face_model is None else _faces(frames, face_model)
+        ((frame.image, frame.time) for frame in frames) if landmarks is None else _faces(frames, landmarks)
     )
     while batch := list(islice(cropped, batch_size)):
         times += [time for _, time in batch]
@@ -324,15 +323,12 @@ def _pooled(states: torch.Tensor, pixels: torch.Tensor, config: Any) -> np.ndarr
     return pooled.float().cpu().numpy()
 
 
-def _faces(frames: Iterable[Frame], face_model: str | Path) -> Iterator[tuple[np.ndarray | None, float]]:
+def _faces(
+    frames: Iterable[Frame], landmarks: Sequence[np.ndarray | None]
+) -> Iterator[tuple[np.ndarray | None, float]]:
     """Each frame cropped to a square around the face (a quarter wider on every side), or None without a face."""
-    with FaceTracker(face_model) as tracker:
-        for frame in frames:
-            found = tracker.detect(frame).face_landmarks
-            if not found:
-                yield None, frame.time
-                continue
-            yield crop_face(frame.image, np.array([(point.x, point.y) for point in found[0]])), frame.time
+    for frame, points in zip(frames, landmarks, strict=False):
+        yield None if points is None else crop_face(frame.image, points), frame.time
 
 
 def crop_face(image: np.ndarray, landmarks: np.ndarray, margin: float = 0.25) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 The first step of feature extraction. Nothing here needs a system ffmpeg. Video is decoded frame by frame and
 never kept, so that memory does not grow with the length of a clip or (beyond a few frames) its resolution.
+
+    file --> container.py --> timestamps.py --> picture.py --> read_frames
+                                   `----------> sound.py ----> read_audio
 """
 
 from __future__ import annotations
@@ -9,80 +12,48 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
 
-from ..errors import DeepMLFError
+from .container import (
+    ClipError,
+    Damage,
+    UndecodableStream,
+    audio_stream,
+    check_audio,
+    check_video,
+    frames,
+    nothing_in,
+    opened,
+    packets,
+    video_stream,
+)
+from .picture import PictureMaker, deinterlaced
+from .sound import Downmix
+from .timestamps import LARGEST_GAP, SteadyClock
 
 MAX_SECONDS = 600.0
 """Longest clip that is read by default, in seconds."""
 
-MEDIA_SUFFIXES = (
-    *(
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".webm",
-        ".mkv",
-        ".avi",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".flv",
-        ".wmv",
-        ".3gp",
-        ".ogv",
-    ),
-    *(".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac"),
-)
-"""File endings that `data.folder` looks for; what a file is, is decided by its content alone."""
-
-# Formats that hold one self-contained clip. Playlists (HLS, DASH, concat) are left out on purpose: they name
-# other files and addresses, which an uploaded file must not make this program open.
-_FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2",
-    "matroska,webm",
-    *(
-        "avi",
-        "mpeg",
-        "mpegts",
-        "mpegvideo",
-        "flv",
-        "asf",
-        "ogg",
-        "wav",
-        "w64",
-        "flac",
-        "mp3",
-        "aac",
-        "aiff",
-        "amr",
-    ),
-)
-_WHAT_IS_A_CLIP = "expected a video or audio file (mp4, mov, webm, mkv, avi, wav, flac, mp3, ...)"
-_LARGEST_GAP = 30.0  # seconds of missing sound that are filled with silence; more is a damaged time stamp
-
-
-class ClipError(DeepMLFError):
-    """A file is no clip, or a clip that cannot be used: what was found, what was expected, what to do."""
-
-
-class UndecodableStream(ClipError):
-    """A stream is there, but nothing of it could be decoded; another stream of the clip may still be good."""
+# Formats whose length libav only guesses, from the last time stamps or the bit rate.
+_WITHOUT_LENGTH = {"mpegts", "mpeg", "mpegvideo", "ogg", "mp3", "aac", "amr", "ac3", "eac3", "dv"}
+_LARGE = 4096 * 2304  # pixels above which frames are not decoded several at a time
 
 
 @dataclass(frozen=True)
 class MediaInfo:
     """What a file holds.
 
-    `seconds` is the length; `fps`, `width` and `height` are 0 without video, `sample_rate` is 0 without audio.
-    Width and height are as stored; `read_frames` turns the frames of phones upright.
+    `seconds` is the length that can be read. Where a clip ends early, `announced` is the length that its header announces
+    (else 0), and up to `complete` seconds no stream is cut off. `stray`: a stream turns up in the middle, as by damage.
+    `start` is the time stamp at which the clip begins, for sound and pictures alike. `fps`, `width` and `height` are 0
+    without video, `sample_rate` is 0 without audio. Width and height are as stored; `read_frames` turns the frames of
+    phones upright.
     """
 
     seconds: float
@@ -93,14 +64,10 @@ class MediaInfo:
     height: int = 0
     sample_rate: int = 0
     container: str = ""
-
-
-@dataclass
-class Damage:
-    """What had to be skipped while a stream was decoded; filled in by the reading functions."""
-
-    packets: int = 0
-    ended_early: bool = False
+    start: float = 0.0
+    complete: float = 0.0
+    announced: float = 0.0
+    stray: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,45 +80,61 @@ class Frame:
 
 @dataclass(frozen=True)
 class Sound:
-    """Mono sound: `samples` [N] float32 in [-1, 1] at `rate` Hz; the first sample is at `start` seconds."""
+    """Mono sound: `samples` [N] float32 in [-1, 1] at `rate` Hz; the first sample is at `start` seconds.
+
+    `cancelled`: left and right cancel each other out, so that one of them was read alone.
+    """
 
     samples: np.ndarray
     rate: int
     start: float = 0.0
     damage: Damage = field(default_factory=Damage)
+    cancelled: bool = False
 
     @property
     def seconds(self) -> float:
         return len(self.samples) / self.rate
 
+    def loudness(self, times: np.ndarray) -> np.ndarray:
+        """Root mean square of the 0.1 s around each of the times [L] in seconds; 0 outside the sound."""
+        energy = np.concatenate([[0.0], np.cumsum(np.square(self.samples, dtype=np.float64))])
+        middle = (np.asarray(times, np.float64) - self.start) * self.rate
+        low, high = (
+            np.clip((middle + offset * self.rate).astype(int), 0, len(self.samples))
+            for offset in (-0.05, 0.05)
+        )
+        return np.sqrt((energy[high] - energy[low]) / (0.1 * self.rate))
+
 
 def probe(path: str | Path, max_seconds: float | None = MAX_SECONDS) -> MediaInfo:
-    """Say what a file holds, without decoding it.
-
-    A file recorded by a browser has no length in its header; its packets are then read (not decoded) to the end.
+    """Say what a file holds. Its packets are read to the end, but not decoded: headers lie, and some say nothing.
 
     Raises:
         ClipError: the file is missing, empty, no audio or video file, or longer than `max_seconds`.
     """
-    with _opened(path) as container:
-        video, audio = _video_stream(container), _audio_stream(container)
-        if video is None and audio is None:
-            raise ClipError(
-                f"{path}: found a {container.format.name} file without sound or pictures; {_WHAT_IS_A_CLIP}."
-            )
+    with opened(path) as container:
+        video, audio = video_stream(container), audio_stream(container)
+        streams = [stream for stream in (video, audio) if stream is not None]
+        if not streams:
+            raise nothing_in(path, container)
         info = MediaInfo(
             seconds=0.0,
             has_audio=audio is not None,
             has_video=video is not None,
-            fps=float(video.average_rate or video.guessed_rate or 0) if video else 0.0,
+            fps=_rate(video) if video else 0.0,
             width=video.codec_context.width if video else 0,
             height=video.codec_context.height if video else 0,
             sample_rate=(audio.codec_context.sample_rate or 0) if audio else 0,
             container=container.format.name,
         )
-        seconds = _header_seconds(container) or _packet_seconds(container, max_seconds)
-    check_length(path, seconds, max_seconds)
-    return replace(info, seconds=seconds)
+        damage = Damage()
+        start, ends = _extent(container, streams, max_seconds, damage)
+        seconds = max(ends.values()) - start
+        check_length(path, seconds, max_seconds)
+        complete, announced = _cut_off(path, container, streams, start, ends)
+    return replace(
+        info, seconds=seconds, start=start, complete=complete, announced=announced, stray=damage.stray
+    )
 
 
 def check_length(path: str | Path, seconds: float, max_seconds: float | None) -> None:
@@ -163,69 +146,60 @@ def check_length(path: str | Path, seconds: float, max_seconds: float | None) ->
         )
 
 
-def read_audio(path: str | Path, rate: int = 16000, max_seconds: float | None = MAX_SECONDS) -> Sound:
-    """Decode the first audio stream to mono float32 at `rate` Hz.
+def read_audio(
+    path: str | Path,
+    rate: int = 16000,
+    max_seconds: float | None = MAX_SECONDS,
+    info: MediaInfo | None = None,
+) -> Sound:
+    """Decode the clip's sound (its default track) to mono float32 at `rate` Hz.
 
     Damaged packets are skipped and counted in `Sound.damage`; stretches without sound in the middle (a paused
     recording, a skipped packet) become silence, so that times stay right.
+
+    Args:
+        info: what `probe` said of the clip, where it is known.
 
     Raises:
         ClipError: the file is no clip, has no audio stream, none of it could be decoded, or it is longer than
             `max_seconds`.
     """
+    info = info or probe(path, max_seconds)
     damage = Damage()
-    pieces: list[np.ndarray] = []
-    count = 0
+    mix = Downmix(rate)
+    clock: SteadyClock = SteadyClock(end=info.start + info.seconds + 1)
     start: float | None = None
-    with _opened(path) as container:
-        stream = _audio_stream(container)
+    with opened(path) as container:
+        stream = audio_stream(container)
         if stream is None:
             raise ClipError(f"{path}: found no audio stream, expected one.")
-        origin = _origin(container)
-        resampler = None
-        heard_format = None
-        for frame in _decoded(container, stream, damage):
-            if not frame.samples or not frame.sample_rate:
-                continue
-            this_format = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if (
-                resampler is None or this_format != heard_format
-            ):  # the resampler refuses a change in mid-stream
-                resampler = av.AudioResampler(format="fltp", rate=rate)
-                heard_format = this_format
-            time = None if frame.pts is None or frame.time is None else frame.time - origin
-            if start is None:
-                start = max(0.0, time or 0.0)
-            elif time is not None and 0.1 < (gap := time - start - count / rate) < _LARGEST_GAP:
-                pieces.append(np.zeros(round(gap * rate), np.float32))
-                count += len(pieces[-1])
-            frame.pts = None
-            try:
-                resampled = resampler.resample(frame)
-            except (av.FFmpegError, ValueError):
-                damage.packets += 1
-                heard_format = None
-                continue
-            for part in resampled:
-                pieces.append(_mono(part))
-                count += len(pieces[-1])
-            check_length(path, count / rate - 1, max_seconds)
-        if resampler is not None:
-            try:
-                pieces.extend(
-                    p.to_ndarray()[0].astype(np.float32, copy=False) for p in resampler.resample(None)
-                )
-            except (av.FFmpegError, ValueError):
-                damage.packets += 1
-    samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
-    if not len(samples):
-        raise UndecodableStream(
-            f"{path}: found an audio stream of which nothing could be decoded, expected sound; the file is "
-            f"damaged or incomplete, copy or record it again."
+        check_audio(path, stream.codec_context.sample_rate or 48_000, stream.codec_context.channels or 1)
+        heard = (
+            (frame.time, frame.samples / frame.sample_rate, frame)
+            for frame in frames(container, stream, damage)
+            if frame.samples and frame.sample_rate
         )
-    # Damaged streams decode to NaN and to values beyond any loudness; both would spread through every feature.
-    samples = np.clip(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0), -1.0, 1.0)
-    return Sound(samples, rate, start or 0.0, damage)
+        for time, frame in clock.run(heard):
+            check_audio(path, frame.sample_rate, frame.layout.nb_channels)
+            time -= info.start
+            if start is None:
+                start = max(0.0, time)
+            elif 0.1 < (gap := time - start - mix.count / rate) < LARGEST_GAP:
+                mix.silence(gap)
+            try:
+                mix.add(frame)
+            except (av.FFmpegError, OSError, ValueError):
+                damage.packets += 1
+            check_length(path, mix.count / rate - 1, max_seconds)
+        try:
+            mix.flush()
+        except (av.FFmpegError, OSError, ValueError):
+            damage.packets += 1
+    damage.times = clock.wrong
+    samples, cancelled = mix.mono()
+    if not len(samples):
+        raise UndecodableStream(path, "audio")
+    return Sound(samples, rate, start or 0.0, damage, cancelled)
 
 
 def read_frames(
@@ -235,37 +209,45 @@ def read_frames(
     max_seconds: float | None = MAX_SECONDS,
     damage: Damage | None = None,
     threads: int = 0,
+    info: MediaInfo | None = None,
 ) -> Iterator[Frame]:
-    """Decode the first video stream, one frame at a time, sampled at `fps` frames per second.
+    """Decode the clip's video (its default track), one frame at a time, sampled at `fps` frames per second.
 
-    Frames are turned upright, scaled down to `max_side` pixels where larger, and carry their own times: a
-    video with fewer frames per second than `fps` yields each once. `threads` 0 lets the decoder choose.
+    Frames are what a player shows: upright, with square pixels, deinterlaced, HDR in ordinary colours; scaled down to
+    `max_side` pixels where larger. They carry their own times: a video with fewer frames per second than `fps` yields
+    each once. `threads` 0 lets the decoder choose; `info` is what `probe` said of the clip, where it is known.
 
     Raises:
         ClipError: the file is no clip, has no video stream, none of it could be decoded, or it is longer than
             `max_seconds`.
     """
+    info = info or probe(path, max_seconds)
     damage = damage if damage is not None else Damage()
+    clock: SteadyClock = SteadyClock(end=info.start + info.seconds + 1)
     shown = 0
-    with _opened(path) as container:
-        stream = _video_stream(container)
+    with opened(path) as container:
+        stream = video_stream(container)
         if stream is None:
             raise ClipError(f"{path}: found no video stream, expected one.")
-        stream.thread_type = "AUTO"
+        size = stream.codec_context.width * stream.codec_context.height
+        check_video(path, stream.codec_context.width, stream.codec_context.height)
+        stream.thread_type = "AUTO" if size <= _LARGE else "SLICE"
         stream.codec_context.thread_count = threads
-        origin = _origin(container)
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
-        half_frame = 0.5 / max(rate, 1.0)
+        pictures = PictureMaker(stream, max_side)
+        step = 1.0 / max(_rate(stream), 1.0)
         due = 0.0  # time of the next frame to yield
         last = -math.inf
-        for index, frame in enumerate(_decoded(container, stream, damage)):
-            time = index / rate if frame.time is None else frame.time - origin
+        decoded = ((frame.time, step, frame) for frame in deinterlaced(frames(container, stream, damage)))
+        for time, frame in clock.run(decoded):
+            time -= info.start
+            damage.times = clock.wrong
             check_length(path, time - 1, max_seconds)
-            if time + half_frame < due or time <= last:
+            if time + step / 2 < due or time <= last:
                 continue
             try:
-                image = _upright_rgb(frame, max_side)
-            except (av.FFmpegError, ValueError, MemoryError):
+                check_video(path, frame.width, frame.height)
+                image = pictures.picture(frame)
+            except (av.FFmpegError, OSError, ValueError, MemoryError, UndecodableStream):
                 damage.packets += 1
                 continue
             last = time
@@ -273,10 +255,7 @@ def read_frames(
             shown += 1
             yield Frame(image, max(0.0, time))
     if not shown:
-        raise UndecodableStream(
-            f"{path}: found a video stream of which nothing could be decoded, expected pictures; the file is "
-            f"damaged or incomplete, copy or record it again."
-        )
+        raise UndecodableStream(path, "video")
 
 
 def allowed_threads() -> int:
@@ -285,119 +264,66 @@ def allowed_threads() -> int:
     return int(given) if given.isdigit() else 0
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[InputContainer]:
-    """Open a local file with libav, and turn every way of not being a clip into a `ClipError`."""
-    av.logging.set_level(av.logging.PANIC)
-    path = Path(path)
-    if not path.exists():
-        raise ClipError(f"{path}: found no such file, {_WHAT_IS_A_CLIP}; check the path.")
-    if not path.is_file():
-        raise ClipError(f"{path}: found a folder, {_WHAT_IS_A_CLIP}.")
-    if path.stat().st_size == 0:
-        raise ClipError(f"{path}: found an empty file, {_WHAT_IS_A_CLIP}; copy or record it again.")
-    options = {"format_whitelist": ",".join(_FORMATS), "protocol_whitelist": "file"}
-    try:
-        container = av.open(f"file:{path}", options=options)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise ClipError(f"{path}: found {_content(path)}, {_WHAT_IS_A_CLIP}.") from error
-    with container:
-        yield container
+def _rate(stream: Any) -> float:
+    """Frames per second of a video stream, 25 where nobody knows."""
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    return rate if 0 < rate <= 1000 else 25.0
 
 
-def _content(path: Path) -> str:
-    """Name what a file that is no clip looks like, from its first bytes."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        return f"a file that cannot be read ({error.strerror})"
-    if head[4:8] == b"ftyp" or head[:4] in (b"\x1aE\xdf\xa3", b"RIFF", b"fLaC", b"OggS"):
-        return "a damaged or incomplete media file (its index cannot be read; copy or record it again)"
-    if head[:4] == b"\x89PNG" or head[:3] == b"\xff\xd8\xff" or head[:4] == b"GIF8":
-        return "a picture"
-    try:
-        head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:
-            return f"{path.stat().st_size} bytes that are no media file"
-    return "text" if b"\0" not in head else f"{path.stat().st_size} bytes that are no media file"
+def _extent(
+    container: InputContainer, streams: list[Any], max_seconds: float | None, damage: Damage
+) -> tuple[float, dict[int, float]]:
+    """Time stamps in seconds of the clip's start, and of each stream's end by its index, from all packets or up to the limit."""
+    clocks: dict[int, SteadyClock] = {}
+    for stream in streams:
+        slack = max(0.7, 8 / _rate(stream)) if stream.type == "video" else 0.0
+        clocks[stream.index] = SteadyClock(slack)
+    first, ends = math.inf, {}
 
-
-def _audio_stream(container: InputContainer):
-    return next(
-        (
-            s
-            for s in container.streams.audio
-            if s.codec_context is not None and s.codec_context.codec is not None
-        ),
-        None,
-    )
-
-
-def _video_stream(container: InputContainer):
-    """The first stream of moving pictures; cover art in music files is none."""
-    for stream in container.streams.video:
-        if stream.codec_context is None or stream.disposition & Disposition.attached_pic:
-            continue
-        return stream
-    return None
-
-
-def _origin(container: InputContainer) -> float:
-    """Time stamp of the start of the clip in seconds: audio and video share it, so that their times agree."""
-    return max(0.0, (container.start_time or 0) / 1_000_000)
-
-
-def _header_seconds(container: InputContainer) -> float:
-    return max(0.0, (container.duration or 0) / 1_000_000)
-
-
-def _packet_seconds(container: InputContainer, max_seconds: float | None) -> float:
-    """Length by reading packets to the end (or past the limit), for files without one in the header."""
-    first, last = math.inf, 0.0
-    try:
-        for packet in container.demux():
-            if packet.pts is None or packet.time_base is None:
-                continue
-            time = float(packet.pts * packet.time_base)
+    def seen(index: int, times: Iterator[tuple[float, float]]) -> None:
+        nonlocal first
+        for time, duration in times:
             first = min(first, time)
-            last = max(last, time + float((packet.duration or 0) * packet.time_base))
-            if max_seconds is not None and last - first > max_seconds:
-                break
-    except (av.FFmpegError, OSError):
-        pass  # a file that ends early: what was read so far is its length
-    return max(0.0, last - first) if math.isfinite(first) else 0.0
+            ends[index] = max(ends.get(index, -math.inf), time + duration)
 
-
-def _decoded(container: InputContainer, stream, damage: Damage) -> Iterator:
-    """Frames of a stream; packets that cannot be decoded are counted and skipped."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except (av.FFmpegError, OSError, ValueError):
-            damage.ended_early = True
-            return
-        try:
-            frames = packet.decode()
-        except (av.FFmpegError, ValueError):
-            damage.packets += 1
+    for packet in packets(container, streams, damage):
+        if (
+            packet.stream_index not in clocks
+            or not packet.size
+            or packet.is_discard
+            or packet.time_base is None
+        ):
             continue
-        yield from frames
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        duration = float((packet.duration or 0) * packet.time_base)
+        duration = duration if duration < LARGEST_GAP else 0.0
+        seconds = None if stamp is None else float(stamp * packet.time_base)
+        seen(packet.stream_index, clocks[packet.stream_index].push(seconds, duration, duration))
+        if max_seconds is not None and ends and max(ends.values()) - first > max_seconds + 1:
+            break
+    for index, clock in clocks.items():
+        seen(index, clock.finish())
+    if not ends:
+        return 0.0, {stream.index: 0.0 for stream in streams}
+    # Where it is near, libav's own start leaves out what encoders put before the first sample.
+    start = (container.start_time or 0) / 1_000_000
+    return (start if abs(start - first) < 0.5 else first), ends
 
 
-def _mono(frame) -> np.ndarray:
-    """[N] float32, the mean of the channels: libav's own way to mono adds them up and can exceed 1."""
-    return frame.to_ndarray().mean(axis=0, dtype=np.float32)
-
-
-def _upright_rgb(frame, max_side: int) -> np.ndarray:
-    """[H, W, 3] uint8, at most `max_side` pixels on the longer side, turned as the file says."""
-    scale = min(1.0, max_side / max(frame.width, frame.height))
-    width, height = (max(2, round(side * scale)) for side in (frame.width, frame.height))
-    image = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
-    turns = round((frame.rotation or 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+def _cut_off(
+    path: str | Path, container: InputContainer, streams: list[Any], start: float, ends: dict[int, float]
+) -> tuple[float, float]:
+    """(`MediaInfo.complete`, `MediaInfo.announced`): what the header and the index list beside what is there."""
+    latest = max(ends.values())
+    complete, announced = latest - start, (container.duration or 0) / 1_000_000
+    if _WITHOUT_LENGTH & set(container.format.name.split(",")):
+        return complete, 0.0
+    if "mov" in container.format.name and any(len(stream.index_entries) for stream in streams):
+        size = Path(path).stat().st_size
+        cut = [s.index for s in streams if any(entry.pos + entry.size > size for entry in s.index_entries)]
+        if not cut:
+            return complete, 0.0
+    else:
+        cut = [index for index, end in ends.items() if latest - end < 1.0]
+    complete = min(ends.get(index, start) for index in cut) - start
+    return complete, announced if announced - complete > max(0.2, 0.02 * announced) else 0.0

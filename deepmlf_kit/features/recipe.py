@@ -30,10 +30,17 @@ VISION_CHOICES = {
 }
 """What `FeatureRecipe.vision` takes, with what it gives and its licence."""
 
+FACE_CHOICES = {
+    "largest": "the largest face",
+    "central": "the face nearest to the middle of the picture",
+    "speaking": "the face whose mouth moves most where it is loud",
+}
+"""What `FeatureRecipe.face` takes: which face is read where there are several."""
+
 Part = Literal["audio", "vision", "transcript"]
 
 # Raised when the code of a part changes what it computes, so that older cache entries are not used.
-_VERSIONS: dict[str, int] = {"audio": 1, "vision": 1, "transcript": 1}
+_VERSIONS: dict[str, int] = {"audio": 2, "vision": 2, "transcript": 2}
 # Where and how the work is done: no part of what the features are.
 _MACHINE_FIELDS = ("device", "half", "batch_size", "max_seconds", "transcribe")
 # What else a dataset's `recipe` column holds.
@@ -53,6 +60,7 @@ class FeatureRecipe:
         fps: frames per second at which video is sampled.
         max_side: frames larger than this many pixels are scaled down before face detection.
         audio_layer, vision_layer: for `hf:` encoders, whose hidden states to take: -1 the last layer, 0 the embeddings.
+        face: which face is read where there are several, see `FACE_CHOICES`.
         face_crop: for `hf:` vision encoders, crop each frame to the face (needs the face model).
         transcribe: whether a clip without a given text is transcribed.
         speech_model: faster-whisper model: a size (`tiny`, `base.en`, `small`, ...), a Hugging Face name or a local
@@ -72,6 +80,7 @@ class FeatureRecipe:
     max_side: int = 960
     audio_layer: int = -1
     vision_layer: int = -1
+    face: str = "largest"
     face_crop: bool = False
     transcribe: bool = True
     speech_model: str | None = None
@@ -84,6 +93,7 @@ class FeatureRecipe:
     def __post_init__(self) -> None:
         _check_choice("audio", self.audio, AUDIO_CHOICES)
         _check_choice("vision", self.vision, VISION_CHOICES)
+        _check_choice("face", self.face, FACE_CHOICES)
         _check_range("fps", self.fps, 0.1, 120)
         _check_range("max_side", self.max_side, 64, 8192)
         _check_range("max_seconds", self.max_seconds, 0.1, 24 * 3600)
@@ -143,6 +153,8 @@ class FeatureRecipe:
             audio["audio_layer"] = self.audio_layer
         if self.vision.startswith("hf:"):
             vision |= {"vision_layer": self.vision_layer, "face_crop": self.face_crop}
+        if self.vision == "blendshapes" or self.face_crop:
+            vision["face"] = self.face
         speech: dict[str, Any] = {"speech_model": self.speech_model, "language": self.language}
         values = {"audio": audio, "vision": vision, "transcript": speech}[part]
         named = json.dumps({**values, **more, "part": part, "version": _VERSIONS[part]}, sort_keys=True)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.extraction_process import ClipExtractor
 from ..errors import DeepMLFError
 from ..features.cache import FeatureCache
-from ..features.clip import ClipFeatures, Progress, extract_clip
+from ..features.clip import ClipFeatures, Progress
 from ..features.recipe import FeatureRecipe, RecipeError
 from ..training import Run
 
@@ -93,6 +94,8 @@ class Predictor:
                 f"{self.run.path} holds a model of {classes} classes, but prediction of clips needs one of a sentiment "
                 "number: train one with heads.classes=0."
             )
+        #: Extracts clips in processes of its own.
+        self.extractor = ClipExtractor()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = self.run.load_model().to(self.device)
         self.collator = self.run.collator(self.model.tokenizer)
@@ -127,22 +130,25 @@ class Predictor:
         path: str | Path,
         text: str | None = None,
         *,
+        face: str | None = None,
         face_model: str | Path | None = None,
         progress: Progress | None = None,
         cache: FeatureCache | None = None,
     ) -> Prediction:
-        """Predict for a clip: extract its features, then run the model.
+        """Predict for a clip: extract its features in a process of its own, then run the model.
 
         Args:
             path: a video or audio file.
             text: the words, where they are known; else they are transcribed.
+            face: which face is read where there are several (`FACE_CHOICES`); by default as the model was trained.
             face_model, progress, cache: as in `extract_clip`.
 
         Raises:
             ClipError, FaceModelMissing, SpeechModelMissing: see `extract_clip`.
         """
-        features = extract_clip(
-            path, self.recipe, text=text, face_model=face_model, progress=progress, cache=cache
+        recipe = self.recipe if face is None else dataclasses.replace(self.recipe, face=face)
+        features = self.extractor.extract(
+            path, recipe, text=text, face_model=face_model, progress=progress, cache=cache
         )
         return self.features(features)
 

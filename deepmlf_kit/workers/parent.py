@@ -53,7 +53,12 @@ class WorkerProcess:
         self._log = tempfile.TemporaryFile() if log is None else log.open("w+b")  # noqa: SIM115
         path = os.pathsep.join(filter(None, (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                module,
+            ],  # -P: nothing is imported from the folder that one happens to be in
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -71,6 +76,19 @@ class WorkerProcess:
         with contextlib.suppress(OSError, ValueError):
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    @property
+    def peak_memory(self) -> float:
+        """Most memory that it has taken so far, in MB; 0 where the system does not say, or when it has ended."""
+        with contextlib.suppress(OSError, StopIteration):
+            status = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+            return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1000
+        return 0.0
 
     @property
     def exit_code(self) -> int:
