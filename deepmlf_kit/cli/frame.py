@@ -20,6 +20,7 @@ from ..errors import DeepMLFError
 # the function `command`.
 SUBCOMMANDS: tuple[str, ...] = (
     "demo",
+    "fetch",
     "sample",
     "prepare",
     "inspect",

@@ -19,16 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from ..downloads.cache import cache_folder
 from ..errors import DeepMLFError
 
 
 class CacheError(DeepMLFError):
     """The cache folder cannot be written to."""
-
-
-def cache_folder() -> Path:
-    """Folder of downloads and cached features: the environment variable DEEPMLF_CACHE, else ~/.cache/deepmlf_kit."""
-    return Path(os.environ.get("DEEPMLF_CACHE") or Path.home() / ".cache" / "deepmlf_kit").expanduser()
 
 
 def cache_limit() -> float:
