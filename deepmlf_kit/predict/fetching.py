@@ -20,10 +20,10 @@ from ..downloads.fetching import FetchedModel, FetchError, Progress
 from ..errors import DeepMLFError, did_you_mean
 from ..features.face_model import FACE_MODEL
 from ..features.transcript import WHISPER_BASE, WHISPER_TINY_EN
-from ..model.fetched_lms import SMOLLM2, fetch_lm
+from ..model.fetched_lms import FETCHED_LMS, fetch_lm
 
 SPEECH = {"base": WHISPER_BASE, "tiny": WHISPER_TINY_EN}
-WHAT = ("smollm2", "face", "speech")
+WHAT = (*FETCHED_LMS, "face", "speech")
 
 
 def fetch(what: Sequence[str] = WHAT, *, speech: str = "base", show_progress: bool = True) -> dict[str, Path]:
@@ -46,12 +46,12 @@ def fetch(what: Sequence[str] = WHAT, *, speech: str = "base", show_progress: bo
             raise DeepMLFError(f"There is nothing {name!r} to fetch: {did_you_mean(name, WHAT)}")
     if speech not in SPEECH:
         raise DeepMLFError(f"speech is {speech!r}, but must be one of {', '.join(SPEECH)}.")
-    models: dict[str, FetchedModel] = {"smollm2": SMOLLM2, "face": FACE_MODEL, "speech": SPEECH[speech]}
+    models: dict[str, FetchedModel] = {**FETCHED_LMS, "face": FACE_MODEL, "speech": SPEECH[speech]}
     folders, failed = {}, []
     for name in dict.fromkeys(what):
         try:
             with _bar(models[name], show_progress) as progress:
-                fetched = fetch_lm(name, progress) if name == "smollm2" else models[name].fetch(progress)
+                fetched = fetch_lm(name, progress) if name in FETCHED_LMS else models[name].fetch(progress)
             folders[name] = fetched
         except FetchError as error:
             failed.append(str(error))
@@ -76,7 +76,7 @@ def _bar(model: FetchedModel, show: bool) -> Iterator[Progress | None]:
         def tell(done: int, of: int) -> None:
             bars.start_task(task)
             bars.update(task, completed=done, total=of)
-            if done == of and model is SMOLLM2:
+            if done == of and model in FETCHED_LMS.values():
                 bars.update(task, description=f"{model.title}: converting, once")
 
         yield tell
