@@ -37,7 +37,8 @@ class Prediction:
         sentiment: the prediction, on the dataset's scale (MOSI and MOSEI -3 to 3, SIMS -1 to 1; the model may
             overshoot a little).
         polarity: the same in words.
-        heads: predictions of the heads `text`, `av` and `fusion` (mean over fusion tokens).
+        heads: predictions of the heads `text`, `av` and `fusion` (mean over fusion tokens); None for `text` without
+            words, and for `av` without voice and face.
         fusion_tokens: each fusion token's prediction [F].
         scale: the largest sentiment of the scale.
         text: the words that were read.
@@ -48,7 +49,7 @@ class Prediction:
 
     sentiment: float
     polarity: str
-    heads: dict[str, float]
+    heads: dict[str, float | None]
     fusion_tokens: list[float]
     scale: float
     text: str
@@ -156,7 +157,7 @@ class Predictor:
         words = features.text if text is None else text
         row = self.row(features, words, audio=audio, vision=vision)
         predictions = self.rows([row])
-        heads = {name: float(predictions[name][0]) for name in ("text", "av")}
+        heads = {name: _said(float(predictions[name][0])) for name in ("text", "av")}
         tokens = [float(value) for value in predictions["fusion"][0]]
         heads["fusion"] = float(np.mean(tokens))
         sentiment = float(predictions["task"][0])
@@ -195,14 +196,22 @@ class Predictor:
         """Predict for rows of a dataset, as one batch.
 
         Returns:
-            `task`, `text`, `av` [B] and `fusion` [B, F].
+            `task`, `text`, `av` [B] and `fusion` [B, F]; NaN for `text` of a row without words, and for `av` of one
+            without voice and face.
         """
         batch = {
             name: tensor.to(self.device) for name, tensor in self.collator(rows).items() if name != "labels"
         }
         with self.lock, torch.inference_mode():
             predictions = self.model(**batch).head_predictions()
-        return {name: tensor.float().cpu().numpy() for name, tensor in predictions.items()}
+        said = {name: tensor.float().cpu().numpy() for name, tensor in predictions.items()}
+        said["text"] = np.where([bool(row["text"].strip()) for row in rows], said["text"], np.nan)
+        return said
+
+
+def _said(value: float) -> float | None:
+    """What a head says; None where its stream is missing."""
+    return None if np.isnan(value) else value
 
 
 def polarity(sentiment: float, scale: float = 3.0) -> str:
@@ -212,10 +221,10 @@ def polarity(sentiment: float, scale: float = 3.0) -> str:
     return words[0] if step == 0 else f"{words[step]} {'positive' if sentiment > 0 else 'negative'}"
 
 
-def disagreements(heads: dict[str, float], scale: float) -> list[str]:
+def disagreements(heads: dict[str, float | None], scale: float) -> list[str]:
     """A remark where words and voice-and-face point to opposite sides, each by more than a sixth of the scale."""
     text, av = heads["text"], heads["av"]
-    if text * av < 0 and min(abs(text), abs(av)) > scale / 6:
+    if text is not None and av is not None and text * av < 0 and min(abs(text), abs(av)) > scale / 6:
         return [
             f"the words alone sound {polarity(text, scale)}, voice and face alone {polarity(av, scale)}: "
             "irony, or a mixed feeling?"

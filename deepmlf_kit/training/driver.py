@@ -85,7 +85,7 @@ def train(
 
     main = processes().is_main_process
     data, where = open_dataset(dataset)
-    check_dataset(data, preset)
+    check_dataset(data, preset, kind.reads_text)
     out = Path(out).resolve()
     run = _open_folder(out, _description(model, preset, seed, data, where, pretrained), overwrite, main)
     if run.finished:
