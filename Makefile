@@ -91,7 +91,9 @@ lint: $(VENV)/.test  ## ruff (lint, format) and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-app: $(VENV)/.kit  ## the live demo in your browser
+# Without a network it goes on with what is there.
+app: $(VENV)/.kit  ## fetch the models it answers with (once), then the live demo in your browser
+	@$(BIN)/deepmlf fetch || echo "Going on without: the app answers with the embedded language model."
 	$(BIN)/deepmlf app
 
 lab: $(VENV)/.kit  ## JupyterLab on the notebooks

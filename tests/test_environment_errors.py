@@ -172,7 +172,7 @@ def test_a_text_cache_that_cannot_be_opened_is_none(language: Any, tmp_path: Pat
 
 
 def test_a_user_without_a_home_is_told_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    from deepmlf_kit.features.cache import CacheError, cache_folder
+    from deepmlf_kit.downloads.cache import CacheError, cache_folder
 
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from clips_made import make_clip
 
+from deepmlf_kit.downloads.cache import CacheError
 from deepmlf_kit.features import FeatureCache, FeatureRecipe, extract_clip
 from deepmlf_kit.features import clip as clip_module
-from deepmlf_kit.features.cache import CacheError, cache_limit, clip_hash
+from deepmlf_kit.features.cache import cache_limit, clip_hash
 from deepmlf_kit.features.clip import is_cached
 
 VOICE = FeatureRecipe(vision="none", transcribe=False)

@@ -87,12 +87,7 @@ def answer(prediction: Prediction, changed: float | None = None) -> str:
     """
     scale = prediction.scale
     was = f'<span class="mlf-was">was {signed(changed)}</span>' if changed is not None else ""
-    heads = "".join(
-        f"<tr><th scope='row'>{title}</th><td>–</td><td></td></tr>"
-        if value is None
-        else f"<tr><th scope='row'>{title}</th><td>{signed(value)}</td><td>{bar(value, scale, title)}</td></tr>"
-        for title, value in ((title, prediction.heads[name]) for name, title in _HEADS)
-    )
+    heads = "".join(_head(title, prediction.heads[name], scale) for name, title in _HEADS)
     notes = "".join(f"<li>{escape(sentence(note))}</li>" for note in prediction.notes)
     notes = f'<ul class="mlf-notes" aria-label="Remarks">{notes}</ul>' if notes else ""
     return (
@@ -105,6 +100,12 @@ def answer(prediction: Prediction, changed: float | None = None) -> str:
         f'<table class="mlf-heads"><caption>What each head says by itself</caption><tbody>{heads}</tbody></table>'
         f"{found(prediction)}{notes}</section>"
     )
+
+
+def _head(title: str, value: float | None, scale: float) -> str:
+    """A row of the heads' table; a dash where the head's stream is missing."""
+    number, drawn = ("–", "") if value is None else (signed(value), bar(value, scale, title))
+    return f"<tr><th scope='row'>{title}</th><td>{number}</td><td>{drawn}</td></tr>"
 
 
 def found(prediction: Prediction) -> str:

@@ -27,6 +27,7 @@ from ..storage.problems import environment_problem, not_utf8
 # the function `command`.
 SUBCOMMANDS: tuple[str, ...] = (
     "demo",
+    "fetch",
     "sample",
     "prepare",
     "inspect",

@@ -1,4 +1,4 @@
-"""`deepmlf prepare`: an MMSA pickle or a folder of clips becomes a dataset."""
+"""`deepmlf prepare`: an MMSA pickle, a folder of clips or a CSV of texts becomes a dataset."""
 
 import dataclasses
 import functools
@@ -28,7 +28,10 @@ _clip_option, _encoder_option, _pickle_option = (
 
 def command(
     source: Annotated[
-        Path, typer.Argument(help="An MMSA pickle (.pkl), or a folder of clips with a label.csv in it.")
+        Path,
+        typer.Argument(
+            help="An MMSA pickle (.pkl), a folder of clips with a label.csv in it, or a CSV of texts and labels."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder to write the dataset to.")],
     audio: Annotated[
@@ -78,7 +81,8 @@ def command(
     ] = None,
     labels: Annotated[Path | None, _clip_option(help="Label file, where it is not SOURCE/label.csv.")] = None,
     label_scale: Annotated[
-        float | None, _clip_option(help="Largest label there can be: 3 (MOSI, MOSEI) or 1 (SIMS).")
+        float | None,
+        _clip_option(help="Largest label there can be: 3 (MOSI, MOSEI) or 1 (SIMS); of a CSV of texts too."),
     ] = None,
     transcribe: Annotated[
         bool, _clip_option("--transcribe", help="Transcribe clips whose text is not given.")
@@ -105,9 +109,15 @@ def command(
     name: Annotated[
         str | None, _pickle_option(help="mosi, mosei, sims or simsv2; else it is recognised.")
     ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Draws the splits where a CSV names none; 0.", rich_help_panel="A CSV of texts"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a dataset of an MMSA pickle (MOSI, MOSEI, CH-SIMS) or of a folder of clips.
+    """Make a dataset of an MMSA pickle (MOSI, MOSEI, CH-SIMS), of a folder of clips, or of a CSV of texts.
+
+    A CSV has the columns `text` and `label`, perhaps `split`, and `id` or `video_id, clip_id`; voice and face are missing.
 
     Clips: a run that was stopped goes on where it stopped when the command is repeated; a clip that cannot be used
     is listed in OUT/failures.csv with its reason, and the rest goes on. Features are cached in the folder
@@ -141,8 +151,19 @@ def command(
         "shard": shard,
         "merge": merge or None,
     }
-    if source.is_file():
-        _refuse({key for key, value in for_clips.items() if value is not None}, "a folder of clips", source)
+    given = {key for key, value in for_clips.items() if value is not None}
+    is_text = source.suffix.lower() in (".csv", ".tsv", ".txt") and not source.is_dir()
+    _refuse({"seed"} if seed is not None and not is_text else set(), "a CSV of texts", source)
+    if is_text:
+        from ..data.texts import prepare_texts
+
+        _refuse(given - {"label_scale"}, "a folder of clips", source)
+        _refuse({"name"} if name else set(), "an MMSA pickle", source)
+        with stdout_reserved_for_json(as_json):
+            prepared = prepare_texts(source, out, label_scale=label_scale, seed=seed or 0)
+        _print_folder(prepared, as_json)
+    elif source.is_file():
+        _refuse(given, "a folder of clips", source)
         _pickle(source, out, name, as_json)
     elif source.is_dir():
         _refuse({"name"} if name else set(), "an MMSA pickle", source)
@@ -169,7 +190,7 @@ def command(
         )
     else:
         raise DeepMLFError(
-            f"nothing at {source}: expected an MMSA pickle, or a folder of clips with a label.csv in it"
+            f"nothing at {source}: expected an MMSA pickle, a folder of clips with a label.csv in it, or a CSV of texts"
         )
 
 

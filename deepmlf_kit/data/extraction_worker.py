@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from ..downloads.cache import CacheError
 from ..errors import DeepMLFError
-from ..features.cache import CacheError, FeatureCache
+from ..features.cache import FeatureCache
 from ..features.clip import extract_clip, load_models
 from ..features.media import probe
 from ..features.recipe import FeatureRecipe

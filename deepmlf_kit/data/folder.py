@@ -25,8 +25,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from .. import features
+from ..downloads.cache import CacheError
 from ..errors import DeepMLFError, excerpt, printable
-from ..features.cache import CacheError, FeatureCache, cache_limit
+from ..features.cache import FeatureCache, cache_limit
 from ..features.clip import extract_clip, forget_lost, is_cached
 from ..features.recipe import FeatureRecipe, feature_names
 from ..storage.files import misshapen, read_json, replacing, write_json
@@ -77,10 +78,9 @@ class PreparedFolder:
     def summary(self) -> str:
         """A few lines for people: what was made, what failed and why."""
         rows = ", ".join(f"{count} {split}" for split, count in self.rows.items()) or "no rows"
-        lines = [
-            f"{self.path}: {rows} ({self.extracted} clips extracted now, {self.cached} from the cache, "
-            f"{self.seconds:.1f} s)"
-        ]
+        clips = f"{self.extracted} clips extracted now, {self.cached} from the cache, "
+        clips = clips if self.extracted or self.cached else ""
+        lines = [f"{self.path}: {rows} ({clips}{self.seconds:.1f} s)"]
         lines += [f"note: {note}" for note in self.notes]
         if self.failures:
             lines.append(f"{len(self.failures)} could not be used (all in {self.path / FAILURES}):")

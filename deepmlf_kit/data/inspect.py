@@ -29,6 +29,7 @@ from .tables import fitted_table, histogram_table
 
 _SAMPLE = 40_000  # frames per modality and split that percentiles are taken over
 _EXPENDABLE = ("1 %", "99 %", "zeros", "beyond 5 std", "mean after", "mean", "median", "modality")
+_NO_FRAME = "no frame"  # remark on a dimension of a modality that no utterance has
 OUTLIER = 10.0  # standard deviations from the mean beyond which a value is an outlier
 
 
@@ -198,12 +199,17 @@ def print_report(report: DatasetReport, console: Console | None = None, all_dims
         console.print(fitted_table("Annotated classes", report.classes, width))
     console.print(fitted_table("Lengths", report.lengths, width))
     console.print(fitted_table("Missing", report.missing, width))
-    shown = report.features if all_dims else report.suspicious
-    total = len(report.features)
+    features = report.features
+    absent = [m for m, part in features.groupby(level="modality") if (part["remark"] == _NO_FRAME).all()]
+    for modality in absent:
+        console.print(f"[bold]Dimensions[/bold]  no utterance has {modality}", highlight=False)
+    features = features.drop(index=absent, level="modality")
+    shown = features if all_dims else features[features["remark"] != ""]
+    total = len(features)
     if len(shown):
         title = f"Dimensions ({'all' if all_dims else 'suspicious ones of'} {total})"
         console.print(fitted_table(title, shown, width, _EXPENDABLE))
-    else:
+    elif total:
         console.print(
             f"[bold]Dimensions[/bold]  none of the {total} is constant or has outliers", highlight=False
         )
@@ -321,7 +327,7 @@ class _Frames:
     def table(self, modality: str, names: list[str]) -> Iterator[dict[str, Any]]:
         if not self.count:
             for name in names:
-                yield {"modality": modality, "dim": name, "remark": "no frame"}
+                yield {"modality": modality, "dim": name, "remark": _NO_FRAME}
             return
         assert self.offset is not None
         shift = self.sum / self.count

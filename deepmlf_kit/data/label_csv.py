@@ -70,23 +70,7 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
     """
     file = Path(file)
     root = Path(root) if root is not None else file.parent
-    if not file.is_file():
-        raise LabelFileError(
-            f"{file}: found no such file, expected a CSV with the columns {', '.join(M_SENA_COLUMNS)} "
-            f"or {', '.join(PLAIN_COLUMNS)}."
-        )
-    text, notes = _decoded(file)
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
-    try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        columns = [(name or "").strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        lines = [line for line in reader if any(isinstance(v, str) and v.strip() for v in line.values())]
-    except csv.Error as error:
-        raise LabelFileError(
-            f"{file}: found a file that is no CSV ({excerpt(str(error))}), expected one clip a line."
-        ) from error
+    columns, lines, notes = read_lines(file, M_SENA_COLUMNS, PLAIN_COLUMNS)
     plain = "path" in columns
     wanted = PLAIN_COLUMNS if plain else M_SENA_COLUMNS
     # Words can be transcribed, so their column may be missing; whether they are is `prepare_folder`'s to decide.
@@ -96,8 +80,6 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
             f"{file}: found the columns {excerpt(', '.join(columns), 200) or '(none)'}, expected {', '.join(M_SENA_COLUMNS)} "
             f"(M-SENA) or {', '.join(PLAIN_COLUMNS)}; missing: {', '.join(missing)}."
         )
-    if not lines:
-        raise LabelFileError(f"{file}: found a header and no line below it, expected one clip a line.")
     read = _plain_clip if plain else _m_sena_clip
     clips: list[LabelledClip] = []
     seen: set[str] = set()
@@ -156,6 +138,32 @@ def _is_copy(clip: LabelledClip, other: LabelledClip) -> bool:
 
 def _quoted(clip: LabelledClip) -> str:
     return f"{excerpt(clip.id)!r} in the split {clip.split!r}; the first one is used"
+
+
+def read_lines(file: Path, *layouts: tuple[str, ...]) -> tuple[list[str], list[dict[str, str]], list[str]]:
+    """The columns of a CSV file, its lines that are not empty, and notes on how it was read.
+
+    Raises:
+        LabelFileError: there is no such file, it is no text, or it has no lines.
+    """
+    if not file.is_file():
+        wanted = " or ".join(", ".join(columns) for columns in layouts)
+        raise LabelFileError(f"{file}: found no such file, expected a CSV with the columns {wanted}.")
+    text, notes = _decoded(file)
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        columns = [(name or "").strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        lines = [line for line in reader if any(isinstance(v, str) and v.strip() for v in line.values())]
+    except csv.Error as error:
+        raise LabelFileError(
+            f"{file}: found a file that is no CSV ({error}), expected one clip a line."
+        ) from error
+    if not lines:
+        raise LabelFileError(f"{file}: found a header and no line below it, expected one clip a line.")
+    return columns, lines, notes
 
 
 def _plain_clip(line: dict[str, str], root: Path) -> LabelledClip:

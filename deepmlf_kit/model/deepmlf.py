@@ -8,6 +8,7 @@ fusion tokens ─────────┴─► LM layers, an MM Block after 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ class DeepMLFOutput(ModelOutput):
         prediction: the task head's sentiment, on the dataset's scale [B]; class scores [B, C] for classes.
         text_prediction: the text head's, from the last text token [B] or [B, C].
         fusion_prediction: the fusion head's, for each fusion token [B, F] or [B, F, C].
-        av_prediction: the AV head's, from the mean AV state [B] or [B, C].
-        loss_task, loss_fusion, loss_av, loss_text, loss_lm: the terms, before weighting.
+        av_prediction: the AV head's, from the mean AV state [B] or [B, C]; NaN for a sample without any AV stream.
+        loss_task, loss_fusion, loss_av, loss_text, loss_lm: the terms, before weighting; no loss_av where no sample of
+            the batch has an AV stream.
         lm_logits: the LM head's logits at text positions [B, L, V], on request.
         text_states: text tokens after the LM's final norm [B, L, D]; None in a training step with `text_first` and
             without LM loss, which computes the last one only.
@@ -211,7 +213,17 @@ class DeepMLFModel(AVLanguageSentimentModel):
             }  # (B,), fusion (B, F)
 
         # Loss
-        terms = {} if labels is None else self._losses(predictions, labels, text, input_ids, attention_mask)
+        has_av = av_mask.any(
+            dim=1
+        )  # (B,): the AV head is neither trained nor heard where there is nothing to read
+        terms = (
+            {}
+            if labels is None
+            else self._losses(predictions, labels, has_av, text, input_ids, attention_mask)
+        )
+        predictions["av"] = torch.where(
+            has_av.view(-1, *[1] * (predictions["av"].dim() - 1)), predictions["av"], nan
+        )
 
         return DeepMLFOutput(
             loss=self._total(terms) if terms else None,
@@ -266,6 +278,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
         self,
         predictions: dict[str, Tensor],
         labels: Tensor,
+        has_av: Tensor,
         text_states: Tensor,
         input_ids: Tensor,
         attention_mask: Tensor,
@@ -274,8 +287,10 @@ class DeepMLFModel(AVLanguageSentimentModel):
         config = self.config
         terms = {
             f"loss_{head}": sentiment_loss(predictions[head], labels, config.num_classes)
-            for head in ("task", "fusion", "av", "text")
+            for head in ("task", "fusion", "text")
         }
+        if has_av.any():
+            terms["loss_av"] = sentiment_loss(predictions["av"][has_av], labels[has_av], config.num_classes)
         if config.loss_lm:
             targets = next_token_targets(input_ids, attention_mask, config.max_text_tokens, self.pad_token_id)
             vocabulary = self.language.config.vocab_size

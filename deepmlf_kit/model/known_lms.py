@@ -1,7 +1,7 @@
 """Sizes of the language models that the presets and ready-made sweeps name, so that a dry run needs no network.
 
 Only shapes, for `dry_run.py`; a training reads the language model's own config. As published with the models: GPT-2
-(Radford et al. 2019, sizes of the openai-community repositories), SmolLM2-1.7B (Allal et al. 2025), UER's Chinese GPT-2
+(Radford et al. 2019, sizes of the openai-community repositories), SmolLM2-1.7B and 135M (Allal et al. 2025), UER's Chinese GPT-2
 (12 layers of width 768 on BERT's Chinese vocabulary).
 """
 
@@ -21,6 +21,19 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "uer/gpt2-chinese-cluecorpussmall": (
         "gpt2",
         {"vocab_size": 21128, "bos_token_id": None, "eos_token_id": None},
+    ),
+    "smollm2": (
+        "llama",
+        {
+            "vocab_size": 49152,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "max_position_embeddings": 8192,
+            "tie_word_embeddings": True,
+        },
     ),
     "HuggingFaceTB/SmolLM2-1.7B": (
         "llama",

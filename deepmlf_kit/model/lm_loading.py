@@ -1,4 +1,4 @@
-"""Loading the language model and its tokenizer: embedded, from the hub, from a folder, or from a GGUF file."""
+"""Loading the language model and its tokenizer: embedded, fetched, from the hub, from a folder, or from a GGUF file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from transformers import (
 )
 from transformers.activations import GELUTanh, NewGELUActivation
 
+from ..downloads.cache import checksum
 from ..errors import DeepMLFError
 from .config import DeepMLFConfig
+from .fetched_lms import FETCHED_LMS, find_lm, lm_revision
 
 EMBEDDED_LM = Path(__file__).resolve().parents[1] / "assets" / "lm"
 """Folder of the embedded language model: config, weights, tokenizer and model card."""
@@ -46,6 +48,9 @@ def load_lm(config: DeepMLFConfig) -> PreTrainedModel:
     Raises:
         DeepMLFError: it could not be found or loaded; the message says what was tried.
     """
+    if (revision := _own_revision(config)) is not None:
+        _check_revision(config, revision)
+        config.lm_revision = revision
     options = _options(config) | {"dtype": getattr(torch, config.lm_dtype)}
     if config.lm_bits != 16:
         options["quantization_config"] = _quantization(config.lm_bits)
@@ -53,7 +58,7 @@ def load_lm(config: DeepMLFConfig) -> PreTrainedModel:
         lm = AutoModelForCausalLM.from_pretrained(_source(config), **options)
     except _UNREADABLE as error:
         raise _not_loaded(config, error) from error
-    if config.lm != "embedded" and config.lm_revision is None:
+    if config.lm_revision is None:
         config.lm_revision = getattr(lm.config, "_commit_hash", None)
     fuse_gelu(lm)
     _keep_gradients(lm)
@@ -102,12 +107,33 @@ def _source(config: DeepMLFConfig) -> str:
             "This model was built around a language model in memory, so its name is not known: pass it again as "
             "DeepMLFModel.from_pretrained(folder, lm=..., tokenizer=...)."
         )
+    if config.lm in FETCHED_LMS:
+        return str(find_lm(config.lm))
     return str(EMBEDDED_LM) if config.lm == "embedded" else config.lm
+
+
+def _own_revision(config: DeepMLFConfig) -> str | None:
+    """What stands for the weights of an LM that the kit brings or fetches; None for any other."""
+    if config.lm in FETCHED_LMS:
+        return lm_revision(config.lm)
+    if config.lm == "embedded":
+        return f"sha256:{checksum(EMBEDDED_LM / 'model.safetensors')[:16]}"
+    return None
+
+
+def _check_revision(config: DeepMLFConfig, revision: str) -> None:
+    """Refuse a checkpoint that was trained on other weights; those before version 0.2 do not say on which."""
+    if config.lm_revision not in (None, revision):
+        raise DeepMLFError(
+            f"This asks for the language model {config.lm!r} with the weights {config.lm_revision}, and this version of "
+            f"the kit has {revision}: on other weights a checkpoint's answers mean nothing. Train it again, or use the "
+            "version of the kit that wrote it."
+        )
 
 
 def _options(config: DeepMLFConfig) -> dict[str, Any]:
     options: dict[str, Any] = {"trust_remote_code": False}  # never asked for on a terminal, never run
-    if config.lm_revision is not None and config.lm != "embedded":
+    if config.lm_revision is not None and _own_revision(config) is None:
         options["revision"] = config.lm_revision
     if config.lm_gguf_file is not None:
         options["gguf_file"] = config.lm_gguf_file
@@ -138,6 +164,6 @@ def _keep_gradients(lm: PreTrainedModel) -> None:
 def _not_loaded(config: DeepMLFConfig, error: Exception) -> DeepMLFError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return DeepMLFError(
-        f"The language model {config.lm!r} could not be loaded ({reason}). Expected 'embedded', a Hugging Face name "
+        f"The language model {config.lm!r} could not be loaded ({reason}). Expected 'embedded', 'smollm2', a Hugging Face name "
         "that this machine can download or has in its cache, or a local folder saved with save_pretrained."
     )

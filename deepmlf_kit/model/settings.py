@@ -165,9 +165,13 @@ def _modalities(name: str, value: dict[str, int]) -> None:
 class LanguageModel:
     """The frozen decoder language model."""
 
-    name: str = knob("lm", "embedded", "`embedded` (the kit's own), a Hugging Face name or a local folder")
+    name: str = knob(
+        "lm",
+        "embedded",
+        "`embedded` (the kit's own), `smollm2` (after `deepmlf fetch`), a Hugging Face name or a local folder",
+    )
     revision: str | None = knob(
-        "lm_revision", None, "branch, tag or commit of the LM; filled in with the commit that was loaded"
+        "lm_revision", None, "branch, tag or commit of the LM; filled in with what was loaded"
     )
     gguf_file: str | None = knob(
         "lm_gguf_file", None, "name of a GGUF file inside the LM's repository or folder"

@@ -166,11 +166,9 @@ class Predictor:
         words = features.text if text is None else text
         row = self.row(features, words, audio=audio, vision=vision)
         predictions = self.rows([row])
+        heads = {name: _said(float(predictions[name][0])) for name in ("text", "av")}
         tokens = [float(value) for value in predictions["fusion"][0]]
-        there = {"text": bool(words.strip()), "av": any(np.any(row[name]) for name in ("audio", "vision"))}
-        heads: dict[str, float | None] = {
-            name: float(predictions[name][0]) if there[name] else None for name in there
-        }
+        heads = {name: _said(float(predictions[name][0])) for name in ("text", "av")}
         heads["fusion"] = float(np.mean(tokens))
         sentiment = float(predictions["task"][0])
         found = features.found.to_dict()
@@ -181,7 +179,7 @@ class Predictor:
             notes.append(
                 f"read the {'last' if kept == 'end' else 'first'} {read} of the words' {length} tokens"
             )
-        if not there["text"]:
+        if heads["text"] is None:
             notes.append("no words: give them with a typed text, or the answer rests on voice and face alone")
         return Prediction(
             sentiment=sentiment,
@@ -215,14 +213,22 @@ class Predictor:
         """Predict for rows of a dataset, as one batch.
 
         Returns:
-            `task`, `text`, `av` [B] and `fusion` [B, F].
+            `task`, `text`, `av` [B] and `fusion` [B, F]; NaN for `text` of a row without words, and for `av` of one
+            without voice and face.
         """
         batch = {
             name: tensor.to(self.device) for name, tensor in self.collator(rows).items() if name != "labels"
         }
         with self.lock, torch.inference_mode():
             predictions = self.model(**batch).head_predictions()
-        return {name: tensor.float().cpu().numpy() for name, tensor in predictions.items()}
+        said = {name: tensor.float().cpu().numpy() for name, tensor in predictions.items()}
+        said["text"] = np.where([bool(row["text"].strip()) for row in rows], said["text"], np.nan)
+        return said
+
+
+def _said(value: float) -> float | None:
+    """What a head says; None where its stream is missing."""
+    return None if np.isnan(value) else value
 
 
 def sentence(note: str) -> str:

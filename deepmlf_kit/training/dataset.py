@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 
 from ..data import schema
@@ -106,11 +107,15 @@ def incompatibilities(data: DatasetDict, preset: Preset) -> list[Incompatibility
     return differing
 
 
-def check_dataset(data: DatasetDict, preset: Preset) -> None:
+def check_dataset(data: DatasetDict, preset: Preset, reads_text: bool = True) -> None:
     """Refuse a dataset that cannot be trained on by a preset.
 
+    Args:
+        reads_text: whether the model has something to read where there is neither voice nor face.
+
     Raises:
-        DeepMLFError: a split to train or validate on is missing, or `incompatibilities` finds any.
+        DeepMLFError: a split to train or validate on is missing, `incompatibilities` finds any, or there is nothing that
+            the model reads.
     """
     for split in ("train", "valid"):
         if split not in data or len(data[split]) == 0:
@@ -122,3 +127,20 @@ def check_dataset(data: DatasetDict, preset: Preset) -> None:
             f"{' and '.join(one.setting for one in differing)} (with --set before each on the command line), or "
             "prepare the dataset with other features or another label_scale."
         )
+    if not reads_text and not has_frames(data["train"]):
+        raise DeepMLFError(
+            "The dataset has texts alone, and this model reads voice and face: train one that reads the words, such as "
+            "`deepmlf train` or `deepmlf train --model text`."
+        )
+
+
+def has_frames(split: Dataset) -> bool:
+    """Whether any utterance of a split has a frame of any modality."""
+    columns = schema.frame_columns(split.features)
+    arrow = split.with_format("arrow", columns=columns)
+    return any(
+        pc.sum(pc.list_value_length(chunk.storage)).as_py()
+        for batch in arrow.iter(256)
+        for column in columns
+        for chunk in batch[column].chunks
+    )

@@ -21,8 +21,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..data.normalize import Normalizer
 from ..data.schema import dims_of, recipe_of
+from ..downloads.cache import CacheError, cache_folder
 from ..errors import DeepMLFError
-from ..features.cache import CacheError, cache_folder, folder_hash
+from ..features.cache import folder_hash
 from ..model import text_cache
 from ..storage.files import replacing, write_json, write_text
 from ..storage.folders import foreign, remove_known, remove_temporary_files
@@ -95,7 +96,7 @@ def train(
 
     main = processes().is_main_process
     data, where = open_dataset(dataset)
-    check_dataset(data, preset)
+    check_dataset(data, preset, kind.reads_text)
     out = Path(out).resolve()
     description = _description(model, preset, seed, data, where, pretrained, lm)
     with _writing(out, main):

@@ -77,7 +77,7 @@ def predict_split(
     finally:
         model.train(was_training)
     predicted, true = torch.cat(heads).numpy(), torch.cat(labels).numpy()
-    loss, *terms = torch.cat(losses).double().mean(dim=0).tolist()  # over utterances, not batches
+    loss, *terms = mean_losses(torch.cat(losses).numpy())  # over utterances, not batches
     metrics = {**metrics_of(predicted, terms, true, scale, classes), "loss": loss}
     names = ["prediction", "text", "fusion", "av", *probability_columns(classes)]
     table = pd.DataFrame({"id": list(ids), "label": true, **dict(zip(names, predicted.T, strict=True))})
@@ -112,6 +112,14 @@ def loss_terms(outputs: Mapping[str, Any]) -> Tensor:
     )
 
 
+def mean_losses(losses: np.ndarray) -> list[float]:
+    """Means over utterances [N, 1 + terms] of the loss and its terms: of a term, over the batches that have it."""
+    loss, terms = losses[:, 0].astype(float), losses[:, 1:].astype(float)
+    given = ~np.isnan(terms)
+    means = np.where(given, terms, 0.0).sum(axis=0) / np.maximum(given.sum(axis=0), 1)
+    return [float(loss.mean()), *np.where(given.any(axis=0), means, np.nan).tolist()]
+
+
 def metrics_of(
     heads: np.ndarray, terms: Sequence[float], labels: np.ndarray, scale: str, classes: int
 ) -> dict[str, float]:
@@ -127,8 +135,9 @@ def metrics_of(
     metrics = score(heads[:, 0], labels, scale, classes=classes)
     main = f"Acc_{classes}" if classes else "MAE"
     for i, name in enumerate(HEADS[1:], start=1):
-        if not np.isnan(heads[:, i]).all():
-            of_head = score(heads[:, i], labels, scale, classes=classes)
+        speaks = ~np.isnan(heads[:, i])  # not where its stream is missing
+        if (speaks & ~np.isnan(labels)).any():
+            of_head = score(heads[speaks, i], labels[speaks], scale, classes=classes)
             metrics[f"{name.removesuffix('_prediction')}_{main}"] = of_head[main]
     metrics |= {
         name: float(value) for name, value in zip(LOSS_TERMS, terms, strict=True) if not math.isnan(value)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from .callbacks import ClipByValue, EpochLog, LogAtEpochEnd, ProgressBar, StopWh
 from .processes import on_cpu
 from .quiet import quiet_bars
 from .recipe import Recipe
-from .scoring import LOSS_TERMS, head_values, loss_terms, metrics_of
+from .scoring import LOSS_TERMS, head_values, loss_terms, mean_losses, metrics_of
 
 METRIC_NAMES = {"mae": "MAE", "loss": "loss"}
 
@@ -73,7 +74,7 @@ class SentimentTrainer(Trainer):
         self.classes = getattr(model.config, "num_classes", 0)
         self.lengths = list(lengths) if lengths is not None else None
         self._terms: dict[str, Tensor] = {}
-        self._batches = 0
+        self._counts: dict[str, int] = {}  # batches with that term
         metric = METRIC_NAMES[recipe.select_on]
         training = train is not None and valid is not None
         steps_an_epoch = (
@@ -173,7 +174,7 @@ class SentimentTrainer(Trainer):
             for name in LOSS_TERMS:
                 if outputs.get(name) is not None:
                     self._terms[name] = self._terms.get(name, 0.0) + outputs[name].detach()
-            self._batches += 1
+                    self._counts[name] = self._counts.get(name, 0) + 1
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def prediction_step(
@@ -197,13 +198,14 @@ class SentimentTrainer(Trainer):
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         heads, terms = prediction.predictions  # type: ignore[misc]  # a tuple, as prediction_step gives
-        return metrics_of(heads, terms.mean(axis=0), prediction.label_ids, self.scale, self.classes)
+        _, *means = mean_losses(np.pad(terms, ((0, 0), (1, 0))))
+        return metrics_of(heads, means, prediction.label_ids, self.scale, self.classes)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the averages of the loss terms since the last log (on this process)."""
-        if "loss" in logs and self._batches:
-            logs.update({name: float(value) / self._batches for name, value in self._terms.items()})
-            self._terms, self._batches = {}, 0
+        if "loss" in logs:
+            logs.update({name: float(value) / self._counts[name] for name, value in self._terms.items()})
+            self._terms, self._counts = {}, {}
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
