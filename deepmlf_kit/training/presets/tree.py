@@ -35,7 +35,9 @@ class Data(TextLength):
     """How the data is read and scored."""
 
     scale: str = "mosi"  # rules of the metrics: mosi, mosei or sims
-    normalize: str = "none"  # none, or train: by the training split's mean and deviation per feature
+    normalize: str = (
+        "none"  # none, train (the training split's mean and deviation) or clip (voice relative to itself)
+    )
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Preset:
     def __post_init__(self) -> None:
         if self.data.scale not in SCALES:
             raise DeepMLFError(f"data.scale is {self.data.scale!r}, but must be one of {', '.join(SCALES)}.")
-        if self.data.normalize not in ("none", "train"):
-            raise DeepMLFError(f"data.normalize is {self.data.normalize!r}, but must be none or train.")
+        if self.data.normalize not in ("none", "train", "clip"):
+            raise DeepMLFError(f"data.normalize is {self.data.normalize!r}, but must be none, train or clip.")
         by_mae = [name for name in ("training", "pretraining") if getattr(self, name).select_on == "mae"]
         if self.heads.classes and by_mae:
             raise DeepMLFError(
