@@ -225,12 +225,12 @@ def make_silence(rng: np.random.Generator, seconds: float) -> tuple[np.ndarray, 
     real = statistics()["audio"]
     count = round(seconds * AUDIO_HZ) - 4
     quiet = rng.random() < 0.5  # half of them digital silence but for a hum
-    noise = noise(rng, count, real["voiced"]["ar"]) * real["silence"]["std"] * (0.15 if quiet else 0.5)
+    hum = noise(rng, count, real["voiced"]["ar"]) * real["silence"]["std"] * (0.15 if quiet else 0.5)
     frames = (
         np.where(quiet, real["silence"]["mean"], 0.6 * real["pause"]["mean"] + 0.4 * real["silence"]["mean"])
-        + noise
+        + hum
     )
-    frames[:, 0] = np.abs(rng.uniform(0.0, 0.15) * (1 + 0.2 * noise[:, 0]))
+    frames[:, 0] = np.abs(rng.uniform(0.0, 0.15) * (1 + 0.2 * hum[:, 0]))
     frames[:, 5] = np.abs(0.1 * frames[:, 0])
     frames[:, 10:16] = 0.0
     frames[:, 16:] = np.maximum(frames[:, 16:], 0.0)

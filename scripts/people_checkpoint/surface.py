@@ -5,6 +5,7 @@ Case, punctuation, fillers and contractions must not turn an answer round, so a 
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 
@@ -28,10 +29,8 @@ _PAIRS = [
 def clean(text: str) -> str:
     """A published sentence as plain text: entities, links, user names, tokenised punctuation and broken encodings undone."""
     text = html.unescape(text)
-    try:
+    with contextlib.suppress(UnicodeError):
         text = text.encode("cp1252").decode("utf-8")  # UTF-8 that was once read as Windows-1252
-    except UnicodeError:
-        pass
     text = re.sub(r"https?://\S+|www\.\S+|@\w+", " ", text)
     text = text.replace("’", "'").replace("‘", "'").replace("“", '"').replace("”", '"')
     text = re.sub(r"\s+('(?:s|re|ve|ll|d|m|t)\b|n't\b)", r"\1", text)
