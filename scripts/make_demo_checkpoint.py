@@ -1,0 +1,208 @@
+"""Train the demo checkpoint on the sample set and write it into the package (`deepmlf_kit/assets/demo`).
+
+    python scripts/make_demo_checkpoint.py
+
+It must stay small: together with the embedded language model at most 10 MB. The MM Blocks' feed-forwards are
+therefore trained by LoRA, and the weights stored in half precision. Stopped and called again, the trainings go on
+where they stopped. With `--run` a finished run is exported instead of training one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.model.lm_loading import EMBEDDED_LM
+from deepmlf_kit.predict.predictor import BUNDLED
+from deepmlf_kit.rendering.tables import Table, number
+
+LIMIT = 10_000_000  # bytes, with the language model
+SMALL = {"fusion.ffw": "lora", "fusion.lora_r": 16, "fusion.lora_alpha": 32, "fusion.lora_dropout": 0.05}
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")] = BUNDLED,
+    work: Annotated[Path, typer.Option(help="Folder of the dataset and the two runs.")] = Path(
+        "runs/demo-checkpoint"
+    ),
+    run: Annotated[Path | None, typer.Option(help="Export this finished run instead of training.")] = None,
+    utterances: Annotated[int, typer.Option(help="Of the sample set, to train on.")] = 2400,
+    seed: int = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the preset.")
+    ] = None,
+) -> None:
+    """Train, export in half precision, compare with full precision, write the model card."""
+    from deepmlf_kit.training import Run
+
+    finished = Run.open(run) if run is not None else _train(work, utterances, seed, settings or [])
+    export(finished, out)
+    _check(finished, out)
+    (out / "README.md").write_text(_card(json.loads((out / "run.json").read_text())))
+    print(
+        f"Written to {out}: {_bytes(out) / 1e6:.2f} MB, with the language model {_total(out) / 1e6:.2f} MB."
+    )
+
+
+def _train(work: Path, utterances: int, seed: int, settings: list[str]) -> Any:
+    from deepmlf_kit.data import schema
+    from deepmlf_kit.data.sample import make_sample
+    from deepmlf_kit.training import train
+    from deepmlf_kit.training.presets import load_preset
+
+    preset = load_preset("sample", SMALL).with_overrides(settings)
+    data = work / "data"
+    if not (data / "dataset_dict.json").is_file():
+        schema.save(make_sample(seed, train=utterances, valid=max(50, utterances // 8)), data)
+    av = train(preset, data, work / "av", model="av", seed=seed)
+    return train(preset, data, work / "fused", av_encoder=av, seed=seed)
+
+
+def export(run: Any, out: Path) -> None:
+    """Copy what prediction needs of a run: weights in half precision, its config, and what made its batches.
+
+    Raises:
+        DeepMLFError: the run is not finished, its language model is not the embedded one, or it is too large.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    if run.kind != "fused" or not run.finished:
+        raise DeepMLFError(f"{run.path} is no finished fused run, expected one: let its training end.")
+    config = json.loads((run.best / "config.json").read_text())
+    if config["lm"] != "embedded":
+        raise DeepMLFError(f"{run.path} reads {config['lm']!r}, expected the embedded language model.")
+    fresh = out.with_name(out.name + ".writing")
+    shutil.rmtree(fresh, ignore_errors=True)
+    (fresh / "best").mkdir(parents=True)
+    weights = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(run.best / "model.safetensors").items()
+    }
+    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+        raise DeepMLFError("A weight is too large for half precision.")
+    save_file(weights, fresh / "best" / "model.safetensors", metadata={"format": "pt"})
+    (fresh / "best" / "model.safetensors").chmod(0o644)
+    (fresh / "best" / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    info = json.loads(json.dumps(run.info))
+    info["dataset"]["path"] = None  # paths of the machine that trained it mean nothing elsewhere
+    info["av_encoder"] = None
+    (fresh / "run.json").write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+    if _total(fresh) > LIMIT:
+        raise DeepMLFError(
+            f"The checkpoint and the language model take {_total(fresh) / 1e6:.1f} MB, at most {LIMIT / 1e6:.0f} MB "
+            "may be: train with a smaller fusion.lora_r."
+        )
+    shutil.rmtree(out, ignore_errors=True)
+    fresh.rename(out)
+
+
+def _check(run: Any, out: Path) -> None:
+    """Compare the stored checkpoint with the run on fresh utterances, and note its scores on them."""
+    import numpy as np
+
+    from deepmlf_kit import Predictor
+    from deepmlf_kit.data.sample import make_sample
+    from deepmlf_kit.training.metrics import score
+
+    fresh = make_sample(run.info["seed"] + 1000, train=1, valid=1, test=400)["test"].with_format("numpy")
+    rows = [fresh[i] for i in range(len(fresh))]
+    predictions = []
+    for place in (run, out):
+        predictor = Predictor(place, device="cpu")
+        parts = [predictor.rows(rows[i : i + 50]) for i in range(0, len(rows), 50)]
+        predictions.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    difference = float(np.abs(predictions[0]["task"] - predictions[1]["task"]).max())
+    labels = np.asarray([row["label"] for row in rows])
+    scores = {
+        name: score(
+            values if values.ndim == 1 else values.mean(axis=1), labels, predictor.run.preset.data.scale
+        )
+        for name, values in predictions[1].items()
+    }
+    print(f"Half against full precision: at most {difference:.4f} apart. MAE {scores['task']['MAE']:.3f}.")
+    if difference > 0.05:
+        raise DeepMLFError(f"Half precision moves a prediction by {difference:.3f}, at most 0.05 may be.")
+    info = json.loads((out / "run.json").read_text())
+    info["fresh"] = {
+        "utterances": len(rows),
+        "half_precision_difference": difference,
+        "scores": {name: {key: values[key] for key in ("MAE", "Corr")} for name, values in scores.items()},
+    }
+    (out / "run.json").write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+
+
+def _card(info: dict[str, Any]) -> str:
+    fresh, preset = info["fresh"], info["preset"]
+    names = {
+        "task": "DeepMLF",
+        "text": "its text head",
+        "av": "its voice-and-face head",
+        "fusion": "its fusion tokens",
+    }
+    scores = Table(
+        ["", "MAE", "Corr"],
+        [
+            [title, *(number(fresh["scores"][name][key]) for key in ("MAE", "Corr"))]
+            for name, title in names.items()
+        ],
+    )
+    layers = ", ".join(map(str, preset["fusion"]["layers"]))
+    difference = fresh["half_precision_difference"]
+    facts = Table(
+        ["", ""],
+        [
+            ["language model", "the kit's embedded one, frozen"],
+            [
+                "fusion",
+                f"{preset['fusion']['tokens']} fusion tokens, MM Blocks after layers {layers}, feed-forward: "
+                f"{preset['fusion']['ffw']}",
+            ],
+            [
+                "trained on",
+                f"{info['dataset']['rows']['train']} utterances of the sample set, seed {info['seed']}",
+            ],
+            [
+                "weights",
+                f"half precision; predictions differ from full precision by at most {difference:.4f}",
+            ],
+            ["scale", "-3 (strongly negative) to +3 (strongly positive)"],
+        ],
+    )
+    return f"""---
+license: apache-2.0
+tags: [multimodal, sentiment-analysis, deepmlf, synthetic-data]
+---
+
+# DeepMLF demo checkpoint
+
+What `deepmlf app` and `deepmlf predict` use when no other run is named. It shows how the model works.
+
+**Trained on synthetic data. Not for judging people.** Sentences of a small grammar, voice and face *features* made
+by rule from statistics of a minute of real clips; it never saw a labelled person. It may not be used for decisions
+about anybody: hiring, grading, policing, diagnosis, lie detection, advertising. Expressions differ between people
+and cultures, and it was checked on none of them.
+
+{facts.markdown()}
+On {fresh["utterances"]} fresh synthetic utterances (they say nothing about real speech):
+
+{scores.markdown()}
+Made by `python scripts/make_demo_checkpoint.py`.
+"""
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _total(out: Path) -> int:
+    return _bytes(out) + _bytes(EMBEDDED_LM)
+
+
+if __name__ == "__main__":
+    typer.run(main)
