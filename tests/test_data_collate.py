@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from deepmlf_kit.data import schema
 from deepmlf_kit.data.collate import Collator
-from deepmlf_kit.data.normalize import Normalizer
+from deepmlf_kit.data.normalize import ClipReference, Normalizer
 from deepmlf_kit.data.schema import DatasetError
 from deepmlf_kit.model.special_tokens import kept_tokens
 
@@ -154,3 +156,34 @@ def test_three_classes_are_those_that_people_chose_else_the_sign(tokenizer):
     assert Collator(tokenizer, 5, classes=3)(rows)["labels"].tolist() == [1, 0, 0]
     assert Collator(tokenizer, 5, classes=2)(rows)["labels"].tolist() == [0, 0, 1]
     assert Collator(tokenizer, 5)(rows)["labels"].tolist() == [-0.5, -0.5, 2]
+
+
+def test_a_voice_relative_to_its_clip_does_not_tell_the_microphone_or_the_depth_of_the_voice() -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.normal(size=(60, 25)).astype(np.float32)
+    frames[:, 10] = 30 + frames[:, 10]
+    frames[::4, 10:13] = 0.0  # no pitch, so no jitter nor shimmer either
+    frames[::4, 18] = -201.0
+    frames[:, 0] = np.abs(frames[:, 0])
+    own = ClipReference(pitch=10, levels=(0,))
+    moved = frames.copy()
+    moved[:, 0] *= 3.0  # a louder microphone
+    moved[frames[:, 10] > 0, 10] -= 8.0  # a deeper voice
+    valid = np.ones(60, bool)
+    ours, theirs = own.apply(frames, valid), own.apply(moved, valid)
+    assert np.allclose(ours, theirs, atol=1e-4)
+    assert not ours[::4, [10, 11, 12, 18]].any()
+    assert np.abs(np.median(ours[frames[:, 10] > 0], axis=0)).max() < 1e-5
+    assert not np.allclose(ours, own.apply(frames * 1.5, valid), atol=0.1)
+
+
+def test_normalising_relative_to_the_clip_reaches_the_batch_and_survives_json(tokenizer) -> None:
+    split = normal_split()
+    normalizer = Normalizer.fit(split, relative_audio=True)
+    again = Normalizer.from_dict(json.loads(json.dumps(normalizer.to_dict())))
+    assert again.statistics["audio"].reference == ClipReference()
+    assert again.statistics["vision"].reference is None
+    quiet = next(iter(schema.for_batches(split)))
+    louder = {**quiet, "audio": np.where(quiet["audio"].any(1, keepdims=True), quiet["audio"] + 3.0, 0)}
+    batch = Collator(tokenizer, 8, normalizer=again)([quiet, louder])
+    assert torch.allclose(batch["audio"][0], batch["audio"][1], atol=1e-4)

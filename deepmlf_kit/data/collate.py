@@ -137,6 +137,8 @@ def _pad(
         )
     (width,) = dims
     cleaned = [clean_frames(a.reshape(-1, width)) for a in arrays]
+    if statistics is not None:
+        cleaned = [(statistics.prepare(frames, valid), valid) for frames, valid in cleaned]
     if longest is not None:
         spans = [_joined(span, longest) for span in spans]
         cleaned = [average_adjacent(*pair, longest) for pair in cleaned]

@@ -130,6 +130,7 @@ def normalization_report(dataset: DatasetDict, normalize: str = "train") -> pd.D
 
     * `none`: the model sees the values as they are.
     * `train`: minus the training split's mean, over its deviation, clipped to +-5; constant dimensions become 0.
+    * `clip`: likewise, after each audio descriptor was taken relative to its median in the clip.
     * `batchnorm`: the AV encoder's BatchNorm does the like with running statistics over pooled steps, learns a scale and
       shift, and clips nothing; the figures here are those of its start, over frames.
 
@@ -142,7 +143,8 @@ def normalization_report(dataset: DatasetDict, normalize: str = "train") -> pd.D
     check(dataset)
     if "train" not in dataset:
         raise DatasetError(f"found the splits {list(dataset)}; the statistics are taken from 'train'")
-    names, normalizer = dimension_names(dataset), Normalizer.fit(dataset["train"])
+    names = dimension_names(dataset)
+    normalizer = Normalizer.fit(dataset["train"], relative_audio=normalize == "clip")
     raw, new = ({m: _Frames(len(of)) for m, of in names.items()} for _ in range(2))
     clipped = {m: np.zeros(len(of)) for m, of in names.items()}
     for row in _rows(dataset["train"]):
@@ -151,8 +153,8 @@ def normalization_report(dataset: DatasetDict, normalize: str = "train") -> pd.D
             frames = frames[frames.any(axis=1)]
             raw[m].add(frames)
             statistics = normalizer.statistics[m]
-            if normalize == "train":
-                changed = statistics.apply(frames)
+            if normalize in ("train", "clip"):
+                changed = statistics.apply(statistics.prepare(frames, np.ones(len(frames), bool)))
                 clipped[m] += (np.abs(changed) >= statistics.limit).sum(0)
             elif normalize == "batchnorm":
                 changed = (frames - statistics.mean) / np.sqrt(statistics.std**2 + 1e-5)

@@ -46,7 +46,7 @@ _BRIGHT = {
 }
 _BRIGHT_SEMITONES = 3.0
 # What an eye-roll with a one-sided smirk adds at its height, in blendshape units.
-_SMIRK = {
+SMIRK = {
     "mouthSmileLeft": 0.5,
     "mouthDimpleLeft": 0.3,
     "mouthPressLeft": 0.2,
@@ -185,7 +185,7 @@ def make_audio(
     for kind, mask in kinds:
         mean[mask], spread[mask] = real[kind]["mean"], real[kind]["std"]
     frames = (
-        mean + speaker.audio + spread * 0.8 * _noise(rng, count, real["voiced"]["ar"], real["voiced"]["corr"])
+        mean + speaker.audio + spread * 0.8 * noise(rng, count, real["voiced"]["ar"], real["voiced"]["corr"])
     )
 
     level = column["Loudness_sma3"]
@@ -193,16 +193,16 @@ def make_audio(
         0.25 + 0.12 * rng.random() + loud * mean[:, level].max() + 0.1 * frames[:, level] * loud
     )
     flux = column["spectralFlux_sma3"]
-    frames[:, flux] = frames[:, level] * 0.5 * np.exp(0.25 * _noise(rng, count, np.array([0.9]))[:, 0])
+    frames[:, flux] = frames[:, level] * 0.5 * np.exp(0.25 * noise(rng, count, np.array([0.9]))[:, 0])
 
     # Valence colours voiced frames, most around the strong word.
     weight = voiced * expression.voice * (0.8 + 0.4 * accent)
     for name, amount in _BRIGHT.items():
         frames[:, column[name]] += weight * amount * real["voiced"]["std"][column[name]]
-    at_strong = _bump(times, words[strong], 0.05) if strong is not None else np.zeros(count)
+    at_strong = bump(times, words[strong], 0.05) if strong is not None else np.zeros(count)
     lively = np.clip(1.0 + 0.8 * expression.voice, 0.15, 2.0) * (1 - expression.drawl * at_strong)
     contour = 1.5 * (0.5 - times / utterance.seconds) + 3.0 * accent
-    wander = _noise(rng, count, np.array([0.985]))[:, 0]
+    wander = noise(rng, count, np.array([0.985]))[:, 0]
     pitch = speaker.pitch + _BRIGHT_SEMITONES * expression.voice + lively * contour + 0.6 * lively * wander
     frames[:, column["F0semitoneFrom27.5Hz_sma3nz"]] = pitch - 2.0 * expression.drawl * at_strong
 
@@ -225,12 +225,12 @@ def make_silence(rng: np.random.Generator, seconds: float) -> tuple[np.ndarray, 
     real = statistics()["audio"]
     count = round(seconds * AUDIO_HZ) - 4
     quiet = rng.random() < 0.5  # half of them digital silence but for a hum
-    noise = _noise(rng, count, real["voiced"]["ar"]) * real["silence"]["std"] * (0.15 if quiet else 0.5)
+    hum = noise(rng, count, real["voiced"]["ar"]) * real["silence"]["std"] * (0.15 if quiet else 0.5)
     frames = (
         np.where(quiet, real["silence"]["mean"], 0.6 * real["pause"]["mean"] + 0.4 * real["silence"]["mean"])
-        + noise
+        + hum
     )
-    frames[:, 0] = np.abs(rng.uniform(0.0, 0.15) * (1 + 0.2 * noise[:, 0]))
+    frames[:, 0] = np.abs(rng.uniform(0.0, 0.15) * (1 + 0.2 * hum[:, 0]))
     frames[:, 5] = np.abs(0.1 * frames[:, 0])
     frames[:, 10:16] = 0.0
     frames[:, 16:] = np.maximum(frames[:, 16:], 0.0)
@@ -256,12 +256,12 @@ def make_vision(
     frames = (
         real["plain"]
         + speaker.vision
-        + np.maximum(real["std"], _FACE_WITHIN) * moves * 0.8 * _noise(rng, count, steady)
+        + np.maximum(real["std"], _FACE_WITHIN) * moves * 0.8 * noise(rng, count, steady)
     )
 
     talk = np.zeros(count)
     for word in words:
-        talk += _bump(times, word, 0.06) * rng.uniform(0.4, 1.0)
+        talk += bump(times, word, 0.06) * rng.uniform(0.4, 1.0)
     frames += np.clip(talk, 0, 1)[:, None] * real["speech"]
     frames[:, column["jawOpen"]] += 0.18 * np.clip(talk, 0, 1) * rng.uniform(0.6, 1.4, count)
 
@@ -271,14 +271,14 @@ def make_vision(
         else utterance.seconds * rng.uniform(0.4, 0.7)
     )
     shape = 0.55 + 0.45 * np.exp(-(((times - apex) / (0.35 * utterance.seconds)) ** 2))
-    shape *= 1.0 + 0.12 * _noise(rng, count, np.array([0.8]))[:, 0]
+    shape *= 1.0 + 0.12 * noise(rng, count, np.array([0.8]))[:, 0]
     direction = real["smile"] if expression.face > 0 else real["frown"]
     direction = np.where(np.arange(VISION_DIM) < 52, direction, 0.0)
     frames += (abs(expression.face) * shape)[:, None] * direction
 
     if expression.smirk and strong is not None:
-        height = expression.smirk * _bump(times, words[strong], 0.2)
-        for name, amount in _SMIRK.items():
+        height = expression.smirk * bump(times, words[strong], 0.2)
+        for name, amount in SMIRK.items():
             frames[:, column[name]] += height * amount
     for at in np.cumsum(rng.exponential(2.8, 6) + 0.6):
         blink = np.exp(-(((times - at) / 0.11) ** 2)) * rng.uniform(0.4, 0.6)
@@ -313,14 +313,14 @@ def _syllables(
     return voiced, speech, uniform_filter1d(loud, 5), accent
 
 
-def _bump(times: np.ndarray, word: dict[str, Any], margin: float) -> np.ndarray:
+def bump(times: np.ndarray, word: dict[str, Any], margin: float) -> np.ndarray:
     """[n] about 1 while `word` is spoken, falling to 0 over `margin` seconds."""
     rise = (times - word["start"] + margin) / margin
     fall = (word["end"] + margin - times) / margin
     return np.clip(np.minimum(rise, fall), 0.0, 1.0)
 
 
-def _noise(
+def noise(
     rng: np.random.Generator, count: int, steady: np.ndarray, corr: np.ndarray | None = None
 ) -> np.ndarray:
     """[count, d] stationary noise of deviation 1: lag-1 autocorrelation `steady` [d], correlation `corr`."""

@@ -50,6 +50,9 @@ AUDIO_NAMES = (
 F0 = AUDIO_NAMES.index("F0semitoneFrom27.5Hz_sma3nz")
 """Column of the pitch in semitones above 27.5 Hz; 0 in unvoiced frames and silence."""
 
+LEVELS = (AUDIO_NAMES.index("Loudness_sma3"), AUDIO_NAMES.index("spectralFlux_sma3"))
+"""Columns that grow with the microphone's gain."""
+
 _SHORTEST = 0.1  # seconds; openSMILE gives nothing below its 60 ms pitch window
 _lock = threading.Lock()
 

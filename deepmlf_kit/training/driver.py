@@ -316,7 +316,8 @@ def _build(
 
 
 def _preprocessing(preset: Preset, data: DatasetDict) -> dict[str, Any]:
-    normalizer = Normalizer.fit(data["train"]) if preset.data.normalize == "train" else None
+    how = preset.data.normalize
+    normalizer = None if how == "none" else Normalizer.fit(data["train"], relative_audio=how == "clip")
     return {
         "lm": preset.lm.name,
         "max_text_tokens": preset.data.max_text_tokens,

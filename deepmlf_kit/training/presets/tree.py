@@ -36,7 +36,9 @@ class Data(TextLength):
 
     long_texts: str = "end"  # which part of a text beyond max_text_tokens is read: end, or start as published
     scale: str = "mosi"  # rules of the metrics: mosi, mosei or sims
-    normalize: str = "none"  # none, or train: by the training split's mean and deviation per feature
+    normalize: str = (
+        "none"  # none, train (by the training split's mean and deviation), clip (and voice by its clip)
+    )
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class Preset:
     def __post_init__(self) -> None:
         if self.data.scale not in SCALES:
             raise DeepMLFError(f"data.scale is {self.data.scale!r}, but must be one of {', '.join(SCALES)}.")
-        if self.data.normalize not in ("none", "train"):
-            raise DeepMLFError(f"data.normalize is {self.data.normalize!r}, but must be none or train.")
+        if self.data.normalize not in ("none", "train", "clip"):
+            raise DeepMLFError(f"data.normalize is {self.data.normalize!r}, but must be none, train or clip.")
         if self.data.long_texts not in ("end", "start"):
             raise DeepMLFError(f"data.long_texts is {self.data.long_texts!r}, but must be end or start.")
         by_mae = [name for name in ("training", "pretraining") if getattr(self, name).select_on == "mae"]

@@ -1,0 +1,80 @@
+"""Train a shipped checkpoint on people and write it into the package.
+
+    python -m scripts.people_checkpoint.make PEOPLE embedded
+    python -m scripts.people_checkpoint.make PEOPLE smollm2
+
+PEOPLE is the folder of labelled words, faces and voices; its `score.py` measures what came out, and the model card prints it.
+Stopped and called again, the trainings go on where they stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from datasets import DatasetDict
+
+from deepmlf_kit.data import schema
+from deepmlf_kit.training import Run, load_preset, train
+
+from . import card, export
+from .rows import make_dataset
+
+HERE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[2] / "deepmlf_kit" / "assets"
+
+
+def main(
+    people: Annotated[Path, typer.Argument(help="Folder of the labelled people.")],
+    lm: Annotated[
+        str, typer.Argument(help="embedded or smollm2: the settings of LM.yaml are used.")
+    ] = "embedded",
+    out: Annotated[Path | None, typer.Option(help="Folder of the checkpoint; None: the package's.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder of the dataset and the runs.")] = Path("runs/people"),
+    share: Annotated[float, typer.Option(help="Of the rows, for a quick look.")] = 1.0,
+    seed: int = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
+) -> None:
+    """Make the dataset, pretrain the AV encoder, train, export, calibrate, measure, write the model card."""
+    data = _dataset(people, work / f"data-{share:g}-{seed}", share, seed)
+    run = _train(data, work / lm, lm, seed, settings or [])
+    out = out or PACKAGE / ("people" if lm == "embedded" else f"people-{lm}")
+    export.export(run, out)
+    calibration = export.calibrate(out, data["valid"], data["test"])
+    moved = export.check_half_precision(run, out, data["test"].select(range(min(200, len(data["test"])))))
+    scores = _measure(people, out)
+    (out / "README.md").write_text(card.card(run, calibration, moved, scores))
+    print((out / "README.md").read_text())
+
+
+def _dataset(people: Path, folder: Path, share: float, seed: int) -> DatasetDict:
+    if not (folder / "dataset_dict.json").is_file():
+        schema.save(make_dataset(people, seed, share), folder)
+    return schema.load(folder)
+
+
+def _train(data: DatasetDict, work: Path, lm: str, seed: int, settings: list[str]) -> Run:
+    preset = load_preset(HERE / f"{lm}.yaml", settings)
+    shown = data.filter(lambda name: "$_$plain_" in name or "$_$face" in name, input_columns="id")
+    av = train(preset, shown, work / "av", model="av", seed=seed)
+    return train(preset, data, work / "fused", av_encoder=av, seed=seed)
+
+
+def _measure(people: Path, out: Path) -> dict[str, dict[str, float]]:
+    done = subprocess.run(
+        [sys.executable, str(people / "score.py"), str(out), "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(done.stdout)
+
+
+if __name__ == "__main__":
+    typer.run(main)
