@@ -175,8 +175,7 @@ def dimension_names(dataset: DatasetDict) -> dict[str, list[str]]:
     """Names of each modality's dimensions: the extractor's own where it has some, else numbers."""
     named: dict[str, Any] = {}
     with suppress(DeepMLFError, TypeError):  # features from elsewhere, such as an MMSA pickle
-        own = feature_names(FeatureRecipe.from_dict(recipe_of(dataset)))
-        named = dict(zip(BUILT_IN, own, strict=True))
+        named = dict(zip(BUILT_IN, feature_names(FeatureRecipe.from_dict(recipe_of(dataset))), strict=True))
     return {
         modality: own if (own := named.get(modality)) and len(own) == dim else [str(i) for i in range(dim)]
         for modality, dim in modality_dims(dataset).items()

@@ -12,7 +12,6 @@ changes little), and effects do not add up.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,15 +50,9 @@ _REPLACEMENTS = {
     ("words", "removed"): "the word is deleted and the text closes up",
     ("words", "zeroed"): "the word's embeddings are zero, its position stays",
     ("words", "resampled"): "the word's tokens come from other utterances, mean over draws",
-    ("tokens", "cross_attention"): "the fusion token's cross-attention is zero in every MM Block",
-    (
-        "tokens",
-        "readout",
-    ): "the task head's mean leaves the fusion token out; later tokens still attend to it",
-    (
-        "tokens",
-        "resampled",
-    ): "the fusion token's cross-attention comes from another utterance, mean over draws",
+    ("tokens", "cross_attention"): "the token's cross-attention is zero in every MM Block",
+    ("tokens", "readout"): "the task head's mean leaves the token out; later tokens still attend to it",
+    ("tokens", "resampled"): "the token's cross-attention comes from another utterance, mean over draws",
     ("blocks", "zeroed"): "the branch adds nothing",
     ("blocks", "resampled"): "cross-attention adds what it added in another utterance, mean over draws",
 }
@@ -390,8 +383,7 @@ def _run(model: DeepMLFModel, maker: _Variants, variants: list[_Variant], rows: 
                 if "text_embeddings" in one.row:
                     embeddings[i, : len(one.row["text_embeddings"])] = one.row["text_embeddings"]
             batch["text_embeddings"] = embeddings
-        with ExitStack() as stack:
-            stack.enter_context(forward_hooks(_interventions(model, some, maker.donor_outputs)))
+        with forward_hooks(_interventions(model, some, maker.donor_outputs)):
             output = model(**batch)
         parts.append(
             {name: to_array(score) for name, score in head_scores(output, model.config.num_classes).items()}

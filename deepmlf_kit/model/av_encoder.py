@@ -51,9 +51,8 @@ def frames_of_steps(spans: Tensor, mask: Tensor, steps: int) -> Tensor:
 
     # Steps in which no frame has its middle
     frames_in = step.new_zeros(batch, steps).scatter_add_(1, step, is_frame.long())  # [B, K]
-    at = (
-        (torch.arange(steps, device=spans.device) + (0.5 + _ROUNDING)).expand(batch, -1).contiguous()
-    )  # [B, K]
+    at = torch.arange(steps, device=spans.device) + (0.5 + _ROUNDING)  # [K]
+    at = at.expand(batch, -1).contiguous()  # [B, K]
     frame = (torch.searchsorted(begin.contiguous(), at, right=True) - 1).clamp(min=0)  # [B, K]: last to begin
     under_way = (begin.gather(1, frame) <= at) & (at < end.gather(1, frame)) & mask.gather(1, frame)
     frame, alone = frame.unsqueeze(2), ((frames_in == 0) & under_way).unsqueeze(2)
@@ -153,9 +152,8 @@ class ModalityEncoder(nn.Module):
                 normed[real] = self.batch_norm(x[real]).to(x.dtype)  # padding does not enter the statistics
             x = normed
         x = self.projection(x) * math.sqrt(self.width) + self.positions  # [B, K, d]
-        hidden = ~(
-            real | ~real.any(dim=1, keepdim=True)
-        )  # a sample without this modality hides nothing: no NaN
+        # A sample without this modality hides nothing: no NaN
+        hidden = ~(real | ~real.any(dim=1, keepdim=True))
         x = self.encoder(self.dropout(x), src_key_padding_mask=hidden)
         return torch.where(real.unsqueeze(-1), x, self.missing.to(x.dtype)), real
 

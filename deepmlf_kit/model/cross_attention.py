@@ -51,17 +51,13 @@ class CrossAttention(nn.Module):
             Output [B, F, D], and the attention weights [B, heads, F, K] where asked for.
         """
         query = self.query(fusion).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, h, F, D/h]
-        key, value = self.key_value.weight.unflatten(0, (2, self.heads, -1)).unbind(
-            0
-        )  # projections [h, D/h, d]
+        key, value = self.key_value.weight.unflatten(0, (2, self.heads, -1))  # projections [h, D/h, d]
         attendable = av_mask.any(dim=1)  # [B]
         unmasked = av_mask | ~attendable.unsqueeze(1)  # a row of all False would give NaN; it is zeroed below
-        mask = query.new_zeros(unmasked.shape).masked_fill(~unmasked, float("-inf"))[
-            :, None, None
-        ]  # [B, 1, 1, K]
+        mask = query.new_zeros(unmasked.shape).masked_fill(~unmasked, float("-inf"))  # [B, K]
         dropout = self.dropout if self.training else 0.0
         attended, weights = attend_projected(
-            query, av_states, key, value, mask, scale=self.scale, dropout=dropout
+            query, av_states, key, value, mask[:, None, None], scale=self.scale, dropout=dropout
         )  # [B, h, F, D/h]
         output = self.output(attended.transpose(1, 2).flatten(2))  # [B, F, D]
         output = F.dropout(output, dropout) * attendable[:, None, None]

@@ -183,10 +183,8 @@ class DeepMLFModel(AVLanguageSentimentModel):
 
         # LM layers with MM Blocks between them
         text_first = self._text_first_is_exact(text, output_hidden_states)
-        unread = (
-            self.training and text_first and self.config.uses_only_last_text
-        )  # all text but its last token
-        only_last = unread and labels is not None and not (output_lm_logits or output_hidden_states)
+        all_text = labels is None or output_lm_logits or output_hidden_states  # asked for beyond the losses
+        only_last = self.training and text_first and self.config.uses_only_last_text and not all_text
         decoder = DecoderPass(
             self.config,
             self.language,
@@ -208,9 +206,8 @@ class DeepMLFModel(AVLanguageSentimentModel):
         last_text = text[:, 0] if only_last else select_tokens(text, last)  # (B, D)
         predictions = self.heads(fusion, last_text, mean_state(av_states, av_mask))
         if not self.config.num_classes:
-            predictions = {
-                name: value.squeeze(-1) for name, value in predictions.items()
-            }  # (B,), fusion (B, F)
+            # (B,), fusion (B, F)
+            predictions = {name: value.squeeze(-1) for name, value in predictions.items()}
 
         # Loss
         has_av = av_mask.any(

@@ -27,9 +27,7 @@ def seqaug(x: Tensor, mask: Tensor, p_feat: float, p_apply: float = 1.0) -> Tens
     chosen = torch.rand(batch, 1, channels, device=x.device) < p_feat  # [B, 1, C]
     keys = torch.rand(mask.shape, device=x.device).masked_fill(~mask, 2.0)  # padding sorts last
     shuffled = keys.argsort(dim=1, stable=True)  # [B, T]: valid positions in random order, then padding
-    in_order = (
-        (~mask).to(torch.uint8).argsort(dim=1, stable=True)
-    )  # [B, T]: valid positions in order, then padding
+    in_order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)  # [B, T]: valid in order, then padding
     source = torch.empty_like(shuffled).scatter_(1, in_order, shuffled)  # [B, T]: where position t takes from
     permuted = x.gather(1, source.unsqueeze(-1).expand_as(x))
     return torch.where(chosen, permuted, x)

@@ -57,9 +57,8 @@ def failures(out: str | Path) -> dict[str, str]:
 
 def write_table(table: pd.DataFrame, out: Path) -> None:
     """`results.csv` and `results.arrow` (Arrow IPC: `pandas.read_feather`, `pyarrow.feather.read_table`)."""
-    mixed = {
-        c: table[c].astype(str) for c in table if table[c].map(type).nunique() > 1
-    }  # Arrow: one type a column
+    # Arrow: one type a column
+    mixed = {c: table[c].astype(str) for c in table if table[c].map(type).nunique() > 1}
     arrow = pa.Table.from_pandas(table.assign(**mixed), preserve_index=False)
     with replacing(out / "results.csv") as csv, replacing(out / "results.arrow") as ipc:
         table.to_csv(csv, index=False)

@@ -188,9 +188,8 @@ class Trials:
 
     def _check_runs(self, points: Sequence[Point]) -> None:
         """Refuse a folder whose runs were trained on another dataset, or with other settings than their names mean now."""
-        runs = [
-            Run.open(path.parent) for path in sorted(self.out.glob("*/*/run.json"))
-        ]  # trials and AV pretrainings
+        # trials and AV pretrainings
+        runs = [Run.open(path.parent) for path in sorted(self.out.glob("*/*/run.json"))]
         if not runs:
             return
         digest = digest_of(open_dataset(self.dataset)[0])

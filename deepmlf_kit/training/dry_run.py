@@ -239,9 +239,8 @@ def _activation_bytes(model: DeepMLFModel, tokens: int) -> float:
         text = _text_rows(model, index, tokens)
         rows = fused + (text if config.ffw_on_text else 0)
         count += rows * (4 * width + 4 / 3 * inside)
-        count += (
-            6 * fused * width + 3 * config.cross_attention_heads * fused * config.av_width
-        )  # cross-attention
+        # cross-attention
+        count += 6 * fused * width + 3 * config.cross_attention_heads * fused * config.av_width
     count += 2 * config.av_layers * config.av_steps * config.av_width * 16
     if config.loss_lm:
         count += 3 * tokens * language.config.vocab_size
