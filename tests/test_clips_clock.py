@@ -106,7 +106,9 @@ def test_times_count_from_the_start_of_the_clip(tmp_path: Path, name: str):
 
 @pytest.mark.parametrize("base", [100.0, 60_000.0])
 def test_a_clock_that_was_set_anew_in_mid_recording_goes_on(tmp_path: Path, base: float):
-    parts = [flash_and_click(tmp_path / f"{at}.ts", audio="mp2", base=at).read_bytes() for at in (7_000.0, base)]
+    parts = [
+        flash_and_click(tmp_path / f"{at}.ts", audio="mp2", base=at).read_bytes() for at in (7_000.0, base)
+    ]
     path = tmp_path / "clip.ts"
     path.write_bytes(b"".join(parts))
     assert probe(path).seconds == pytest.approx(2 * SECONDS, abs=0.3)
@@ -114,7 +116,9 @@ def test_a_clock_that_was_set_anew_in_mid_recording_goes_on(tmp_path: Path, base
     sound = read_audio(path)
     loud = sound.start + np.flatnonzero(np.abs(sound.samples) > 0.4) / sound.rate
     assert flashes == pytest.approx([MOMENT, SECONDS + MOMENT], abs=0.15)
-    assert loud.min() == pytest.approx(flashes[0], abs=0.02) and loud.max() == pytest.approx(flashes[1], abs=0.15)
+    assert loud.min() == pytest.approx(flashes[0], abs=0.02) and loud.max() == pytest.approx(
+        flashes[1], abs=0.15
+    )
 
 
 def flip_stamp(path: Path, stream: str, which: int, bit: int) -> Path:
