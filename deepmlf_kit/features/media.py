@@ -340,7 +340,9 @@ def _cut_off(
             return complete, 0.0
     else:
         cut = [index for index, end in ends.items() if latest - end < 1.0]
-        announced = max(announced, complete * _announced_bytes(path) / size)
+        if (whole := _announced_bytes(path)) > size:
+            counted = [float(s.frames * s.time_base) for s in streams if "avi" in container.format.name]
+            announced = max(announced, *(counted or [complete * whole / size]))
     complete = min(ends.get(index, start) for index in cut) - start
     return complete, announced if announced - complete > max(0.2, 0.02 * announced) else 0.0
 
