@@ -293,7 +293,8 @@ def _extent(
     for stream in streams:
         slack = max(0.7, 8 / _rate(stream)) if stream.type == "video" else 0.0
         clocks[stream.index] = SteadyClock(slack)
-    first, ends = math.inf, {}
+    first = math.inf
+    ends: dict[int, float] = {}
 
     def seen(index: int, times: Iterator[tuple[float, float]]) -> None:
         nonlocal first
