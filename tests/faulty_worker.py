@@ -4,6 +4,7 @@ Run in place of `deepmlf_kit.data.extraction_worker` by tests/test_folder_prepar
 """
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def extract_clip(path, *arguments, **named):
     if "crashes" in name:
         os.write(2, b"terminate called: bad packet\n")
         os.abort()
+    if "killed_always" in name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "killed_once" in name:
+        mark = Path(path).with_suffix(".killed")
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
     if "surprises" in name:
         raise RecursionError("line one\nline two")
     if "prints" in name:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -128,10 +128,11 @@ def probe(path: str | Path, max_seconds: float | None = MAX_SECONDS) -> MediaInf
             container=container.format.name,
         )
         damage = Damage()
-        start, ends = _extent(container, streams, max_seconds, damage)
+        timed = [stream for stream in streams if stream is video or _is_sound(path, stream)]
+        start, ends = _extent(container, timed, max_seconds, damage)
         seconds = max(ends.values()) - start
         check_length(path, seconds, max_seconds)
-        complete, announced = _cut_off(path, container, streams, start, ends)
+        complete, announced = _cut_off(path, container, timed, start, ends)
     return replace(
         info, seconds=seconds, start=start, complete=complete, announced=announced, stray=damage.stray
     )
@@ -173,7 +174,7 @@ def read_audio(
         stream = audio_stream(container)
         if stream is None:
             raise ClipError(f"{path}: found no audio stream, expected one.")
-        check_audio(path, stream.codec_context.sample_rate or 48_000, stream.codec_context.channels or 1)
+        _check_header(path, stream)
         heard = (
             (frame.time, frame.samples / frame.sample_rate, frame)
             for frame in frames(container, stream, damage)
@@ -264,6 +265,20 @@ def allowed_threads() -> int:
     return int(given) if given.isdigit() else 0
 
 
+def _check_header(path: str | Path, stream: Any) -> None:
+    """`check_audio` of what the header says, where it says anything."""
+    check_audio(path, stream.codec_context.sample_rate or 48_000, stream.codec_context.channels or 1)
+
+
+def _is_sound(path: str | Path, stream: Any) -> bool:
+    """Whether an audio stream can be decoded, by its header: the length of one that cannot means nothing."""
+    try:
+        _check_header(path, stream)
+    except UndecodableStream:
+        return False
+    return True
+
+
 def _rate(stream: Any) -> float:
     """Frames per second of a video stream, 25 where nobody knows."""
     rate = float(stream.average_rate or stream.guessed_rate or 25)
@@ -278,7 +293,8 @@ def _extent(
     for stream in streams:
         slack = max(0.7, 8 / _rate(stream)) if stream.type == "video" else 0.0
         clocks[stream.index] = SteadyClock(slack)
-    first, ends = math.inf, {}
+    first = math.inf
+    ends: dict[int, float] = {}
 
     def seen(index: int, times: Iterator[tuple[float, float]]) -> None:
         nonlocal first
@@ -286,7 +302,7 @@ def _extent(
             first = min(first, time)
             ends[index] = max(ends.get(index, -math.inf), time + duration)
 
-    for packet in packets(container, streams, damage):
+    for packet in packets(container, streams, damage) if streams else ():
         if (
             packet.stream_index not in clocks
             or not packet.size
@@ -304,7 +320,7 @@ def _extent(
     for index, clock in clocks.items():
         seen(index, clock.finish())
     if not ends:
-        return 0.0, {stream.index: 0.0 for stream in streams}
+        return 0.0, {-1: 0.0}
     # Where it is near, libav's own start leaves out what encoders put before the first sample.
     start = (container.start_time or 0) / 1_000_000
     return (start if abs(start - first) < 0.5 else first), ends
@@ -318,12 +334,26 @@ def _cut_off(
     complete, announced = latest - start, (container.duration or 0) / 1_000_000
     if _WITHOUT_LENGTH & set(container.format.name.split(",")):
         return complete, 0.0
+    size = Path(path).stat().st_size
     if "mov" in container.format.name and any(len(stream.index_entries) for stream in streams):
-        size = Path(path).stat().st_size
         cut = [s.index for s in streams if any(entry.pos + entry.size > size for entry in s.index_entries)]
         if not cut:
             return complete, 0.0
     else:
         cut = [index for index, end in ends.items() if latest - end < 1.0]
+        if (whole := _announced_bytes(path)) > size:
+            counted = [float(s.frames * s.time_base) for s in streams if "avi" in container.format.name]
+            announced = max(announced, *(counted or [complete * whole / size]))
     complete = min(ends.get(index, start) for index in cut) - start
     return complete, announced if announced - complete > max(0.2, 0.02 * announced) else 0.0
+
+
+def _announced_bytes(path: str | Path) -> int:
+    """Size of a file by its own header (wav, avi, aiff), 0 where it says none."""
+    with open(path, "rb") as file:
+        kind, length = file.read(4), file.read(4)
+    order: Literal["little", "big"] | None = {b"RIFF": "little", b"FORM": "big"}.get(kind)  # type: ignore[assignment]
+    size = 0 if order is None else int.from_bytes(length, order)
+    return (
+        size + 8 if 0 < size < 2**31 else 0
+    )  # larger ones are what is written where the length is not known yet

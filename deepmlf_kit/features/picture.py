@@ -67,7 +67,8 @@ def _pixel_aspect(stream: Any) -> float:
 
 def _display_matrix(frame: VideoFrame) -> np.ndarray | None:
     """The display matrix [3, 3] of a frame, as integers, or None."""
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    side_data: Any = frame.side_data  # a mapping by `Type`, whatever its stub says
+    data = side_data.get(Type.DISPLAYMATRIX)
     if data is None or data.buffer_size < 36:
         return None
     return np.frombuffer(bytes(data)[:36], np.int32).reshape(3, 3)
