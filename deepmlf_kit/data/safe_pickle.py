@@ -32,10 +32,9 @@ import numpy as np
 from ..errors import excerpt
 from .schema import DatasetError
 
-_OPERATIONS = (
-    4_000_000  # of the pickle's program, and objects it makes; MOSEI with its words apart takes a quarter
-)
-_SECONDS = 15.0  # of the processor; MOSEI takes one or two
+# Of the pickle's program, and objects it makes; MOSEI with its words apart takes a third.
+_OPERATIONS = 3_000_000
+_SECONDS = 10.0  # of the processor; MOSEI takes one or two
 _DEPTH = 50  # of containers within containers
 _DIMENSIONS = 8
 _NUMBER_BYTES = 16  # of a whole number
@@ -471,6 +470,15 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the Python
         self.fresh.remove(id(made))
         made.set_state(state)
 
+    def load_mark(self) -> None:
+        if len(self.metastack) > _DEPTH:
+            raise _ExcessError(f"containers nested more than {_DEPTH} deep")
+        super().load_mark()
+
+    def load_empty_set(self) -> None:
+        self.budget.spend(operations=3)  # by the memory it takes
+        super().load_empty_set()
+
     def load_dict(self) -> None:
         items = self.pop_mark()  # which makes `append` another
         self.append(_dict(_pairs(items)))
@@ -553,6 +561,8 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the Python
         (pickle.BINSTRING, load_binstring),
         (pickle.BINUNICODE, load_binunicode),
         (pickle.BINUNICODE8, load_binunicode8),
+        (pickle.MARK, load_mark),
+        (pickle.EMPTY_SET, load_empty_set),
         (pickle.REDUCE, load_reduce),
         (pickle.NEWOBJ, load_reduce),
         (pickle.NEWOBJ_EX, load_newobj_ex),
@@ -588,10 +598,12 @@ class _Resolver:
             return self.memo[id(value)][1]
         if depth > _DEPTH:
             raise _ExcessError(f"containers nested more than {_DEPTH} deep")
+        self.budget.spend(operations=1)
+        if isinstance(value, (dict, list, tuple, set, frozenset)) and not value:
+            return value
         if isinstance(value, (dict, list)):
-            if value:
-                self.memo[id(value)] = value, value
-                self._fill(value, depth + 1)
+            self.memo[id(value)] = value, value
+            self._fill(value, depth + 1)
             return value
         done: Any
         if isinstance(value, _Array):
