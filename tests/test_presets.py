@@ -213,3 +213,35 @@ def test_an_unknown_preset_is_refused_with_the_closest_name():
     with pytest.raises(DeepMLFError, match="did you mean 'mosei-base'"):
         load_preset("mosei_base")
     assert "SmolLM2-1.7B" in preset_text("mosi")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x]\n"
+        + "".join(
+            f"b{i}: &b{i} [*{f'b{i - 1}' if i else 'a'}{', *b' + str(i - 1) if i else ''}]\n"
+            for i in range(40)
+        ),
+        "a: &a [*a]\n",
+        "a: " + "[" * 5000 + "]" * 5000,
+        "a: " + "9" * 5000,
+        "a: 2026-99-99",
+        "# " + "x" * 200_000,
+    ],
+    ids=["aliases of aliases", "itself", "deep", "a long number", "a wrong date", "long"],
+)
+@pytest.mark.timeout(30)
+def test_a_hostile_preset_file_is_refused_in_one_short_line(text, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(DeepMLFError) as refused:
+        load_preset(tmp_path / "a.yaml")
+    assert len(str(refused.value)) < 500
+    with pytest.raises(DeepMLFError):
+        load_preset("sample", [f"fusion.layers={text.partition(': ')[2]}"])
+
+
+def test_a_preset_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00name: x")
+    with pytest.raises(DeepMLFError, match="UTF-8"):
+        load_preset(tmp_path / "a.yaml")

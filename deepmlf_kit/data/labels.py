@@ -39,21 +39,28 @@ def class_labels(labels: np.ndarray, classes: int, annotated: np.ndarray | None 
         annotated: [N] index of the annotated class, of three classes; NaN where there is none.
 
     Raises:
-        DatasetError: with more than three classes, a label that is no class index.
+        DatasetError: an annotated class that is none of the three; with more than three classes, a label that is no class
+            index.
     """
     labels = np.asarray(labels, np.float32)
     if classes == 3:
+        if annotated is not None:
+            _check_indices(annotated, 3, "label_class")
         signs = np.sign(labels) + 1
         return (
             signs if annotated is None else np.where(np.isnan(annotated), signs, annotated).astype(np.float32)
         )
     if classes == 2:
         return np.where(np.isnan(labels), np.nan, labels >= 0).astype(np.float32)
-    known = labels[~np.isnan(labels)]
+    _check_indices(labels, classes, "label")
+    return labels
+
+
+def _check_indices(values: np.ndarray, classes: int, column: str) -> None:
+    known = values[~np.isnan(values)]
     wrong = known[(known != known.round()) | (known < 0) | (known >= classes)]
     if len(wrong):
         raise DatasetError(
-            f"found the label {wrong[0]:g}, expected a class index from 0 to {classes - 1}: set heads.classes to 3 for "
+            f"found the {column} {wrong[0]:g}, expected a class index from 0 to {classes - 1}: set heads.classes to 3 for "
             "negative, neutral and positive, or to 0 for a sentiment number"
         )
-    return labels

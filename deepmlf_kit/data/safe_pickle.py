@@ -8,7 +8,7 @@ ordinary `pickle.load` runs whatever it names. Here
 * even those names are not NumPy's own functions but stand-ins that note type, shape and bytes; arrays are
   built from the notes at the end, after shape and type were compared with the bytes there are;
 * a length that exceeds the file is refused before memory is asked for, and so is more work than a dataset needs
-  (`_OPERATIONS`, `_DEPTH`, bytes by the file's size): a short program can ask for any amount;
+  (`_OPERATIONS`, `_SECONDS`, `_DEPTH`, bytes by the file's size): a short program can ask for any amount;
 * keys are plain values, so that no nested key is hashed, and only what a pickle itself made is changed by it;
 * large arrays stay in the file (memory-mapped), so that opening a pickle of many gigabytes costs no memory;
 * strings of Python 2 are bytes, as they were there; who knows what they mean decodes them (`encodings`).
@@ -16,11 +16,13 @@ ordinary `pickle.load` runs whatever it names. Here
 
 from __future__ import annotations
 
+import gc
 import math
 import mmap
 import pickle
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,9 +32,9 @@ import numpy as np
 from ..errors import excerpt
 from .schema import DatasetError
 
-_OPERATIONS = (
-    4_000_000  # of the pickle's program, and objects it makes; MOSEI with its words apart takes a quarter
-)
+# Of the pickle's program, and objects it makes; MOSEI with its words apart takes a third.
+_OPERATIONS = 3_000_000
+_SECONDS = 10.0  # of the processor; MOSEI takes one or two
 _DEPTH = 50  # of containers within containers
 _DIMENSIONS = 8
 _NUMBER_BYTES = 16  # of a whole number
@@ -63,6 +65,8 @@ def load_pickle(path: str | Path) -> Any:
     if other := _other_kind(content):
         raise DatasetError(f"{path} is {other}")
     budget = _Budget(len(content))
+    collects = gc.isenabled()
+    gc.disable()  # with every thousand new containers it would look at all there are
     try:
         return _Resolver(budget).resolve(_Unpickler(_Reader(content), budget).load(), 0)
     except DatasetError:
@@ -78,6 +82,9 @@ def load_pickle(path: str | Path) -> Any:
         problem = f"is not a whole pickle, it ends early ({excerpt(str(error))}); was the download complete?"
     except Exception as error:  # whatever a damaged byte leads to
         problem = f"is not a whole pickle ({type(error).__name__}: {excerpt(str(error))}); was the download complete?"
+    finally:
+        if collects:
+            gc.enable()
     if _has_only_windows_line_ends(content):
         problem = (
             "is damaged by a transfer as text: every line end in it became that of Windows (CR LF). "
@@ -147,12 +154,15 @@ class _Budget:
 
     def __init__(self, size: int) -> None:
         self.operations, self.bytes = _OPERATIONS, 4 * size + (1 << 20)
+        self.until = time.thread_time() + _SECONDS
 
     def spend(self, operations: int = 0, size: int = 0) -> None:
         self.operations -= operations
         self.bytes -= size
         if self.operations < 0:
             raise _ExcessError(f"more than {_OPERATIONS:,} objects and operations")
+        if not self.operations % 1024 and time.thread_time() > self.until:
+            raise _ExcessError(f"more than {_SECONDS:.0f} seconds of work")
         if self.bytes < 0:
             raise _ExcessError("several times the memory of the file")
 
@@ -460,6 +470,15 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the Python
         self.fresh.remove(id(made))
         made.set_state(state)
 
+    def load_mark(self) -> None:
+        if len(self.metastack) > _DEPTH:
+            raise _ExcessError(f"containers nested more than {_DEPTH} deep")
+        super().load_mark()
+
+    def load_empty_set(self) -> None:
+        self.budget.spend(operations=3)  # by the memory it takes
+        super().load_empty_set()
+
     def load_dict(self) -> None:
         items = self.pop_mark()  # which makes `append` another
         self.append(_dict(_pairs(items)))
@@ -542,6 +561,8 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the Python
         (pickle.BINSTRING, load_binstring),
         (pickle.BINUNICODE, load_binunicode),
         (pickle.BINUNICODE8, load_binunicode8),
+        (pickle.MARK, load_mark),
+        (pickle.EMPTY_SET, load_empty_set),
         (pickle.REDUCE, load_reduce),
         (pickle.NEWOBJ, load_reduce),
         (pickle.NEWOBJ_EX, load_newobj_ex),
@@ -577,10 +598,12 @@ class _Resolver:
             return self.memo[id(value)][1]
         if depth > _DEPTH:
             raise _ExcessError(f"containers nested more than {_DEPTH} deep")
+        self.budget.spend(operations=1)
+        if isinstance(value, (dict, list, tuple, set, frozenset)) and not value:
+            return value
         if isinstance(value, (dict, list)):
-            if value:
-                self.memo[id(value)] = value, value
-                self._fill(value, depth + 1)
+            self.memo[id(value)] = value, value
+            self._fill(value, depth + 1)
             return value
         done: Any
         if isinstance(value, _Array):

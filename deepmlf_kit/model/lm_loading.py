@@ -85,14 +85,20 @@ def load_lm_config(config: DeepMLFConfig) -> PreTrainedConfig:
         raise _not_loaded(config, error) from error
 
 
-def load_tokenizer(config: DeepMLFConfig) -> PreTrainedTokenizerBase:
+def load_tokenizer(config: DeepMLFConfig, *, local_files_only: bool = False) -> PreTrainedTokenizerBase:
     """The LM's tokenizer, padding on the right; a tokenizer without a pad token pads with its end token.
+
+    Args:
+        config: names the LM.
+        local_files_only: download nothing.
 
     Raises:
         DeepMLFError: it could not be found or loaded.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_source(config), **_options(config))
+        tokenizer = AutoTokenizer.from_pretrained(
+            _source(config), local_files_only=local_files_only, **_options(config)
+        )
     except _UNREADABLE as error:
         raise _not_loaded(config, error) from error
     tokenizer.padding_side = "right"

@@ -20,7 +20,7 @@ from ..explain import Lens, Reading
 from ..rendering.html_page import figure_html, page
 from ..storage.files import write_text
 from ..training import Run
-from ..training.dataset import open_dataset
+from ..training.dataset import open_dataset, scored_split
 from ..training.metric_table import metric_table
 from .fusion_attention import fusion_attention
 from .modalities import modality_errors
@@ -68,7 +68,7 @@ def write_report(
     if where is None:
         raise DeepMLFError(f"The run {run.path} was trained on a dataset in memory: pass it as dataset=...")
     data, _ = open_dataset(where)
-    split = "test" if "test" in data else "valid"
+    split = scored_split(data)
     rows = rows or {run.path.name: run.metrics}
     parts = _metrics_part(rows, split)
     if len(rows) > 1 and all("MAE" in metrics for metrics in rows.values()):

@@ -23,10 +23,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..errors import DeepMLFError, did_you_mean
-from ..training.presets.parsing import yaml_mapping
+from ..errors import DeepMLFError, did_you_mean, excerpt
+from ..training.presets.parsing import settings_text, yaml_mapping
 
 ARM = "variant"  # the column with the name of the arm
 
@@ -149,7 +147,7 @@ def load_plan(name_or_path: str | Path) -> SweepPlan:
     if name in available_plans():
         text = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text("utf-8", "replace")
+        text = settings_text(Path(name), f"sweep {name}")
     else:
         raise DeepMLFError(
             f"There is no sweep {name!r}: give a YAML file, or one of {', '.join(available_plans())}."
@@ -202,9 +200,11 @@ def grid_of(items: Sequence[str]) -> dict[str, list[Any]]:
                 f"{item!r} varies nothing: write a key and its values, for example depth=1,3,5."
             )
         try:
-            grid[key.strip()] = yaml.safe_load(f"[{text}]")
-        except yaml.YAMLError as error:
-            raise DeepMLFError(f"The values in {item!r} cannot be read: separate them by commas.") from error
+            grid[key.strip()] = yaml_mapping(f"values: [{text}]", "values")["values"]
+        except DeepMLFError as error:
+            raise DeepMLFError(
+                f"The values in {excerpt(item)!r} cannot be read: separate them by commas."
+            ) from error
     return grid
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 
 from ..data import schema
+from ..data.labels import class_labels
 from ..errors import DeepMLFError
 from ..model.modalities import BUILT_IN
 from .presets import Preset
@@ -107,6 +109,54 @@ def incompatibilities(data: DatasetDict, preset: Preset) -> list[Incompatibility
     return differing
 
 
+def _labels_of(part: Dataset, classes: int, split: str) -> np.ndarray:
+    """Labels of a split [N] as training takes them: sentiments, or class indices; NaN where unknown.
+
+    Raises:
+        DeepMLFError: a label is no index of the classes.
+    """
+    columns = part.with_format(None)
+    labels = np.asarray(columns["label"][:], np.float32)
+    if not classes:
+        return labels
+    annotated = np.asarray(columns["label_class"][:], np.float32) if "label_class" in part.features else None
+    try:
+        return class_labels(labels, classes, annotated)
+    except DeepMLFError as error:
+        raise DeepMLFError(f"The split {split!r}: {error}.") from error
+
+
+def scored_split(data: DatasetDict) -> str:
+    """The split of the final table: `test`, or `valid` where there is no test split or none of it has a label."""
+    if "test" in data and not np.isnan(_labels_of(data["test"], 0, "test")).all():
+        return "test"
+    return "valid"
+
+
+def remarks(data: DatasetDict, preset: Preset, lengths: Mapping[str, Sequence[int]]) -> list[str]:
+    """What is to be known of a dataset before training: labels that are missing, texts that are longer than is read.
+
+    Args:
+        lengths: tokens of each text by split; empty where texts are not read.
+    """
+    found = []
+    if "test" in data and scored_split(data) != "test":
+        found.append("no utterance of the split 'test' has a label: the final table will be that of 'valid'")
+    for split, part in data.items():
+        missing = int(np.isnan(_labels_of(part, 0, split)).sum())
+        if missing and (split != "test" or missing < len(part)):
+            found.append(
+                f"{missing} of {len(part)} utterances of the split {split!r} have no label and are left out"
+            )
+    limit, total = preset.data.max_text_tokens, sum(map(len, lengths.values()))
+    if long := sum(length > limit for of in lengths.values() for length in of):
+        found.append(
+            f"{long} of {total} texts are longer than {limit} tokens (up to {max(map(max, lengths.values()))}): their "
+            f"{preset.data.long_texts} is read (data.max_text_tokens)"
+        )
+    return found
+
+
 def check_dataset(data: DatasetDict, preset: Preset, reads_text: bool = True) -> None:
     """Refuse a dataset that cannot be trained on by a preset.
 
@@ -114,13 +164,24 @@ def check_dataset(data: DatasetDict, preset: Preset, reads_text: bool = True) ->
         reads_text: whether the model has something to read where there is neither voice nor face.
 
     Raises:
-        DeepMLFError: a split to train or validate on is missing, `incompatibilities` finds any, or there is nothing that
-            the model reads.
+        DeepMLFError: a split to train or validate on is missing or has no label, a label is no number or class index,
+            `incompatibilities` finds any, or there is nothing that the model reads.
     """
     for split in ("train", "valid"):
         if split not in data or len(data[split]) == 0:
             found = ", ".join(f"{name} ({len(part)})" for name, part in data.items())
             raise DeepMLFError(f"Training needs utterances in the split {split!r}; the dataset has {found}.")
+    for split, part in data.items():
+        labels = _labels_of(part, preset.heads.classes, split)
+        if np.isinf(labels).any():
+            raise DeepMLFError(
+                f"The split {split!r} has infinite labels: correct them and prepare the dataset again."
+            )
+        if split != "test" and np.isnan(labels).all():
+            raise DeepMLFError(
+                f"No utterance of the split {split!r} has a label (they are NaN), but training needs some there: add them "
+                "and prepare the dataset again."
+            )
     if differing := incompatibilities(data, preset):
         raise DeepMLFError(
             f"The dataset has {' and '.join(one.found for one in differing)}: set "

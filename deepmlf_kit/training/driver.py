@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from ..data.collate import Collator
 from ..data.normalize import Normalizer
 from ..data.schema import dims_of, recipe_of
 from ..downloads.cache import CacheError, cache_folder
@@ -29,7 +31,7 @@ from ..storage.files import replacing, write_json, write_text
 from ..storage.folders import foreign, remove_known, remove_temporary_files
 from ..storage.locks import sole_writer
 from .compiling import compile_layers
-from .dataset import check_dataset, open_dataset, rows_of
+from .dataset import check_dataset, open_dataset, remarks, rows_of, scored_split
 from .metric_table import metric_table
 from .model_card import write_card
 from .models import TrainableModel, registered_model, tokenizer_of
@@ -68,7 +70,7 @@ def train(
     Args:
         preset: a name (`deepmlf presets` lists them), a YAML file or a `Preset`.
         dataset: a `DatasetDict` of the kit's schema, or its folder, with the splits `train`, `valid` and `test`
-            (without `test`, the final table is that of `valid`).
+            (without `test`, or without a label there, the final table is that of `valid`).
         out: the run's folder, for example `runs/first`.
         model: `fused` (DeepMLF); `av`: AV pretraining, the AV encoder with a linear head, which is the AV-only baseline
             too; the baselines `text`, `prefix` and `flamingo`; or a model of yours (`register_model`).
@@ -130,6 +132,11 @@ def _train(
     }
     if main:
         run.save()
+    lengths = _text_lengths(data, run.collator(tokenizer)) if kind.reads_text else {}
+    run.info["notes"] = remarks(data, preset, lengths)
+    if main and progress:
+        for note in run.info["notes"]:
+            print(f"note: {note}", file=sys.stderr)
     rows = {name: rows_of(part) for name, part in data.items()}
     grouped = kind.reads_text and recipe.group_by_length
     started = time.perf_counter()
@@ -140,7 +147,7 @@ def _train(
         run.collator(tokenizer),
         rows["train"],
         rows["valid"],
-        lengths=_text_lengths(data["train"], tokenizer, preset) if grouped else None,
+        lengths=[min(n, preset.data.max_text_tokens) for n in lengths["train"]] if grouped else None,
         scale=preset.data.scale,
         seed=seed,
         title=f"{kind.title} ({preset.name})" if progress else None,
@@ -153,7 +160,7 @@ def _train(
             run.info["seconds"] = round(run.info.get("seconds", 0.0) + time.perf_counter() - started, 1)
             run.save()
     trainer.save_model(str(run.best))
-    split = _scored_split(data)
+    split = scored_split(data)
     metrics, table = predict_split(
         trainer.model, rows[split], data[split]["id"], run.collator(tokenizer), recipe, preset.data.scale
     )
@@ -174,7 +181,7 @@ def _complete(
     run: Run, data: DatasetDict, lm: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None
 ) -> None:
     """Write again what is missing in the folder of a finished run, and remove what was left to remove."""
-    split = _scored_split(data)
+    split = scored_split(data)
     if not (run.path / "predictions.csv").exists():
         model, preset = run.load_model(lm=lm, tokenizer=tokenizer), run.preset
         collate = run.collator(tokenizer_of(model, tokenizer))
@@ -327,15 +334,12 @@ def _preprocessing(preset: Preset, data: DatasetDict) -> dict[str, Any]:
     }
 
 
-def _text_lengths(split: Dataset, tokenizer: PreTrainedTokenizerBase, preset: Preset) -> list[int]:
-    longest = preset.data.max_text_tokens
-    texts = list(split.with_format(None).select_columns(["text"])["text"])
-    return [len(ids) for ids in tokenizer(texts, truncation=True, max_length=longest)["input_ids"]]
-
-
-def _scored_split(data: DatasetDict) -> str:
-    """The split of the final table: `valid` where there is no `test`."""
-    return "test" if "test" in data else "valid"
+def _text_lengths(data: DatasetDict, collator: Collator) -> dict[str, list[int]]:
+    """How many tokens each text has, by split."""
+    return {
+        split: collator.lengths(list(part.with_format(None).select_columns(["text"])["text"]))
+        for split, part in data.items()
+    }
 
 
 def _write_predictions(run: Run, table: pd.DataFrame) -> None:

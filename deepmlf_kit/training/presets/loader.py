@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DeepMLFError
-from .parsing import build, unknown, yaml_mapping
+from .parsing import build, settings_text, unknown, yaml_mapping
 from .tree import Preset
 
 
@@ -62,7 +62,8 @@ def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     if name in available_presets():
         text, where = preset_text(name), f"preset {name!r}"
     elif Path(name).is_file():
-        text, where = Path(name).read_text("utf-8", "replace"), f"preset file {name}"
+        where = f"preset file {name}"
+        text = settings_text(Path(name), where)
     else:
         raise DeepMLFError(unknown(name, available_presets(), "preset") + " A path to a YAML file works too.")
     tree = yaml_mapping(text, where)

@@ -11,11 +11,12 @@ import re
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from ...errors import DeepMLFError
+from ...errors import DeepMLFError, excerpt
 
 Tree = TypeVar("Tree")
 
@@ -92,15 +93,48 @@ def yaml_mapping(text: str, what: str) -> dict[str, Any]:
         what: names the file in messages.
 
     Raises:
-        DeepMLFError: it is not YAML, or not a mapping.
+        DeepMLFError: it is not YAML, or not a mapping, or more than settings are.
     """
+    if len(text) > _LONGEST_YAML:
+        raise DeepMLFError(f"The {what} has {len(text):,} characters, but settings take a few thousand.")
     try:
         tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DeepMLFError(f"The {what} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DeepMLFError(f"The {what} is not valid YAML: {excerpt(str(error), 200)}") from error
     if not isinstance(tree, dict):
         raise DeepMLFError(f"The {what} holds {type(tree).__name__}, but must hold keys and values.")
+    _count(tree, what)
     return tree
+
+
+def settings_text(path: Path, what: str) -> str:
+    """The text of a YAML file.
+
+    Raises:
+        DeepMLFError: it cannot be read, or is no text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DeepMLFError(f"The {what} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DeepMLFError(f"The {what} is no text in UTF-8: save it as such.") from error
+
+
+_LONGEST_YAML = 100_000
+_MOST_VALUES = 20_000
+_DEEPEST = 30
+
+
+def _count(value: Any, what: str, depth: int = 0, seen: int = 0) -> int:
+    """How many values a tree holds, each alias (`*name`) as often as it stands there: few lines can hold billions."""
+    seen += 1
+    if seen > _MOST_VALUES or depth > _DEEPEST:
+        raise DeepMLFError(f"The {what} holds more values, by aliases, than settings are: write them out.")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            seen = _count(item, what, depth + 1, seen)
+    return seen
 
 
 def unknown(given: str, known: list[str], what: str) -> str:
@@ -133,9 +167,11 @@ def _pairs(overrides: Sequence[str] | dict[str, Any]) -> Iterator[tuple[str, Any
                 f"{item!r} sets nothing: write a key and a value, for example fusion.tokens=12."
             )
         try:
-            yield key.strip(), yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise DeepMLFError(f"The value in {item!r} cannot be read; quote it if it is text.") from error
+            yield key.strip(), yaml_mapping(f"value: {text}", "value")["value"]
+        except DeepMLFError as error:
+            raise DeepMLFError(
+                f"The value in {excerpt(item)!r} cannot be read; quote it if it is text."
+            ) from error
 
 
 def _convert(value: Any, kind: Any, path: str) -> Any:
