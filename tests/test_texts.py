@@ -32,7 +32,8 @@ def many(folder: Path, rows: int = 60, split: bool = True) -> Path:
     header = "id,text,label" + (",split" if split else "")
     splits = ["train"] * 4 + ["valid", "test"]
     lines = [
-        f'video{i % 10}_{i},"it was {WORDS[i % 4]}, really",{(i % 7) - 3}' + (f",{splits[i % 6]}" if split else "")
+        f'video{i % 10}_{i},"it was {WORDS[i % 4]}, really",{(i % 7) - 3}'
+        + (f",{splits[i % 6]}" if split else "")
         for i in range(rows)
     ]
     return write(folder, header, *lines)

@@ -40,7 +40,9 @@ def _show(prediction) -> None:
     console.print(_bar(prediction.sentiment, prediction.scale), markup=False)
     heads = {"text": "the words", "av": "voice and face", "fusion": "the fusion tokens"}
     rows = [
-        (f"  {about}", "-", "") if value is None else (f"  {about}", f"{value:+.2f}", _bar(value, prediction.scale, 21))
+        (f"  {about}", "-", "")
+        if value is None
+        else (f"  {about}", f"{value:+.2f}", _bar(value, prediction.scale, 21))
         for about, value in ((about, prediction.heads[name]) for name, about in heads.items())
     ]
     console.print(Table(["each head alone", "", ""], rows, left=(0, 2)).terminal(frame=False))

@@ -104,9 +104,7 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
     return LabelFile(clips, notes)
 
 
-def read_lines(
-    file: Path, *layouts: tuple[str, ...]
-) -> tuple[list[str], list[dict[str, str]], list[str]]:
+def read_lines(file: Path, *layouts: tuple[str, ...]) -> tuple[list[str], list[dict[str, str]], list[str]]:
     """The columns of a CSV file, its lines that are not empty, and notes on how it was read.
 
     Raises:

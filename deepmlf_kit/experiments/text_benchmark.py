@@ -62,9 +62,7 @@ def text_benchmark(
     """
     data, _ = open_dataset(dataset)
     if rows is not None:
-        data = DatasetDict(
-            {name: part.select(range(min(rows, len(part)))) for name, part in data.items()}
-        )
+        data = DatasetDict({name: part.select(range(min(rows, len(part)))) for name, part in data.items()})
     out = Path(out)
     done: dict[str, list[Run]] = {}
     cached: dict[str, str] = {}
@@ -86,7 +84,9 @@ def text_benchmark(
 
 
 def _write(out: Path, done: Mapping[str, Sequence[Run]], cached: Mapping[str, str]) -> Table:
-    scores = {title: [{name: run.metrics[name] for name in METRICS} for run in runs] for title, runs in done.items()}
+    scores = {
+        title: [{name: run.metrics[name] for name in METRICS} for run in runs] for title, runs in done.items()
+    }
     summary = {title: mean_and_deviation(rows) for title, rows in scores.items()}
     seconds = {title: _seconds(runs) for title, runs in done.items()}
     metrics = metric_table(summary, METRICS)

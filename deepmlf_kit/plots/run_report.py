@@ -182,7 +182,9 @@ def _in_words(reading: Reading, label: float) -> dict[str, str]:
         "the AV head": output.av_prediction,
         "the model": output.prediction,
     }
-    heads = {who: scores for who, scores in heads.items() if not scores.isnan().any()}  # its stream is missing
+    heads = {
+        who: scores for who, scores in heads.items() if not scores.isnan().any()
+    }  # its stream is missing
     if not reading.classes:
         words = {who: f"{value.item():+.2f}" for who, value in heads.items()}
         return words | {"the label is": "unknown" if np.isnan(label) else f"{label:+.2f}"}

@@ -1,8 +1,8 @@
 """Everything that answers about people are made with and that the kit does not bring along: fetched once, then offline.
 
-    smollm2   the language model SmolLM2-135M-Instruct, turned into safetensors (`model/fetched_lms.py`)
-    face      MediaPipe's Face Landmarker
-    speech    Whisper base, or tiny.en
+smollm2   the language model SmolLM2-135M-Instruct, turned into safetensors (`model/fetched_lms.py`)
+face      MediaPipe's Face Landmarker
+speech    Whisper base, or tiny.en
 """
 
 from __future__ import annotations
