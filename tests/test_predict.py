@@ -11,8 +11,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from training_fixtures import TINY, tiny_lm, tiny_sample
 
 from deepmlf_kit import Predictor
+from deepmlf_kit.app.views import answer
 from deepmlf_kit.cli import predict as command
 from deepmlf_kit.cli.frame import run as deepmlf
+from deepmlf_kit.cli.output import print_json
+from deepmlf_kit.cli.predict import _show
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features.clip import ClipFeatures, ClipFound
 from deepmlf_kit.predict.predictor import disagreements, polarity
@@ -86,6 +89,19 @@ def test_a_stream_that_the_recipe_leaves_out_is_as_good_as_absent(predictor):
     narrow = features(vision=None)
     narrow.vision = np.zeros((0, 0), np.float32)  # what `FeatureRecipe(vision="none")` gives
     assert predictor.features(narrow).sentiment == predictor.features(features(vision=None)).sentiment
+
+
+def test_no_head_speaks_for_a_stream_that_is_not_there(predictor, capsys):
+    words_alone = predictor.features(features(), audio=False, vision=False)
+    assert words_alone.heads["av"] is None and isinstance(words_alone.heads["text"], float)
+    no_words = predictor.features(features(text=" "))
+    assert no_words.heads["text"] is None and isinstance(no_words.heads["av"], float)
+    print_json(words_alone)
+    assert '"av": null' in capsys.readouterr().out
+    assert "<th scope='row'>Voice and face</th><td>–</td><td></td>" in answer(words_alone)
+    _show(words_alone)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "voice and face" in line)
+    assert line.split()[-1] == "-"
 
 
 def test_a_clip_without_words_is_answered_with_a_remark(predictor):
