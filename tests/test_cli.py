@@ -1,5 +1,6 @@
 """What every subcommand of `deepmlf` shares: exit codes, one-line errors, one JSON object."""
 
+import io
 import json
 import subprocess
 import sys
@@ -106,3 +107,34 @@ def test_plain_turns_dataclasses_and_arrays_into_json_values():
         names: tuple[str, ...]
 
     assert plain(Found(np.array([0.5, np.inf]), ("a", "b"))) == {"times": [0.5, None], "names": ["a", "b"]}
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437", "utf-8"])
+def test_output_never_fails_for_a_sign_that_its_encoding_has_not(encoding, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+
+    def command() -> None:
+        print("5 ± 1 → █ ●… 好 \udcff")
+        print_json({"text": "好"})
+
+    monkeypatch.setattr(frame, "SUBCOMMANDS", ("say",))
+    monkeypatch.setattr(frame, "import_module", lambda name: SimpleNamespace(command=command))
+    assert frame.run(["say"]) == 0
+    text, answer = written.getvalue().decode(encoding).splitlines()
+    assert text.startswith("5 ") and "\\udcff" in text and json.loads(answer) == {"text": "好"}
+    if encoding == "ascii":
+        assert text == r"5 +/- 1 -> # o... \u597d \udcff"
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path):
+    program = "from deepmlf_kit.cli import main; main()"
+    command = f"{sys.executable} -c '{program}' --help 2>{tmp_path / 'err'} | true"
+    subprocess.run(["bash", "-c", command], check=True, timeout=60)
+    assert (tmp_path / "err").read_text() == ""
+
+
+def test_a_message_shows_no_control_character(monkeypatch, capsys):
+    fail_with(monkeypatch, DeepMLFError("found \x1b[31mred"))
+    assert frame.run(["fail"]) == 2
+    assert capsys.readouterr().err == "deepmlf: found \\x1b[31mred\n"
