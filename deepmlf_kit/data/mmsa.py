@@ -214,11 +214,11 @@ def _checked(content: Any, path: Path, name: str | None) -> tuple[dict[str, dict
                 )
     if wrong:
         keys = {split: excerpt(", ".join(map(str, data)), 160) for split, data in splits.items()}
-        found = keys or excerpt(", ".join(map(str, content)), 160)
+        shown = keys or excerpt(", ".join(map(str, content)), 160)
         raise DatasetError(
             f"{path} does not fit the MMSA layout:\n  "
             + "\n  ".join(wrong)
-            + f"\n  keys found: {found}{_hint(content, splits)}"
+            + f"\n  keys found: {shown}{_hint(content, splits)}"
         )
     remark = f"left out, no split of these names is used: {excerpt(', '.join(sorted(other)), 160)}"
     return splits, [remark] if other else []

@@ -373,6 +373,14 @@ class _Name:
         self.name, self.function = name, function
 
 
+_BUILTINS: dict[str, Callable] = {
+    "dict": _dict,
+    "list": lambda items=(): list(_items(items)),
+    "tuple": lambda items=(): tuple(_items(items)),
+    "set": _set,
+    "frozenset": lambda items=(): frozenset(_set(items)),
+    "complex": lambda real, imaginary: complex(float(real), float(imaginary)),
+}
 _KNOWN: dict[tuple[str, str], Callable] = {
     ("builtins", "bytes"): _no_bytes,
     ("__builtin__", "bytes"): _no_bytes,
@@ -387,14 +395,7 @@ _KNOWN: dict[tuple[str, str], Callable] = {
     **{
         (module, name): function
         for module in ("builtins", "__builtin__")
-        for name, function in {
-            "dict": _dict,
-            "list": lambda items=(): list(_items(items)),
-            "tuple": lambda items=(): tuple(_items(items)),
-            "set": _set,
-            "frozenset": lambda items=(): frozenset(_set(items)),
-            "complex": lambda real, imaginary: complex(float(real), float(imaginary)),
-        }.items()
+        for name, function in _BUILTINS.items()
     },
 }
 
@@ -473,11 +474,11 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the Python
     def load_mark(self) -> None:
         if len(self.metastack) > _DEPTH:
             raise _ExcessError(f"containers nested more than {_DEPTH} deep")
-        super().load_mark()
+        super().load_mark()  # type: ignore[misc]
 
     def load_empty_set(self) -> None:
         self.budget.spend(operations=3)  # by the memory it takes
-        super().load_empty_set()
+        super().load_empty_set()  # type: ignore[misc]
 
     def load_dict(self) -> None:
         items = self.pop_mark()  # which makes `append` another
