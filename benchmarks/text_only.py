@@ -16,15 +16,13 @@ from deepmlf_kit.experiments.text_benchmark import PRESETS, text_benchmark
 def main(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the runs and the table.")] = Path("runs/texts"),
-    preset: Annotated[list[str], typer.Option(help="One for each language model; repeatable.")] = list(
-        PRESETS
-    ),  # noqa: B006
+    preset: Annotated[list[str] | None, typer.Option(help="One for each language model; repeatable.")] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
     rows: Annotated[int | None, typer.Option(help="Only so many utterances of each split.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
 ) -> None:
     table = text_benchmark(
-        dataset, out, presets=preset, seeds=range(seeds), rows=rows, overrides=settings or ()
+        dataset, out, presets=preset or PRESETS, seeds=range(seeds), rows=rows, overrides=settings or ()
     )
     Console().print(table.terminal())
 
