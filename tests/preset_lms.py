@@ -28,6 +28,7 @@ def save_like(name: str, folder: Path, texts: Iterable[str]) -> Path:
         "gpt2-large": lambda: _gpt2(36, byte_level(texts)),
         "uer/gpt2-chinese-cluecorpussmall": lambda: _gpt2(12, characters(texts, folder)),
         "HuggingFaceTB/SmolLM2-1.7B": lambda: _llama(24, byte_level(texts)),
+        "smollm2": lambda: _llama(30, byte_level(texts)),
     }
     lm, tokenizer = make[name]()
     lm.save_pretrained(folder)

@@ -75,7 +75,7 @@ def test_normalization_report_shows_what_each_choice_does(odd):
     assert train.loc[wide, "clipped"] < 0.001 < 0.01
     assert train.loc[outliers, "largest after"] == 5 and batch.loc[outliers, "largest after"] > 50
     assert train.loc[("audio", "2"), "largest after"] == 0
-    with pytest.raises(DatasetError, match="expected one of none, train, batchnorm"):
+    with pytest.raises(DatasetError, match="expected one of none, train, clip, batchnorm"):
         normalization_report(odd, "yes")
 
 

@@ -565,7 +565,9 @@ def test_a_layer_without_a_feed_forward_is_named():
 
 
 def test_an_lm_that_cannot_be_had_says_what_was_expected(tmp_path):
-    with pytest.raises(DeepMLFError, match=r"could not be loaded .*Expected 'embedded', a Hugging Face name"):
+    with pytest.raises(
+        DeepMLFError, match=r"could not be loaded .*Expected 'embedded', 'smollm2', a Hugging Face name"
+    ):
         DeepMLFModel(tiny_config(lm=str(tmp_path / "nothing")))
 
 

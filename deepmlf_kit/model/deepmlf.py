@@ -209,17 +209,15 @@ class DeepMLFModel(AVLanguageSentimentModel):
             # (B,), fusion (B, F)
             predictions = {name: value.squeeze(-1) for name, value in predictions.items()}
 
+        has_av = av_mask.any(dim=1)  # (B,): where there is nothing to read, the AV head has nothing to say
+        silent = ~has_av.view(-1, *[1] * (predictions["av"].dim() - 1))
+        predictions["av"] = predictions["av"].masked_fill(silent, nan)
+
         # Loss
-        has_av = av_mask.any(
-            dim=1
-        )  # (B,): the AV head is neither trained nor heard where there is nothing to read
         terms = (
             {}
             if labels is None
             else self._losses(predictions, labels, has_av, text, input_ids, attention_mask)
-        )
-        predictions["av"] = torch.where(
-            has_av.view(-1, *[1] * (predictions["av"].dim() - 1)), predictions["av"], nan
         )
 
         return DeepMLFOutput(

@@ -118,9 +118,11 @@ def _convert(name: str, gguf: Path) -> None:
             gguf_file=gguf.name,
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True),
+            trust_remote_code=False,
         )
         lm.save_pretrained(writing)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(writing)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+        tokenizer.save_pretrained(writing)
     sizes = {file.name: file.stat().st_size for file in sorted(writing.iterdir())}
     source = {"file": gguf.name, "revision": lm_revision(name), "files": sizes}
     (writing / _SOURCE).write_text(json.dumps(source, indent=1) + "\n")
