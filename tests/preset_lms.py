@@ -28,7 +28,7 @@ def save_like(name: str, folder: Path, texts: Iterable[str]) -> Path:
         "gpt2-large": lambda: _gpt2(36, byte_level(texts)),
         "uer/gpt2-chinese-cluecorpussmall": lambda: _gpt2(12, characters(texts, folder)),
         "HuggingFaceTB/SmolLM2-1.7B": lambda: _llama(24, byte_level(texts)),
-        "smollm2": lambda: _llama(30, byte_level(texts)),
+        "smollm2": lambda: _llama(30, byte_level(texts), width=36, heads=9, key_value_heads=3),
     }
     lm, tokenizer = make[name]()
     lm.save_pretrained(folder)
@@ -63,7 +63,12 @@ def _gpt2(layers: int, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedMo
 
 
 def _llama(
-    layers: int, tokenizer: PreTrainedTokenizerBase
+    layers: int,
+    tokenizer: PreTrainedTokenizerBase,
+    width: int = WIDTH,
+    heads: int = 4,
+    key_value_heads: int = 4,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     ends = {"bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True}
-    return tiny_llama(len(tokenizer), layers, WIDTH, num_key_value_heads=4, **ends), tokenizer
+    sizes = {"num_attention_heads": heads, "num_key_value_heads": key_value_heads}
+    return tiny_llama(len(tokenizer), layers, width, **sizes, **ends), tokenizer
