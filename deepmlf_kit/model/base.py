@@ -120,7 +120,9 @@ class LanguageSentimentModel(SentimentModel):
     def _shapes_of(cls, config: DeepMLFConfig, parts: Mapping[str, Any]) -> dict[str, Any]:
         lm = parts.get("lm")
         if lm is not None:
-            shapes: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in lm.parameters()}
+            shapes: dict[int, Any] = {
+                id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in lm.parameters()
+            }
             shapes |= {id(buffer): buffer.to("meta") for buffer in lm.buffers()}
             return {"lm": copy.deepcopy(lm, shapes)}
         return {"lm": AutoModelForCausalLM.from_config(load_lm_config(config), trust_remote_code=False)}
