@@ -62,7 +62,8 @@ def prepare_texts(
             f"the file names no splits: texts of one video together, {1 - 2 * HELD_OUT:.0%} train, {HELD_OUT:.0%} valid "
             f"and {HELD_OUT:.0%} test were drawn with seed {seed}"
         )
-    texts, failures, seen = [], [], set()
+    texts, failures = [], []
+    seen: set[str] = set()
     for line, id in zip(lines, ids, strict=True):
         text = _checked(_clip(id, line, column, str(file), ""), seen)
         if text.problem:
