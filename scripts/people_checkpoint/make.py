@@ -19,7 +19,8 @@ import typer
 from datasets import DatasetDict
 
 from deepmlf_kit.data import schema
-from deepmlf_kit.training import Run, load_preset, train
+from deepmlf_kit.training import Run, train
+from deepmlf_kit.training.presets import load_preset
 
 from . import card, export
 from .rows import make_dataset
@@ -31,7 +32,7 @@ PACKAGE = Path(__file__).parents[2] / "deepmlf_kit" / "assets"
 def main(
     people: Annotated[Path, typer.Argument(help="Folder of the labelled people.")],
     lm: Annotated[
-        str, typer.Argument(help="embedded or smollm2: the settings of LM.yaml are used.")
+        str, typer.Argument(help="embedded or smollm2; the settings are in the YAML file of that name.")
     ] = "embedded",
     out: Annotated[Path | None, typer.Option(help="Folder of the checkpoint; None: the package's.")] = None,
     work: Annotated[Path, typer.Option(help="Folder of the dataset and the runs.")] = Path("runs/people"),
