@@ -124,3 +124,10 @@ def test_the_quiet_stderr_is_given_back_after_an_error(capfd):
         raise ZeroDivisionError
     os.write(2, b"still here\n")
     assert capfd.readouterr().err == "still here\n"
+
+
+def test_where_no_download_is_wanted_none_is_tried(download):
+    asked = download(b"")
+    with pytest.raises(FaceModelMissing, match="not to be downloaded"):
+        find_face_model(download=False)
+    assert asked == []

@@ -166,7 +166,7 @@ class Tester:
     def __init__(self, patience: float) -> None:
         self._patience = patience
         try:
-            find_face_model()
+            find_face_model(download=False)
             vision = "blendshapes"
         except DeepMLFError:
             vision = "none"

@@ -33,14 +33,14 @@ class FaceModelMissing(DeepMLFError):
     """The face model file was not found and could not be downloaded."""
 
 
-def find_face_model(path: str | Path | None = None) -> Path:
+def find_face_model(path: str | Path | None = None, *, download: bool = True) -> Path:
     """Path of the face model file.
 
     Taken from, in this order: `path`, the environment variable DEEPMLF_FACE_MODEL, the cache folder
     (DEEPMLF_CACHE), a download into the cache, whose checksum is compared.
 
     Raises:
-        FaceModelMissing: a given path does not exist, or none was given and the download failed.
+        FaceModelMissing: a given path does not exist, or none was given and the download failed or is not allowed.
     """
     for given, by in (
         (path, "as an argument"),
@@ -54,6 +54,8 @@ def find_face_model(path: str | Path | None = None) -> Path:
                 )
             return Path(given)
     try:
+        if not download and not FACE_MODEL.is_at_hand:
+            raise FetchError("it is not to be downloaded now.")
         return FACE_MODEL.fetch() / FACE_MODEL.files[0].name
     except FetchError as error:
         raise FaceModelMissing(
