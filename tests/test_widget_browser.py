@@ -19,7 +19,7 @@ def exported(tmp_path_factory, clips):
         {**inner(which), "clip": str(clip)} if which == 2 else inner(which)
     )
     assert row["clip"] == ""
-    explorer = Explorer(lens, progress=False)
+    explorer = Explorer(lens, clips=clips, progress=False)
     path = explorer.export_html(tmp_path_factory.mktemp("page") / "explorer.html", [1, 2, 3])
     explorer.close()
     return path
