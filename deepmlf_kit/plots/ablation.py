@@ -35,7 +35,7 @@ def ablation_curve(
         title or f"{metric} by {setting}",
         setting if axis is None else axis,
         f"{metric} (lower is better)" if metric == "MAE" else metric,
-        subtitle=f"dots: single runs; {'line and band' if joined else 'large dot and whiskers'}: mean and standard "
+        subtitle=f"dots: single runs; {'line and band' if joined else 'large dot and whiskers'}: mean and "
         f"standard deviation of {seeds} seeds",
     )
     if joined:
