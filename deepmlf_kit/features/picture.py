@@ -28,6 +28,8 @@ class PictureMaker:
     def __init__(self, stream: Any, max_side: int) -> None:
         self._stream, self._max_side = stream, max_side
         self._reformatter = VideoReformatter()  # one for all: its tables for HDR take a second to make
+        self._rotation: float | None = None
+        self._matrix: np.ndarray | None = None
 
     def picture(self, frame: VideoFrame) -> np.ndarray:
         """The picture of a frame; raises what libav raises for damaged ones."""
@@ -36,7 +38,14 @@ class PictureMaker:
         scale = min(1.0, self._max_side / max(shown))
         width, height = (max(2, round(side * scale)) for side in shown)
         image = self._rgb(frame, width, height)
-        return np.ascontiguousarray(oriented(image, _display_matrix(frame)))
+        return np.ascontiguousarray(oriented(image, self._orientation(frame)))
+
+    def _orientation(self, frame: VideoFrame) -> np.ndarray | None:
+        """The display matrix, read again where the rotation changes: a frame whose side data was asked for stays in memory
+        until the garbage collector comes by, and large ones are few objects but many bytes."""
+        if frame.rotation != self._rotation:
+            self._rotation, self._matrix = frame.rotation, _display_matrix(frame)
+        return self._matrix
 
     def _rgb(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
         convert = self._reformatter.reformat
