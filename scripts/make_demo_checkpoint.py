@@ -10,11 +10,11 @@ where they stopped. With `--run` a finished run is exported instead of training 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from people_checkpoint.export import export
 
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.model.lm_loading import EMBEDDED_LM
@@ -42,6 +42,10 @@ def main(
 
     finished = Run.open(run) if run is not None else _train(work, utterances, seed, settings or [])
     export(finished, out)
+    if _total(out) > LIMIT:
+        raise DeepMLFError(
+            f"The checkpoint and the language model take {_total(out) / 1e6:.1f} MB: lower fusion.lora_r."
+        )
     _check(finished, out)
     (out / "README.md").write_text(_card(json.loads((out / "run.json").read_text())))
     print(
@@ -61,45 +65,6 @@ def _train(work: Path, utterances: int, seed: int, settings: list[str]) -> Any:
         schema.save(make_sample(seed, train=utterances, valid=max(50, utterances // 8)), data)
     av = train(preset, data, work / "av", model="av", seed=seed)
     return train(preset, data, work / "fused", av_encoder=av, seed=seed)
-
-
-def export(run: Any, out: Path) -> None:
-    """Copy what prediction needs of a run: weights in half precision, its config, and what made its batches.
-
-    Raises:
-        DeepMLFError: the run is not finished, its language model is not the embedded one, or it is too large.
-    """
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    if run.kind != "fused" or not run.finished:
-        raise DeepMLFError(f"{run.path} is no finished fused run, expected one: let its training end.")
-    config = json.loads((run.best / "config.json").read_text())
-    if config["lm"] != "embedded":
-        raise DeepMLFError(f"{run.path} reads {config['lm']!r}, expected the embedded language model.")
-    fresh = out.with_name(out.name + ".writing")
-    shutil.rmtree(fresh, ignore_errors=True)
-    (fresh / "best").mkdir(parents=True)
-    weights = {
-        name: tensor.half() if tensor.is_floating_point() else tensor
-        for name, tensor in load_file(run.best / "model.safetensors").items()
-    }
-    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
-        raise DeepMLFError("A weight is too large for half precision.")
-    save_file(weights, fresh / "best" / "model.safetensors", metadata={"format": "pt"})
-    (fresh / "best" / "model.safetensors").chmod(0o644)
-    (fresh / "best" / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    info = json.loads(json.dumps(run.info))
-    info["dataset"]["path"] = None  # paths of the machine that trained it mean nothing elsewhere
-    info["av_encoder"] = None
-    (fresh / "run.json").write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
-    if _total(fresh) > LIMIT:
-        raise DeepMLFError(
-            f"The checkpoint and the language model take {_total(fresh) / 1e6:.1f} MB, at most {LIMIT / 1e6:.0f} MB "
-            "may be: train with a smaller fusion.lora_r."
-        )
-    shutil.rmtree(out, ignore_errors=True)
-    fresh.rename(out)
 
 
 def _check(run: Any, out: Path) -> None:

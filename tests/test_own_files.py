@@ -163,13 +163,8 @@ def test_starting_a_run_over_leaves_what_is_not_the_kit_s(
     shutil.copytree(finished, tmp_path / "real")
     out = tmp_path / "run"
     out.symlink_to(tmp_path / "real")
-    for own in (
-        "thesis.tex",
-        "best/notes.txt",
-        "figures/a.png",
-        "tensorboard/mine.txt",
-        "checkpoints/mine.txt",
-    ):
+    mine = ["thesis.tex", "best/notes.txt", "figures/a.png", "tensorboard/mine.txt", "checkpoints/mine.txt"]
+    for own in mine:
         (out / own).parent.mkdir(exist_ok=True)
         (out / own).write_text("mine")
     (tmp_path / "disk").mkdir()
@@ -178,13 +173,7 @@ def test_starting_a_run_over_leaves_what_is_not_the_kit_s(
     (out / "run.json").symlink_to(tmp_path / "disk" / "run.json")
     again = start(out, dataset, language, seed=1, overwrite=True)
     assert again.finished and again.info["seed"] == 1 and out.is_symlink()
-    for own in (
-        "thesis.tex",
-        "best/notes.txt",
-        "figures/a.png",
-        "tensorboard/mine.txt",
-        "checkpoints/mine.txt",
-    ):
+    for own in mine:
         assert (out / own).read_text() == "mine"
     assert (out / "run.json").is_symlink() and json.loads((tmp_path / "disk" / "run.json").read_text())[
         "seed"

@@ -125,17 +125,12 @@ def _rows(
         if kind.startswith("plain"):
             text = sentences.neutral_sentence(rng)
         made = make_row(rng, sources, split, variants(rng, text), words, "face" in kind, "voice" in kind)
+        kind += "_ironic" * made.pop("ironic")
         yield utterance(
-            f"{split}_{number}$_${kind}{'_ironic' if made['ironic'] else ''}",
-            made["text"],
-            made["audio"],
-            made["vision"],
-            made["label"],
+            f"{split}_{number}$_${kind}",
+            **made,
             audio_dim=signals.AUDIO_DIM,
             vision_dim=signals.VISION_DIM,
-            audio_times=made["audio_times"],
-            vision_times=made["vision_times"],
-            words=made["words"],
             recipe=recipe,
         )
 
