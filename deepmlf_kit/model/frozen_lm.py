@@ -165,7 +165,7 @@ class LanguageStream(nn.Module):
             arguments.append((args, kwargs))
             return hidden
 
-        recorders = [_Substitute(layer, record) for layer in self.layers]
+        recorders = nn.ModuleList([_Substitute(layer, record) for layer in self.layers])
         self._run_decoder_with(
             {self._list_name: recorders},
             inputs_embeds=embeddings,
@@ -176,7 +176,7 @@ class LanguageStream(nn.Module):
         )
         return LayerCalls(hidden=first[0], arguments=arguments)
 
-    def _run_decoder_with(self, children: Mapping[str, Any], **inputs: Any) -> None:
+    def _run_decoder_with(self, children: Mapping[str, nn.Module], **inputs: Any) -> None:
         """Run the decoder with other modules in the place of some of its own, without changing it.
 
         Its forward runs on a shallow copy that lives for this call: tensors are shared, children are looked up in a
@@ -255,10 +255,10 @@ class LanguageStream(nn.Module):
             return _Substitute(module, call)
 
         *others, last = self.layers
-        children: dict[str, Any] = {
+        children: dict[str, nn.Module] = {
             name: noting(name, child) for name, child in self.decoder.named_children()
         }
-        children[self._list_name] = [*others, noting(self._list_name, last)]
+        children[self._list_name] = nn.ModuleList([*others, noting(self._list_name, last)])
         try:
             self._run_decoder_with(
                 children,
@@ -324,17 +324,22 @@ class _PrefixLayer(DynamicLayer):
         return super().get_seq_length() - 1
 
 
-class _Substitute:
+class _Substitute(nn.Module):
     """Stands in for a module of the LM: answers for its attributes, and `call` is run in place of its forward."""
 
     def __init__(self, module: nn.Module, call: Callable[..., Any]) -> None:
-        self._module, self._call = module, call
+        super().__init__()
+        self.__dict__["_stands_for"] = module  # not registered: it is not this module's child
+        self._call = call
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._call(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_stands_for"], name)
 
 
 def _base(lm: PreTrainedModel | PeftModel) -> nn.Module:
