@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from people_checkpoint.export import export
+from people_checkpoint.export import check_half_precision, export, predictions, write_info
 
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.model.lm_loading import EMBEDDED_LM
@@ -71,35 +71,24 @@ def _check(run: Any, out: Path) -> None:
     """Compare the stored checkpoint with the run on fresh utterances, and note its scores on them."""
     import numpy as np
 
-    from deepmlf_kit import Predictor
     from deepmlf_kit.data.sample import make_sample
     from deepmlf_kit.training.metrics import score
 
-    fresh = make_sample(run.info["seed"] + 1000, train=1, valid=1, test=400)["test"].with_format("numpy")
-    rows = [fresh[i] for i in range(len(fresh))]
-    predictions = []
-    for place in (run, out):
-        predictor = Predictor(place, device="cpu")
-        parts = [predictor.rows(rows[i : i + 50]) for i in range(0, len(rows), 50)]
-        predictions.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-    difference = float(np.abs(predictions[0]["task"] - predictions[1]["task"]).max())
-    labels = np.asarray([row["label"] for row in rows])
+    fresh = make_sample(run.info["seed"] + 1000, train=1, valid=1, test=400)["test"]
+    labels = np.asarray(fresh["label"])
+    difference = check_half_precision(run, out, fresh)
     scores = {
-        name: score(
-            values if values.ndim == 1 else values.mean(axis=1), labels, predictor.run.preset.data.scale
-        )
-        for name, values in predictions[1].items()
+        name: score(values if values.ndim == 1 else values.mean(axis=1), labels, run.preset.data.scale)
+        for name, values in predictions(out, fresh).items()
     }
     print(f"Half against full precision: at most {difference:.4f} apart. MAE {scores['task']['MAE']:.3f}.")
-    if difference > 0.05:
-        raise DeepMLFError(f"Half precision moves a prediction by {difference:.3f}, at most 0.05 may be.")
     info = json.loads((out / "run.json").read_text())
     info["fresh"] = {
-        "utterances": len(rows),
+        "utterances": len(fresh),
         "half_precision_difference": difference,
         "scores": {name: {key: values[key] for key in ("MAE", "Corr")} for name, values in scores.items()},
     }
-    (out / "run.json").write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+    write_info(out, info)
 
 
 def _card(info: dict[str, Any]) -> str:

@@ -206,3 +206,17 @@ def test_the_loss_of_the_av_head_is_the_mean_over_those_with_a_stream():
         output = model(**without_av(batch, 0))
     expected = (output.av_prediction[1:] - batch["labels"][1:]).abs().mean()
     torch.testing.assert_close(output.loss_av, expected)
+
+
+def test_a_text_with_a_label_beyond_the_scale_is_a_failure(tmp_path: Path) -> None:
+    lines = [f"this is text {n},{n % 3},{split}" for n, split in enumerate(["train"] * 30 + ["valid"] * 10)]
+    file = tmp_path / "texts.csv"
+    file.write_text("text,label,split\n" + "\n".join([*lines, "a slip of the keys,15,train"]) + "\n")
+    for stated in (None, 3.0):
+        prepared = prepare_texts(file, tmp_path / f"data-{stated}", label_scale=stated)
+        assert len(prepared.dataset["train"]) == 30
+        assert [failure.reason for failure in prepared.failures] == [
+            "label is 15, expected a number in [-3, 3] (label_scale)"
+        ]
+    with pytest.raises(DeepMLFError, match="label_scale is -1"):
+        prepare_texts(file, tmp_path / "none", label_scale=-1.0)

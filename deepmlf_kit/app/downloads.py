@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from ..features import feature_names
 from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
 from ..predict.predictor import Prediction
+from ..storage.files import write_json
 from .reasons import Reasons
 
 
@@ -25,9 +25,7 @@ def write_files(
     row belongs to the other stream.
     """
     answer, effects, frames = (folder / name for name in ("answer.json", "effects.csv", "frames.csv"))
-    answer.write_text(
-        json.dumps(as_dict(prediction, reasons), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    write_json(answer, as_dict(prediction, reasons))
     with effects.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["kind", "name", "start_s", "end_s", "effect", "says"])

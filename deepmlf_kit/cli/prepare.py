@@ -152,11 +152,11 @@ def command(
         "merge": merge or None,
     }
     given = {key for key, value in for_clips.items() if value is not None}
-    is_text = source.suffix.lower() in (".csv", ".tsv", ".txt") and not source.is_dir()
+    from ..data.texts import TEXT_SUFFIXES, prepare_texts
+
+    is_text = source.suffix.lower() in TEXT_SUFFIXES and not source.is_dir()
     _refuse({"seed"} if seed is not None and not is_text else set(), "a CSV of texts", source)
     if is_text:
-        from ..data.texts import prepare_texts
-
         _refuse(given - {"label_scale"}, "a folder of clips", source)
         _refuse({"name"} if name else set(), "an MMSA pickle", source)
         with stdout_reserved_for_json(as_json):

@@ -24,7 +24,7 @@ from ..features.cache import FeatureCache
 from ..features.clip import ClipFeatures, Progress
 from ..features.container import ClipError
 from ..features.face_model import FaceModelMissing
-from ..features.media import MediaInfo
+from ..features.media import MediaInfo, allowed_threads
 from ..features.recipe import FeatureRecipe, RecipeError
 from ..features.transcript import SpeechModelMissing
 from ..workers.parent import Reports, WorkerProcess, thread_limits
@@ -266,8 +266,8 @@ def _environment() -> dict[str, str]:
 
 def _limits() -> dict[str, str]:
     """As many threads as this process may use."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return thread_limits(int(given)) if given.isdigit() and int(given) else {}
+    threads = allowed_threads()
+    return thread_limits(threads) if threads else {}
 
 
 def _close_all(idle: list[tuple[dict[str, str], ExtractionProcess]], lock: Any) -> None:

@@ -152,23 +152,21 @@ def prepare_folder(
     limit = cache_limit()  # a wrong setting fails now, not after hours
     read = read_labels(labels or root / "label.csv", root)
     notes = list(read.notes)
-    if label_scale is None:
-        label_scale = _guessed_scale(read.clips, notes)
-    elif not 0 < label_scale < math.inf:
-        raise DeepMLFError(f"label_scale is {label_scale:g}, expected the largest label, such as 3 or 1.")
-    clips = [_on_scale(clip, label_scale) for clip in read.clips]
+    clips, label_scale = on_scale(read.clips, label_scale, notes)
     if shard is not None:
         out, clips = _shard(out, clips, shard)
     check_replaceable(out)
 
-    failures = [_failure(clip, clip.problem) for clip in clips if clip.problem]
+    failures = [failure_of(clip, clip.problem) for clip in clips if clip.problem]
     usable = []
     for clip in clips:
         if clip.problem:
             continue
         if clip.text is None and not transcribe:
             failures.append(
-                _failure(clip, "the label file gives no text; add it, or have it transcribed (--transcribe)")
+                failure_of(
+                    clip, "the label file gives no text; add it, or have it transcribed (--transcribe)"
+                )
             )
         else:
             usable.append(clip)
@@ -192,7 +190,7 @@ def prepare_folder(
         dataset = _write(good, out, recipe, made, face_model, cache, failures, tell)
         removed = cache.trim(limit)
     if dataset is None and shard is None:
-        report = _report_nothing(out, failures)
+        report = report_nothing(out, failures)
         raise DeepMLFError(
             f"{root}: none of its {len(clips)} clips could be used; the reasons are in {report}, the first is: "
             f"{failures[0].reason}"
@@ -225,7 +223,7 @@ def prepare_folder(
         seconds=round(time.perf_counter() - began, 3),
         notes=notes,
     )
-    _write_report(prepared, made)
+    write_report(prepared, made)
     return prepared
 
 
@@ -282,7 +280,7 @@ def merge_shards(out: str | Path) -> PreparedFolder:
         seconds=round(time.perf_counter() - began, 3),
         notes=list(dict.fromkeys(note for report in reports.values() for note in report["notes"])),
     )
-    _write_report(prepared, recipes.pop())
+    write_report(prepared, recipes.pop())
     return prepared
 
 
@@ -318,7 +316,7 @@ def _extract(
         nonlocal done
         done += 1
         if problem:
-            failures.append(_failure(clips[index], problem))
+            failures.append(failure_of(clips[index], problem))
         tell("extract", done, len(clips))
 
     extract_all(
@@ -375,10 +373,10 @@ def _write(
             try:
                 yield row(clip)
             except DeepMLFError as error:
-                failures.append(_failure(clip, str(error)))
+                failures.append(failure_of(clip, str(error)))
             # A cache entry that was damaged since: the clip is computed here, and may raise anything.
             except Exception as error:
-                failures.append(_failure(clip, f"could not be processed ({type(error).__name__}: {error})"))
+                failures.append(failure_of(clip, f"could not be processed ({type(error).__name__}: {error})"))
             written += 1
             tell("write", written, len(clips))
 
@@ -408,7 +406,8 @@ def _dims(recipe: FeatureRecipe) -> tuple[int, int]:
     return dims[0], dims[1]
 
 
-def _failure(clip: LabelledClip, reason: str) -> Failure:
+def failure_of(clip: LabelledClip, reason: str) -> Failure:
+    """A clip that is left out, and why."""
     reason = " ".join(reason.removeprefix(f"{clip.path}: ").split())  # libraries' reasons may have many lines
     return Failure(clip.id, clip.path, reason)
 
@@ -438,6 +437,20 @@ def _shard(out: Path, clips: list[LabelledClip], shard: tuple[int, int]) -> tupl
         raise DeepMLFError(f"shard: found {part}/{count}, expected i/n with i from 1 to n.")
     first, last = (len(clips) * edge // count for edge in (part - 1, part))
     return out.with_name(f"{out.name}{_SHARD}{part}-of-{count}"), clips[first:last]
+
+
+def on_scale(
+    clips: list[LabelledClip], stated: float | None, notes: list[str]
+) -> tuple[list[LabelledClip], float]:
+    """The clips, with a problem where a label is beyond the scale, and that scale: as stated, else guessed.
+
+    Raises:
+        DeepMLFError: what is stated is no scale.
+    """
+    if stated is not None and not 0 < stated < math.inf:
+        raise DeepMLFError(f"label_scale is {stated:g}, expected the largest label, such as 3 or 1.")
+    scale = _guessed_scale(clips, notes) if stated is None else stated
+    return [_on_scale(clip, scale) for clip in clips], scale
 
 
 def _guessed_scale(clips: list[LabelledClip], notes: list[str]) -> float:
@@ -474,7 +487,8 @@ def _on_scale(clip: LabelledClip, scale: float) -> LabelledClip:
     return replace(clip, problem="; ".join(filter(None, [clip.problem, *wrong]))) if wrong else clip
 
 
-def _write_report(prepared: PreparedFolder, recipe: str) -> None:
+def write_report(prepared: PreparedFolder, recipe: str) -> None:
+    """Write the list of failures, and what a later call (or a merge of shards) reads of this one."""
     prepared.path.mkdir(parents=True, exist_ok=True)
     if prepared.failures:
         _write_failures(prepared.path, prepared.failures)
@@ -506,7 +520,8 @@ def _read_summary(part: Path) -> dict[str, Any]:
     return report
 
 
-def _report_nothing(out: Path, failures: list[Failure]) -> Path:
+def report_nothing(out: Path, failures: list[Failure]) -> Path:
+    """Write the list of failures where there is no dataset to lie beside; its path."""
     place, number = out, 1
     while place.is_file() or foreign(
         place, (FAILURES, _SUMMARY)

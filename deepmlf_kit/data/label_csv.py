@@ -93,8 +93,7 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
         clips.append(clip)
     clips = _without_repeated_files(clips)
     other = sum(
-        bool(_cell(line, "annotation")) and math.isnan(class_index(_cell(line, "annotation")))
-        for line in lines
+        bool(cell(line, "annotation")) and math.isnan(class_index(cell(line, "annotation"))) for line in lines
     )
     if other:
         notes.append(f"{other} annotations are not Negative, Neutral or Positive and were left out")
@@ -159,7 +158,7 @@ def read_lines(file: Path, *layouts: tuple[str, ...]) -> tuple[list[str], list[d
         lines = [line for line in reader if any(isinstance(v, str) and v.strip() for v in line.values())]
     except csv.Error as error:
         raise LabelFileError(
-            f"{file}: found a file that is no CSV ({error}), expected one clip a line."
+            f"{file}: found a file that is no CSV ({excerpt(str(error))}), expected one clip a line."
         ) from error
     if not lines:
         raise LabelFileError(f"{file}: found a header and no line below it, expected one clip a line.")
@@ -167,21 +166,21 @@ def read_lines(file: Path, *layouts: tuple[str, ...]) -> tuple[list[str], list[d
 
 
 def _plain_clip(line: dict[str, str], root: Path) -> LabelledClip:
-    given = _cell(line, "path")
+    given = cell(line, "path")
     path = root / given
     inside = Path(given)
     name = inside.with_suffix("") if not inside.is_absolute() else Path(inside.parent.name, inside.stem)
     found = str(path) if given and _is(Path.is_file, path) else None
-    return _clip("$_$".join(name.parts) or "(no path)", line, "split", found, f"no file at {path}")
+    return labelled_clip("$_$".join(name.parts) or "(no path)", line, "split", found, f"no file at {path}")
 
 
 def _m_sena_clip(line: dict[str, str], root: Path) -> LabelledClip:
-    video, clip = _cell(line, "video_id"), _cell(line, "clip_id")
+    video, clip = cell(line, "video_id"), cell(line, "clip_id")
     folders = [
         folder for folder in (root / "Raw" / video, root / video) if video and _is(Path.is_dir, folder)
     ]
     found = next(filter(None, (_file_of(folder, clip) for folder in folders)), None)
-    return _clip(
+    return labelled_clip(
         f"{video}$_${clip}",
         line,
         "mode",
@@ -205,24 +204,27 @@ def _file_of(folder: Path, clip: str) -> str | None:
     return next((str(path) for path in same if looks_like_a_clip(path)), None)
 
 
-def _clip(id: str, line: dict[str, str], split_column: str, path: str | None, absent: str) -> LabelledClip:
+def labelled_clip(
+    id: str, line: dict[str, str], split_column: str, path: str | None, absent: str
+) -> LabelledClip:
+    """A line as an entry; `absent` is its problem where there is no `path`."""
     problems = [] if path else [absent]
     labels = {}
     for column in ("label", *UNIMODAL_LABELS):
         try:
-            labels[column] = _number(_cell(line, column))
+            labels[column] = _number(cell(line, column))
         except ValueError:
-            problems.append(f"{column} is {excerpt(_cell(line, column))!r}, expected a number")
-    split = _cell(line, split_column).lower()
+            problems.append(f"{column} is {excerpt(cell(line, column))!r}, expected a number")
+    split = cell(line, split_column).lower()
     if split not in SPLIT_NAMES:
         problems.append(f"{split_column} is {excerpt(split)!r}, expected train, valid or test")
     return LabelledClip(
         id=id,
         path=path or "",
-        text=_cell(line, "text") or None,
+        text=cell(line, "text") or None,
         split=SPLIT_NAMES.get(split, ""),
         label=labels.get("label", math.nan),
-        label_class=class_index(_cell(line, "annotation")),
+        label_class=class_index(cell(line, "annotation")),
         unimodal={name: labels.get(column, math.nan) for column, name in UNIMODAL_LABELS.items()},
         problem=excerpt("; ".join(problems), 400),
     )
@@ -236,7 +238,8 @@ def _is(question: Callable[[Path], bool], path: Path) -> bool:
         return False
 
 
-def _cell(line: dict[str, str], name: str) -> str:
+def cell(line: dict[str, str], name: str) -> str:
+    """A line's value in a column; empty where it has none."""
     value = line.get(name)
     return value.strip() if isinstance(value, str) else ""
 

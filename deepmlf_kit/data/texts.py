@@ -15,10 +15,10 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
-from ..errors import DeepMLFError
+from ..errors import DeepMLFError, excerpt
 from ..features.recipe import FeatureRecipe, feature_names
-from .folder import PreparedFolder, _failure, _guessed_scale, _report_nothing, _write_report
-from .label_csv import LabelFileError, LabelledClip, _cell, _clip, read_lines
+from .folder import PreparedFolder, failure_of, on_scale, report_nothing, write_report
+from .label_csv import LabelFileError, LabelledClip, cell, labelled_clip, read_lines
 from .schema import SPLITS, build_split, load, save, utterance
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -49,7 +49,7 @@ def prepare_texts(
     columns, lines, notes = read_lines(file, COLUMNS)
     if missing := [name for name in ("text", "label") if name not in columns]:
         raise LabelFileError(
-            f"{file}: found the columns {', '.join(columns)[:200] or '(none)'}, expected {', '.join(COLUMNS)} (split "
+            f"{file}: found the columns {excerpt(', '.join(columns), 200) or '(none)'}, expected {', '.join(COLUMNS)} (split "
             f"may be left out; id, or video_id and clip_id, may be there); missing: {', '.join(missing)}."
         )
     column = next((name for name in ("split", "mode") if name in columns), None)
@@ -62,21 +62,20 @@ def prepare_texts(
             f"the file names no splits: texts of one video together, {1 - 2 * HELD_OUT:.0%} train, {HELD_OUT:.0%} valid "
             f"and {HELD_OUT:.0%} test were drawn with seed {seed}"
         )
-    texts, failures = [], []
     seen: set[str] = set()
-    for line, id in zip(lines, ids, strict=True):
-        text = _checked(_clip(id, line, column, str(file), ""), seen)
-        if text.problem:
-            failures.append(replace(_failure(text, text.problem), path=""))
-        else:
-            texts.append(text)
+    read = [
+        _checked(labelled_clip(id, line, column, str(file), ""), seen)
+        for line, id in zip(lines, ids, strict=True)
+    ]
+    read, scale = on_scale(read, label_scale, notes)
+    texts = [text for text in read if not text.problem]
+    failures = [replace(failure_of(text, text.problem), path="") for text in read if text.problem]
     if not texts:
-        report = _report_nothing(out, failures)
+        report = report_nothing(out, failures)
         raise DeepMLFError(
             f"{file}: none of its {len(lines)} lines can be used; the reasons are in {report}, the first is: "
             f"{failures[0].reason}"
         )
-    scale = label_scale or _guessed_scale(texts, notes)
     recipe = {**FeatureRecipe(audio="none", vision="none").to_dict(), "label_scale": scale}
     save(_dataset(texts, recipe), out)
     dataset = load(out)
@@ -86,7 +85,7 @@ def prepare_texts(
         if split not in dataset
     ]
     prepared = PreparedFolder(out, dataset, failures, 0, 0, round(time.perf_counter() - began, 3), notes)
-    _write_report(prepared, json.dumps(recipe, sort_keys=True))
+    write_report(prepared, json.dumps(recipe, sort_keys=True))
     return prepared
 
 
@@ -115,8 +114,8 @@ def _dataset(texts: list[LabelledClip], recipe: dict[str, object]) -> DatasetDic
 
 
 def _id(line: dict[str, str], number: int) -> str:
-    video, clip = _cell(line, "video_id"), _cell(line, "clip_id")
-    return f"{video}$_${clip or number}" if video else _cell(line, "id") or f"line{number}"
+    video, clip = cell(line, "video_id"), cell(line, "clip_id")
+    return f"{video}$_${clip or number}" if video else cell(line, "id") or f"line{number}"
 
 
 def _checked(text: LabelledClip, seen: set[str]) -> LabelledClip:
@@ -133,7 +132,7 @@ def _checked(text: LabelledClip, seen: set[str]) -> LabelledClip:
 def _splits(ids: list[str], lines: list[dict[str, str]], seed: int) -> list[str]:
     """A split for each line; the same whatever the order of the lines."""
     videos = [
-        _cell(line, "video_id") or re.sub(r"(\$_\$|[_-])[^$_-]*\d+$", "", id)
+        cell(line, "video_id") or re.sub(r"(\$_\$|[_-])[^$_-]*\d+$", "", id)
         for id, line in zip(ids, lines, strict=True)
     ]
     order = sorted(set(videos))

@@ -26,10 +26,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock
 from huggingface_hub import hf_hub_url
 
 from ..errors import DeepMLFError
+from ..storage.locks import held
 from .cache import cache_folder, checksum
 
 Progress = Callable[[int, int], None]
@@ -251,7 +251,7 @@ class FetchedModel:
             return self.folder
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(cache_folder() / "models" / f"{self.name}.lock"):
+            with held(cache_folder() / "models" / f"{self.name}.lock", wait=True):
                 self._fetch(progress or (lambda done, of: None))
         except OSError as error:
             raise FetchError(

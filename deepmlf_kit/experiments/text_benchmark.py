@@ -7,7 +7,6 @@ worth and what it costs, over several seeds.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from datasets import DatasetDict
 from ..model.decoder_pass import layers_before_training
 from ..model.known_lms import lm_shape
 from ..rendering.tables import Table, number
+from ..storage.files import write_json, write_text
 from ..training import Run, train
 from ..training.dataset import open_dataset
 from ..training.metric_table import metric_table
@@ -100,8 +100,8 @@ def _write(out: Path, done: Mapping[str, Sequence[Run]], cached: Mapping[str, st
         title: {"by_seed": scores[title], "cached": cached[title], "seconds": seconds[title]}
         for title in done
     }
-    (out / "table.json").write_text(json.dumps(stored, indent=1) + "\n")
-    (out / "table.md").write_text(table.markdown())
+    write_json(out / "table.json", stored)
+    write_text(out / "table.md", table.markdown())
     return table
 
 

@@ -24,10 +24,11 @@ import av
 import numpy as np
 
 from .. import features as lazy_features  # `hf_encoders` needs torch: it is imported where an encoder is used
+from ..downloads.cache import checksum
 from .cache import FeatureCache, clip_hash, folder_hash
 from .container import ClipError, Damage, UndecodableStream
 from .extractors import extract_audio, extract_vision, load_extractors
-from .face_model import checksum, find_face_model
+from .face_model import find_face_model
 from .media import Frame, MediaInfo, Sound, allowed_threads, check_length, probe, read_audio, read_frames
 from .recipe import FACE_CHOICES, FeatureRecipe, Part, feature_names
 from .transcript import Transcript, load_speech_model, speech_model_name, transcribe

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..downloads.cache import checksum as checksum
 from ..downloads.fetching import Address, FetchedModel, FetchError, ModelFile
 from ..errors import DeepMLFError
 

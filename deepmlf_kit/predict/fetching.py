@@ -31,7 +31,7 @@ def fetch(what: Sequence[str] = WHAT, *, speech: str = "base", show_progress: bo
 
     Args:
         what: some of `smollm2`, `face` and `speech`.
-        speech: the speech model, `base` (145 MB, many languages) or `tiny` (75 MB, English).
+        speech: the speech model, `base` (148 MB, many languages) or `tiny` (78 MB, English).
         show_progress: draw a bar on stderr.
 
     Returns:

@@ -113,11 +113,16 @@ def loss_terms(outputs: Mapping[str, Any]) -> Tensor:
 
 
 def mean_losses(losses: np.ndarray) -> list[float]:
-    """Means over utterances [N, 1 + terms] of the loss and its terms: of a term, over the batches that have it."""
-    loss, terms = losses[:, 0].astype(float), losses[:, 1:].astype(float)
+    """Means over utterances [N, 1 + terms] of the loss and its terms (`mean_terms`)."""
+    return [float(losses[:, 0].astype(float).mean()), *mean_terms(losses[:, 1:])]
+
+
+def mean_terms(terms: np.ndarray) -> list[float]:
+    """Means over utterances [N, terms] of the loss terms: of each over the batches that have it, NaN where none has."""
+    terms = terms.astype(float)
     given = ~np.isnan(terms)
     means = np.where(given, terms, 0.0).sum(axis=0) / np.maximum(given.sum(axis=0), 1)
-    return [float(loss.mean()), *np.where(given.any(axis=0), means, np.nan).tolist()]
+    return np.where(given.any(axis=0), means, np.nan).tolist()
 
 
 def metrics_of(

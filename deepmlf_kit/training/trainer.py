@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from .callbacks import ClipByValue, EpochLog, LogAtEpochEnd, ProgressBar, StopWh
 from .processes import on_cpu
 from .quiet import quiet_bars
 from .recipe import Recipe
-from .scoring import LOSS_TERMS, head_values, loss_terms, mean_losses, metrics_of
+from .scoring import LOSS_TERMS, head_values, loss_terms, mean_terms, metrics_of
 
 METRIC_NAMES = {"mae": "MAE", "loss": "loss"}
 
@@ -198,8 +197,7 @@ class SentimentTrainer(Trainer):
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         heads, terms = prediction.predictions  # type: ignore[misc]  # a tuple, as prediction_step gives
-        _, *means = mean_losses(np.pad(terms, ((0, 0), (1, 0))))
-        return metrics_of(heads, means, prediction.label_ids, self.scale, self.classes)
+        return metrics_of(heads, mean_terms(terms), prediction.label_ids, self.scale, self.classes)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the averages of the loss terms since the last log (on this process)."""

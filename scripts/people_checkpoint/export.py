@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from deepmlf_kit import Predictor
 from deepmlf_kit.data.schema import for_batches
 from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.storage.files import write_json
 from deepmlf_kit.training import Run
 from deepmlf_kit.training.calibration import Calibration, streams_of
 
@@ -58,7 +59,7 @@ def export(run: Run, out: Path) -> None:
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:
     """Write `run.json`."""
-    (folder / "run.json").write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / "run.json", info)
 
 
 def predictions(place: Run | Path, split: Any) -> dict[str, np.ndarray]:
