@@ -17,6 +17,7 @@ from deepmlf_kit.data.label_csv import LabelFileError
 from deepmlf_kit.data.texts import prepare_texts
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.training import train
+from deepmlf_kit.training.scoring import HEADS, head_values
 
 WORDS = ("good", "bad", "fine", "awful")
 
@@ -193,6 +194,8 @@ def test_the_av_head_is_neither_trained_nor_heard_where_there_is_no_stream(class
     assert silent.tolist() == [True, False, False]
     none = model(**without_av(batch, 0, 1, 2))
     assert none.av_prediction.isnan().all() and none.loss_av is None
+    said = head_values(part, classes)[:, HEADS.index("av_prediction")]
+    assert said.isnan().tolist() == [True, False, False], "not even a class"
     model.zero_grad()
     none.loss.backward()
     assert torch.isfinite(none.loss) and model.heads.av.weight.grad is None

@@ -87,6 +87,8 @@ def predict_split(
 def head_values(outputs: Mapping[str, Any], classes: int) -> Tensor:
     """Each head's prediction for each utterance [B, heads] float32: a sentiment, or the index of the likeliest class.
 
+    NaN where a head's stream is not there.
+
     For models of classes, the task head's probability of each class follows [B, heads + classes].
     """
     prediction = outputs["prediction"]
@@ -98,7 +100,10 @@ def head_values(outputs: Mapping[str, Any], classes: int) -> Tensor:
             values.append(prediction.new_full((batch,), float("nan"), dtype=torch.float32))
         else:
             tokens = value.float().reshape(batch, -1, max(1, classes)).mean(dim=1)  # [B, 1 or C]
-            values.append(tokens.argmax(dim=1).float() if classes else tokens[:, 0])
+            absent = tokens.isnan().any(dim=1)  # the head's stream is not there
+            values.append(
+                tokens.argmax(dim=1).float().masked_fill(absent, math.nan) if classes else tokens[:, 0]
+            )
     if classes:
         values += prediction.float().softmax(dim=1).unbind(dim=1)
     return torch.stack(values, dim=1)
