@@ -18,7 +18,7 @@ from people_checkpoint.export import check_half_precision, export, predictions, 
 
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.model.lm_loading import EMBEDDED_LM
-from deepmlf_kit.predict.predictor import BUNDLED
+from deepmlf_kit.predict.bundled import DEMO
 from deepmlf_kit.rendering.tables import Table, number
 
 LIMIT = 10_000_000  # bytes, with the language model
@@ -26,7 +26,7 @@ SMALL = {"fusion.ffw": "lora", "fusion.lora_r": 16, "fusion.lora_alpha": 32, "fu
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")] = BUNDLED,
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")] = DEMO,
     work: Annotated[Path, typer.Option(help="Folder of the dataset and the two runs.")] = Path(
         "runs/demo-checkpoint"
     ),

@@ -19,7 +19,7 @@ from clips_made import make_bad_clip, make_clip
 from conftest import CHROMIUM_FLAGS, SHARED
 
 from deepmlf_kit.app.examples import FOLDER
-from deepmlf_kit.predict.predictor import BUNDLED
+from deepmlf_kit.predict.bundled import PEOPLE
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 PATIENCE = 120_000  # milliseconds: test machines are shared
@@ -44,7 +44,7 @@ def app(tmp_path_factory):
         speech = speech_model()
         if speech:
             patch.setenv("DEEPMLF_SPEECH_MODEL", speech)
-        run = BUNDLED if BUNDLED.is_dir() else tiny_run(tmp_path_factory.mktemp("app"))
+        run = PEOPLE if PEOPLE.is_dir() else tiny_run(tmp_path_factory.mktemp("app"))
         with served(run, speech=speech is not None) as running:
             yield running
 

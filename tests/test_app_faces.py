@@ -2,12 +2,12 @@
 
 import pytest
 
-from deepmlf_kit.predict.predictor import BUNDLED
+from deepmlf_kit.predict.bundled import PEOPLE
 
 NEUTRAL = "I will tell you about it now"
 
 
-@pytest.mark.skipif(not (BUNDLED / "run.json").is_file(), reason="this checkout has no demo checkpoint")
+@pytest.mark.skipif(not (PEOPLE / "run.json").is_file(), reason="this checkout has no demo checkpoint")
 def test_a_broad_smile_scores_above_lowered_brows(clips, face_model):
     from deepmlf_kit import Predictor
 
@@ -18,13 +18,13 @@ def test_a_broad_smile_scores_above_lowered_brows(clips, face_model):
     assert smile.heads["av"] > frown.heads["av"]
 
 
-@pytest.mark.skipif(not (BUNDLED / "run.json").is_file(), reason="this checkout has no demo checkpoint")
+@pytest.mark.skipif(not (PEOPLE / "run.json").is_file(), reason="this checkout has no demo checkpoint")
 def test_the_demo_checkpoint_is_small_and_names_no_path_of_a_machine():
     from deepmlf_kit.model.lm_loading import EMBEDDED_LM
 
-    files = [path for folder in (BUNDLED, EMBEDDED_LM) for path in folder.rglob("*") if path.is_file()]
+    files = [path for folder in (PEOPLE, EMBEDDED_LM) for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 10_000_000
-    for path in BUNDLED.rglob("*.json"):
+    for path in PEOPLE.rglob("*.json"):
         assert "/home/" not in path.read_text() and '"/' not in path.read_text()
-    card = (BUNDLED / "README.md").read_text()
+    card = (PEOPLE / "README.md").read_text()
     assert "synthetic" in card and "Not for judging people" in card

@@ -44,6 +44,32 @@ def test_a_group_too_small_to_measure_takes_the_width_of_all() -> None:
     assert Calibration.fit(predictions, labels, streams) is None
 
 
+def test_beyond_the_zone_four_signs_of_five_are_right() -> None:
+    rng = np.random.default_rng(0)
+
+    def answered(count: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        labels = np.where(rng.random(count) < 0.3, 0.0, rng.normal(size=count))
+        return labels + 0.7 * rng.normal(size=count), labels, ["text"] * count
+
+    calibration = Calibration.fit(*answered(4000))
+    assert calibration is not None
+    predictions, labels, _ = answered(8000)
+    zone = calibration.zone("text")
+    edge = (np.abs(predictions) > zone - 0.1) & (np.abs(predictions) < zone + 0.1)
+    assert 0.74 < (predictions * labels > 0)[edge].mean() < 0.86
+    held_out = calibration.right_signs(predictions, labels, ["text"] * 8000)
+    assert held_out["right"] > 0.85 and 0.1 < held_out["share"] < 0.6
+
+
+def test_predictions_that_know_no_sign_stay_inside_the_zone() -> None:
+    rng = np.random.default_rng(0)
+    predictions, labels = rng.normal(size=(2, 500))
+    calibration = Calibration.fit(predictions, labels, ["text"] * 500)
+    assert calibration is not None and calibration.zone("text") > 2
+    surely = Calibration.fit(labels, labels, ["text"] * 500)
+    assert surely is not None and surely.zone("text") == 0
+
+
 @pytest.mark.parametrize(
     ("text", "audio", "vision", "expected"),
     [("hi", 1, 1, "text+audio+vision"), (" ", 0, 1, "vision"), ("hi", 0, 0, "text"), ("", 0, 0, "nothing")],

@@ -17,8 +17,11 @@ from deepmlf_kit.cli.frame import run as deepmlf
 from deepmlf_kit.cli.output import print_json
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features.clip import ClipFeatures, ClipFound
+from deepmlf_kit.predict import bundled
+from deepmlf_kit.predict.bundled import best_at_hand
 from deepmlf_kit.predict.predictor import disagreements, polarity
 from deepmlf_kit.training import train
+from deepmlf_kit.training.calibration import Calibration
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,36 @@ def test_an_answer_has_a_sentiment_heads_what_was_found_and_timings(predictor):
     assert "a note" in answer.notes
     assert {"voice", "model"} <= set(answer.timings)
     assert json.loads(json.dumps(answer.to_dict()))["sentiment"] == answer.sentiment
+
+
+def test_an_answer_says_how_sure_it_is_and_who_answered(predictor, trained, monkeypatch, capsys):
+    unknown = predictor.features(features())
+    assert unknown.interval is None and unknown.certain is None
+    assert unknown.answered_by == {"checkpoint": "run", "lm": trained.preset.lm.name}
+    said = abs(unknown.sentiment)
+    for zone, certain in ((said + 0.1, False), (said - 1e-3, True)):
+        measured = Calibration(0.8, {"any": 9.0, "text+audio+vision": 0.5}, {"any": zone}, {"any": 60})
+        monkeypatch.setattr(predictor, "calibration", measured)
+        sure = predictor.features(features())
+        assert sure.interval == pytest.approx((sure.sentiment - 0.5, sure.sentiment + 0.5))
+        assert sure.certain is certain
+        command._show(sure)
+        assert ("I cannot tell" in capsys.readouterr().out) is not certain
+    assert predictor.features(features(), audio=False).interval == (-3.0, 3.0), "cut at the scale's ends"
+
+
+def test_the_best_checkpoint_at_hand_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundled, "_ASSETS", tmp_path)
+    monkeypatch.setattr(bundled, "PEOPLE", tmp_path / "people")
+    with pytest.raises(DeepMLFError, match="brings none along"):
+        best_at_hand()
+    for name in ("people", "people-smollm2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+    monkeypatch.setattr(bundled, "lm_is_at_hand", lambda name: False)
+    assert best_at_hand().name == "people"
+    monkeypatch.setattr(bundled, "lm_is_at_hand", lambda name: name == "smollm2")
+    assert best_at_hand().name == "people-smollm2"
 
 
 def test_other_words_move_the_words_alone(predictor):

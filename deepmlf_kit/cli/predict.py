@@ -42,7 +42,12 @@ def _show(prediction) -> None:
 
     console = Console(highlight=False)
     clip = prediction.clip
-    console.print(f"\n[bold]{prediction.sentiment:+.2f}[/bold]  {prediction.polarity}")
+    verdict = prediction.polarity if prediction.certain is not False else "I cannot tell"
+    sure = ""
+    if prediction.interval is not None:
+        low, high = prediction.interval
+        sure = f"  ({prediction.coverage:.0%} interval {low:+.2f} to {high:+.2f})"
+    console.print(f"\n[bold]{prediction.sentiment:+.2f}[/bold]  {verdict}{sure}")
     console.print(_bar(prediction.sentiment, prediction.scale), markup=False)
     heads = {"text": "the words", "av": "voice and face", "fusion": "the fusion tokens"}
     rows = [
@@ -58,6 +63,7 @@ def _show(prediction) -> None:
         ("  face", _share(clip["face_share"], "of the frames")),
         ("  voiced", _share(clip["voiced_share"], "of the sound")),
         ("  words", f"{prediction.text!r}{source}" if prediction.text else "none"),
+        ("  model", "{checkpoint}, on the language model {lm}".format(**prediction.answered_by)),
         ("  took", ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in prediction.timings.items())),
     ]
     console.print(Table(["what was found", ""], found, left=(0, 1)).terminal(frame=False))

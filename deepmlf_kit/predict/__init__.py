@@ -6,7 +6,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "bundled": ["DEMO", "PEOPLE", "best_at_hand"],
         "fetching": ["fetch"],
-        "predictor": ["BUNDLED", "Prediction", "Predictor"],
+        "predictor": ["Prediction", "Predictor"],
     },
 )

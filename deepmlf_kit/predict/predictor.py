@@ -22,9 +22,8 @@ from ..features.cache import FeatureCache
 from ..features.clip import ClipFeatures, Progress
 from ..features.recipe import FeatureRecipe, RecipeError
 from ..training import Run
-
-#: The checkpoint that the kit brings along: the embedded LM, trained on the synthetic sample set.
-BUNDLED = Path(__file__).parents[1] / "assets" / "demo"
+from ..training.calibration import Calibration, streams_of
+from .bundled import best_at_hand
 
 #: The largest sentiment of a dataset's scale.
 SCALES = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0}
@@ -38,6 +37,11 @@ class Prediction:
         sentiment: the prediction, on the dataset's scale (MOSI and MOSEI -3 to 3, SIMS -1 to 1; the model may
             overshoot a little).
         polarity: the same in words.
+        interval: from where to where the sentiment lies in `coverage` of utterances like those of the training; None
+            where the run was not calibrated.
+        certain: whether the sign is to be trusted: False where an answer of this size has the right one less often
+            than `coverage`; None where the run was not calibrated.
+        coverage: of the interval, 0.8 as a rule.
         heads: predictions of the heads `text`, `av` and `fusion` (mean over fusion tokens); None for a head whose stream
             is not there: no words, or neither voice nor face.
         fusion_tokens: each fusion token's prediction [F].
@@ -48,10 +52,14 @@ class Prediction:
         clip: what was found in the clip (see `ClipFound`), with the transcript.
         timings: seconds that each stage took.
         notes: remarks for the reader, such as heads that disagree.
+        answered_by: `checkpoint` (its folder's name) and `lm` (its language model).
     """
 
     sentiment: float
     polarity: str
+    interval: tuple[float, float] | None
+    certain: bool | None
+    coverage: float | None
     heads: dict[str, float | None]
     fusion_tokens: list[float]
     scale: float
@@ -60,6 +68,7 @@ class Prediction:
     clip: dict[str, Any]
     timings: dict[str, float]
     notes: list[str] = field(default_factory=list)
+    answered_by: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -70,7 +79,7 @@ class Predictor:
     """A loaded run that predicts. Several threads may share it.
 
     Args:
-        run: the folder of a finished fused run, or a `Run`; None: the checkpoint that the kit brings along.
+        run: the folder of a finished fused run, or a `Run`; None: the best checkpoint at hand (`best_at_hand`).
         device: where the model runs; None takes the GPU where there is one.
 
     Raises:
@@ -78,12 +87,7 @@ class Predictor:
     """
 
     def __init__(self, run: Run | str | Path | None = None, device: str | None = None) -> None:
-        if run is None and not BUNDLED.is_dir():
-            raise DeepMLFError(
-                "No checkpoint was named and this installation brings none along: train one with `deepmlf demo` and "
-                "name its folder (runs/demo/fused)."
-            )
-        self.run = run if isinstance(run, Run) else Run.open(run or BUNDLED)
+        self.run = run if isinstance(run, Run) else Run.open(run or best_at_hand())
         if self.run.kind != "fused":
             raise DeepMLFError(
                 f"{self.run.path} holds a run of kind {self.run.kind!r}, but prediction needs a fused model: name a "
@@ -100,6 +104,9 @@ class Predictor:
         self.model = self.run.load_model().to(self.device)
         self.collator = self.run.collator(self.model.tokenizer)
         self.scale = SCALES[self.run.preset.data.scale]
+        measured = self.run.info.get("calibration")
+        #: How sure it is; None where the run does not know.
+        self.calibration = Calibration.from_dict(measured) if measured else None
         #: One pass at a time: whoever runs `model` outside `rows` holds it, too.
         self.lock = threading.RLock()
 
@@ -166,7 +173,6 @@ class Predictor:
         words = features.text if text is None else text
         row = self.row(features, words, audio=audio, vision=vision)
         predictions = self.rows([row])
-        heads = {name: _said(float(predictions[name][0])) for name in ("text", "av")}
         tokens = [float(value) for value in predictions["fusion"][0]]
         heads = {name: _said(float(predictions[name][0])) for name in ("text", "av")}
         heads["fusion"] = float(np.mean(tokens))
@@ -179,11 +185,17 @@ class Predictor:
             notes.append(
                 f"read the {'last' if kept == 'end' else 'first'} {read} of the words' {length} tokens"
             )
+        interval, certain = self._sure(row, sentiment)
+        if certain is False:
+            notes.append("too close to 0 to tell whether it is positive, negative or neither")
         if heads["text"] is None:
             notes.append("no words: give them with a typed text, or the answer rests on voice and face alone")
         return Prediction(
             sentiment=sentiment,
             polarity=polarity(sentiment, self.scale),
+            interval=interval,
+            certain=certain,
+            coverage=self.calibration.coverage if self.calibration else None,
             heads=heads,
             fusion_tokens=tokens,
             scale=self.scale,
@@ -192,7 +204,17 @@ class Predictor:
             clip={**found, "text_source": features.text_source if text is None else "given"},
             timings={**features.timings, "model": round(time.perf_counter() - began, 4)},
             notes=notes,
+            answered_by={"checkpoint": self.run.path.resolve().name, "lm": self.run.preset.lm.name},
         )
+
+    def _sure(self, row: dict[str, Any], sentiment: float) -> tuple[tuple[float, float] | None, bool | None]:
+        """The interval around a prediction, and whether its sign is to be trusted."""
+        if self.calibration is None:
+            return None, None
+        streams = streams_of(row)
+        width = self.calibration.half_width(streams)
+        low, high = max(sentiment - width, -self.scale), min(sentiment + width, self.scale)
+        return (min(low, sentiment), max(high, sentiment)), abs(sentiment) >= self.calibration.zone(streams)
 
     def row(
         self, features: ClipFeatures, text: str | None = None, *, audio: bool = True, vision: bool = True

@@ -1,8 +1,11 @@
-"""How sure a prediction is: an interval that held on validation data as often as it says.
+"""How sure a prediction is: an interval that held on validation data as often as it says, and a zone around 0 without a verdict.
 
 Split conformal prediction (Vovk et al. 2005; Lei et al., "Distribution-free predictive inference for regression", JASA
 2018): the half-width is the quantile of the absolute errors on data that trained nothing. Errors differ by what there was to
 read, so utterances with the same streams (text, audio, vision) are measured together, all of them where a group is small.
+
+The zone ends where the sign of a prediction is right as often as the interval holds: a logistic regression of "the label has the
+prediction's sign" on the prediction's size. An utterance labelled 0 has no sign, so any is wrong.
 """
 
 from __future__ import annotations
@@ -13,7 +16,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from datasets import Dataset
+from sklearn.linear_model import LogisticRegression
 
+from ..data.schema import for_batches
 from ..model.modalities import registered_modalities
 
 COVERAGE = 0.8
@@ -23,16 +30,18 @@ _ALL = "any"
 
 @dataclass(frozen=True)
 class Calibration:
-    """Half-widths of intervals around a prediction.
+    """Half-widths of intervals around a prediction, and the zone around 0 in which its sign is not to be trusted.
 
     Attributes:
         coverage: share of utterances whose label the interval holds.
         half_widths: on the dataset's scale, by streams (`text+vision`); `any` for every other combination.
+        zones: likewise: the sign of a smaller prediction is right less often than `coverage`.
         utterances: on how many each was measured.
     """
 
     coverage: float
     half_widths: dict[str, float]
+    zones: dict[str, float]
     utterances: dict[str, int]
 
     @classmethod
@@ -53,7 +62,8 @@ class Calibration:
         Returns:
             None where fewer than `SMALLEST_GROUP` utterances have a label.
         """
-        errors = np.abs(np.asarray(predictions, float) - np.asarray(labels, float))
+        predicted, true = np.asarray(predictions, float), np.asarray(labels, float)
+        errors = np.abs(predicted - true)
         known = np.isfinite(errors)
         if known.sum() < SMALLEST_GROUP:
             return None
@@ -64,12 +74,17 @@ class Calibration:
         return cls(
             coverage,
             {name: _conformal_quantile(errors[chosen], coverage) for name, chosen in groups.items()},
+            {name: _zone(predicted[chosen], true[chosen], coverage) for name, chosen in groups.items()},
             {name: int(chosen.sum()) for name, chosen in groups.items()},
         )
 
     def half_width(self, streams: str) -> float:
         """That of a prediction made from `streams`."""
         return self.half_widths.get(streams, self.half_widths[_ALL])
+
+    def zone(self, streams: str) -> float:
+        """Below which size the sign of a prediction made from `streams` is not to be trusted."""
+        return self.zones.get(streams, self.zones[_ALL])
 
     def covered(
         self, predictions: np.ndarray, labels: np.ndarray, streams: Sequence[str]
@@ -81,6 +96,16 @@ class Calibration:
         chosen = {_ALL: known} | {name: known & (groups == name) for name in self.half_widths if name != _ALL}
         return {name: float(inside[rows].mean()) for name, rows in chosen.items() if rows.any()}
 
+    def right_signs(
+        self, predictions: np.ndarray, labels: np.ndarray, streams: Sequence[str]
+    ) -> dict[str, float]:
+        """`share`: of held-out predictions that are outside their zone; `right`: of those, how many have the label's sign."""
+        predicted, true = np.asarray(predictions, float), np.asarray(labels, float)
+        outside = np.abs(predicted) >= np.array([self.zone(name) for name in streams])
+        outside &= np.isfinite(true)
+        right = float((predicted[outside] * true[outside] > 0).mean()) if outside.any() else math.nan
+        return {"share": float(outside.mean()), "right": right}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
@@ -88,7 +113,41 @@ class Calibration:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """The inverse of `to_dict`."""
-        return cls(float(values["coverage"]), dict(values["half_widths"]), dict(values["utterances"]))
+        return cls(
+            float(values["coverage"]),
+            dict(values["half_widths"]),
+            dict(values["zones"]),
+            dict(values["utterances"]),
+        )
+
+
+def calibrate(
+    valid: pd.DataFrame, valid_split: Dataset, test: pd.DataFrame, test_split: Dataset
+) -> dict[str, Any] | None:
+    """What a run notes of its calibration.
+
+    Args:
+        valid, test: predictions of the two splits (`scoring.predict_split`).
+        valid_split, test_split: the splits.
+
+    Returns:
+        `Calibration.to_dict`, measured on `valid`, with what it did on `test`: `held_out` (`Calibration.covered`) and
+        `held_out_signs` (`Calibration.right_signs`). None where `valid` is too small.
+    """
+    streams = [streams_of(row) for row in for_batches(valid_split)]
+    measured = Calibration.fit(valid["prediction"].to_numpy(), valid["label"].to_numpy(), streams)
+    if measured is None:
+        return None
+    held_out = (
+        test["prediction"].to_numpy(),
+        test["label"].to_numpy(),
+        [streams_of(row) for row in for_batches(test_split)],
+    )
+    return {
+        **measured.to_dict(),
+        "held_out": measured.covered(*held_out),
+        "held_out_signs": measured.right_signs(*held_out),
+    }
 
 
 def streams_of(row: Mapping[str, Any]) -> str:
@@ -102,3 +161,16 @@ def _conformal_quantile(errors: np.ndarray, coverage: float) -> float:
     """The smallest width that holds `coverage` of further errors, too: rank ceil((n + 1) * coverage)."""
     rank = min(math.ceil((len(errors) + 1) * coverage), len(errors))
     return float(np.sort(errors)[rank - 1])
+
+
+def _zone(predictions: np.ndarray, labels: np.ndarray, coverage: float) -> float:
+    """The size from which on a prediction's sign is right with probability `coverage`; at most the largest one seen."""
+    sizes, right = np.abs(predictions), predictions * labels > 0
+    if right.all() or not right.any():
+        return 0.0 if right.all() else float(sizes.max())
+    fitted = LogisticRegression(C=1e6).fit(sizes[:, None], right)
+    slope, start = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    wanted = math.log(coverage / (1 - coverage))
+    if slope <= 0:  # larger predictions are no more often right
+        return 0.0 if start >= wanted else float(sizes.max())
+    return float(np.clip((wanted - start) / slope, 0.0, sizes.max()))

@@ -30,6 +30,7 @@ from ..model import text_cache
 from ..storage.files import replacing, write_json, write_text
 from ..storage.folders import foreign, remove_known, remove_temporary_files
 from ..storage.locks import sole_writer
+from .calibration import calibrate
 from .compiling import compile_layers
 from .dataset import check_dataset, open_dataset, remarks, rows_of, scored_split
 from .metric_table import metric_table
@@ -165,6 +166,16 @@ def _train(
         trainer.model, rows[split], data[split]["id"], run.collator(tokenizer), recipe, preset.data.scale
     )
     run.info |= {"test": metrics, "best": _best(trainer, recipe)}
+    if split != "valid" and not preset.heads.classes:
+        _, checked = predict_split(
+            trainer.model,
+            rows["valid"],
+            data["valid"]["id"],
+            run.collator(tokenizer),
+            recipe,
+            preset.data.scale,
+        )
+        run.info["calibration"] = calibrate(checked, data["valid"], table, data[split])
     if main:
         (run.best / "training_args.bin").unlink(missing_ok=True)
         _write_predictions(run, table)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from deepmlf_kit.rendering.tables import Table, number
 from deepmlf_kit.training import Run
 
@@ -20,16 +18,15 @@ _MEASURED = {
 }
 
 
-def card(run: Run, calibration: dict[str, Any], moved: float, scores: dict[str, dict[str, float]]) -> str:
+def card(run: Run, moved: float, scores: dict[str, dict[str, float]]) -> str:
     """The card as Markdown.
 
     Args:
         run: the training.
-        calibration: of `export.calibrate`.
         moved: how far half precision moves a prediction at most.
         scores: what `score.py --json` printed.
     """
-    preset = run.preset
+    preset, calibration = run.preset, run.info["calibration"]
     layers = ", ".join(map(str, preset.fusion.layers))
     facts = Table(
         ["", ""],
@@ -57,12 +54,13 @@ def card(run: Run, calibration: dict[str, Any], moved: float, scores: dict[str, 
         ],
     )
     sure = Table(
-        ["there is", "half-width", "held-out share inside", "validation utterances"],
+        ["there is", "half-width", "held-out share inside", "sign not told below", "validation utterances"],
         [
             [
                 streams.replace("+", ", "),
                 number(width),
                 number(calibration["held_out"].get(streams, float("nan"))),
+                number(calibration["zones"][streams]),
                 str(calibration["utterances"][streams]),
             ]
             for streams, width in calibration["half_widths"].items()
@@ -93,7 +91,9 @@ Pearson r with people's ratings; none of these utterances trained a weight.
 ## How sure it is
 
 An answer comes with an interval that holds {calibration["coverage"]:.0%} of the labels of utterances like those of its training
-(measured on validation data, checked on test data). Real recordings are not like them: take it as a lower bound.
+(measured on validation data, checked on test data). Close to 0 it does not tell a sign: beyond that zone, where
+{calibration["held_out_signs"]["share"]:.0%} of the test answers are, {calibration["held_out_signs"]["right"]:.0%} of
+the signs were right (a label of 0 has none, so that any is wrong). Real recordings are not like them: take it as a lower bound.
 
 {sure.markdown()}
 ## What it cannot do

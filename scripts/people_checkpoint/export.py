@@ -16,7 +16,6 @@ from deepmlf_kit.data.schema import for_batches
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.storage.files import write_json
 from deepmlf_kit.training import Run
-from deepmlf_kit.training.calibration import Calibration, streams_of
 
 LIMIT = 6_000_000  # bytes of a checkpoint, without its language model
 LARGEST_MOVE = 0.05  # that half precision may move a prediction
@@ -67,29 +66,6 @@ def predictions(place: Run | Path, split: Any) -> dict[str, np.ndarray]:
     predictor, rows = Predictor(place, device="cpu"), list(for_batches(split))
     parts = [predictor.rows(rows[i : i + 64]) for i in range(0, len(rows), 64)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def calibrate(out: Path, valid: Any, test: Any) -> dict[str, Any]:
-    """Measure the intervals of the exported checkpoint on `valid`, note them in its `run.json`, and check them on `test`.
-
-    Returns:
-        `half_widths` and `held_out`: the share of test labels inside their interval, by streams.
-    """
-    measured = Calibration.fit(
-        predictions(out, valid)["task"],
-        np.asarray(valid["label"]),
-        [streams_of(row) for row in for_batches(valid)],
-    )
-    assert measured is not None
-    held_out = measured.covered(
-        predictions(out, test)["task"],
-        np.asarray(test["label"]),
-        [streams_of(row) for row in for_batches(test)],
-    )
-    info = json.loads((out / "run.json").read_text())
-    info["calibration"] = {**measured.to_dict(), "held_out": held_out}
-    write_info(out, info)
-    return info["calibration"]
 
 
 def check_half_precision(run: Run, out: Path, split: Any) -> float:

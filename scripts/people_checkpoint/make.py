@@ -42,15 +42,14 @@ def main(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
     ] = None,
 ) -> None:
-    """Make the dataset, pretrain the AV encoder, train, export, calibrate, measure, write the model card."""
+    """Make the dataset, pretrain the AV encoder, train, export, measure, write the model card."""
     data = _dataset(people, work / f"data-{share:g}-{seed}", share, seed)
     run = _train(data, work / lm, lm, seed, settings or [])
     out = out or PACKAGE / ("people" if lm == "embedded" else f"people-{lm}")
     export.export(run, out)
-    calibration = export.calibrate(out, data["valid"], data["test"])
     moved = export.check_half_precision(run, out, data["test"].select(range(min(200, len(data["test"])))))
     scores = _measure(people, out)
-    (out / "README.md").write_text(card.card(run, calibration, moved, scores))
+    (out / "README.md").write_text(card.card(run, moved, scores))
     print((out / "README.md").read_text())
 
 
