@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.training.calibration import SMALLEST_GROUP, Calibration, streams_of
 
 
@@ -68,6 +69,12 @@ def test_predictions_that_know_no_sign_stay_inside_the_zone() -> None:
     assert calibration is not None and calibration.zone("text") > 2
     surely = Calibration.fit(labels, labels, ["text"] * 500)
     assert surely is not None and surely.zone("text") == 0
+
+
+def test_a_damaged_calibration_is_one_clear_error() -> None:
+    for wrong in ({}, {"coverage": 0.8, "half_widths": {}, "zones": {}, "utterances": {}}, []):
+        with pytest.raises(DeepMLFError, match="calibration is damaged"):
+            Calibration.from_dict(wrong)
 
 
 @pytest.mark.parametrize(

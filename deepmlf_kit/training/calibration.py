@@ -21,7 +21,9 @@ from datasets import Dataset
 from sklearn.linear_model import LogisticRegression
 
 from ..data.schema import for_batches
+from ..errors import DeepMLFError
 from ..model.modalities import registered_modalities
+from ..storage.files import misshapen
 
 COVERAGE = 0.8
 SMALLEST_GROUP = 50  # utterances; an 80 % quantile of fewer is too uncertain to be promised
@@ -112,13 +114,21 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """The inverse of `to_dict`."""
-        return cls(
-            float(values["coverage"]),
-            dict(values["half_widths"]),
-            dict(values["zones"]),
-            dict(values["utterances"]),
-        )
+        """The inverse of `to_dict`.
+
+        Raises:
+            DeepMLFError: the values are damaged or of another version.
+        """
+        shape = {"coverage": float, "half_widths": dict, "zones": dict, "utterances": dict}
+        wrong = misshapen(values, shape)
+        if not wrong and not all(_ALL in values[name] for name in ("half_widths", "zones")):
+            wrong = f"no width for {_ALL!r}"
+        if wrong:
+            raise DeepMLFError(
+                f"What the run notes of its calibration is damaged ({wrong}): train it again, or remove `calibration` "
+                "from its run.json, and it answers without an interval."
+            )
+        return cls(*(values[name] for name in shape))
 
 
 def calibrate(
