@@ -100,7 +100,7 @@ def _short_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    if attention_mask.is_floating_point() and key.shape[2] <= LONGEST and query.dtype == torch.float32:
+    if attention_mask.is_floating_point() and key.shape[2] <= LONGEST and query.dtype != torch.float16:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         output, _ = attend(query, key, value, attention_mask, scale=scale, dropout=dropout)
     else:  # on CPU the fused kernel takes grouped keys and values; transformers would copy them for every head

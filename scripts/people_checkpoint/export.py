@@ -18,7 +18,11 @@ from deepmlf_kit.storage.files import write_json
 from deepmlf_kit.training import Run
 
 LIMIT = 6_000_000  # bytes of a checkpoint, without its language model
-LARGEST_MOVE = 0.05  # that half precision may move a prediction
+LARGEST_MOVE = {
+    "auto": 0.05,
+    "float32": 0.05,
+    "bfloat16": 0.2,
+}  # that half precision may move a prediction, by lm.dtype
 
 
 def export(run: Run, out: Path) -> None:
@@ -72,11 +76,10 @@ def check_half_precision(run: Run, out: Path, split: Any) -> float:
     """How far half precision moves a prediction at most.
 
     Raises:
-        DeepMLFError: by more than `LARGEST_MOVE`.
+        DeepMLFError: by more than `LARGEST_MOVE` of its LM's precision.
     """
     moved = float(np.abs(predictions(run, split)["task"] - predictions(out, split)["task"]).max())
-    if moved > LARGEST_MOVE:
-        raise DeepMLFError(
-            f"Half precision moves a prediction by {moved:.3f}, at most {LARGEST_MOVE} may be."
-        )
+    allowed = LARGEST_MOVE[run.preset.lm.dtype]
+    if moved > allowed:
+        raise DeepMLFError(f"Half precision moves a prediction by {moved:.3f}, at most {allowed} may be.")
     return moved
