@@ -61,7 +61,20 @@ def test_an_lm_gives_the_fused_kernels_states(family):
 
 
 @on_cpu
-def test_long_texts_and_half_precision_stay_with_the_fused_kernel(monkeypatch):
+def test_in_bfloat16_an_lm_errs_no_more_than_with_the_fused_kernel():
+    lm = tiny_model("llama").language.lm
+    ids = torch.randint(1, lm.config.vocab_size, (4, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = lm(input_ids=ids).logits
+        ours = lm.to(torch.bfloat16)(input_ids=ids).logits.float()
+        lm.set_attn_implementation("sdpa")
+        fused = lm(input_ids=ids).logits.float()
+    assert (ours != exact).any(), "half the precision"
+    assert (ours - exact).abs().mean() < 1.5 * (fused - exact).abs().mean()
+
+
+@on_cpu
+def test_long_texts_and_float16_stay_with_the_fused_kernel(monkeypatch):
     calls = []
     fused = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k))
@@ -73,7 +86,7 @@ def test_long_texts_and_half_precision_stay_with_the_fused_kernel(monkeypatch):
     lm(input_ids=ids)
     assert len(calls) == len(lm.model.layers)
     monkeypatch.setattr(attention, "LONGEST", 6)
-    lm.to(torch.bfloat16)(input_ids=ids)
+    lm.to(torch.float16)(input_ids=ids)
     assert len(calls) == 2 * len(lm.model.layers)
 
 
