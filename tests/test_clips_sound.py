@@ -1,12 +1,16 @@
 """Sound of every layout becomes the mono that a listener would call the voice."""
 
-from fractions import Fraction
+import sys
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from clips_made import make_clip, voice
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from fuzzing.clips import encode_sound
 
 from deepmlf_kit.features import ClipError, FeatureRecipe, extract_clip
 from deepmlf_kit.features.container import MAX_CHANNELS, UndecodableStream
@@ -42,13 +46,7 @@ def layout_clip(path: Path, layout: str, loud: str, codec: str = "flac") -> Path
     packed = np.stack([tone if name == loud else np.zeros_like(tone) for name in names], 1)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=RATE, layout=layout)
-        frame = av.AudioFrame.from_ndarray((packed * 32767).astype(np.int16).reshape(1, -1), "s16", layout)
-        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
-        step = stream.codec_context.frame_size or 1024
-        resampler = av.AudioResampler(stream.codec_context.format.name, layout, RATE, step)
-        for part in [*resampler.resample(frame), *resampler.resample(None)]:
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
+        encode_sound(container, stream, packed)
     return path
 
 
@@ -121,11 +119,7 @@ def test_the_default_track_is_read_not_the_first(tmp_path: Path, name: str):
             stream.disposition = av.stream.Disposition.default if default else av.stream.Disposition(0)
             streams.append((stream, voice(1.0, RATE, pitch)))
         for stream, samples in streams:
-            frame = av.AudioFrame.from_ndarray(samples[None], "fltp", "mono")
-            frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
-            resampler = av.AudioResampler("fltp", "mono", RATE, stream.codec_context.frame_size)
-            for part in [*resampler.resample(frame), *resampler.resample(None), None]:
-                container.mux(stream.encode(part))
+            encode_sound(container, stream, samples[:, None])
     samples = read_audio(path).samples
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
     assert np.argmax(spectrum) * 16000 / len(samples) == pytest.approx(260, abs=45)  # its pitch wavers

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -54,17 +55,23 @@ def make_source(path: Path, video: str | None, audio: str, layout: str, rate: in
         times = np.arange(round(_SECONDS * rate)) / rate
         tone = sum(np.sin(2 * np.pi * 140 * n * times) / n for n in range(1, 8)) * 0.1
         channels = len(sound.layout.channels)
-        packed = np.repeat((tone * 32767).astype(np.int16)[:, None], channels, 1).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(packed, "s16", layout)
-        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-        step = sound.codec_context.frame_size or 1024
-        resampler = av.AudioResampler(sound.codec_context.format.name, layout, rate, step)
-        for part in [*resampler.resample(frame), *resampler.resample(None)]:
-            container.mux(sound.encode(part))
-        container.mux(sound.encode(None))
+        encode_sound(container, sound, np.repeat(tone[:, None], channels, 1))
         if pictures is not None:
             container.mux(pictures.encode(None))
     return path
+
+
+def encode_sound(container: Any, stream: Any, samples: np.ndarray) -> None:
+    """Write `samples` [N, channels], each from -1 to 1, at the stream's own rate and layout, and end the stream."""
+    rate, layout = stream.codec_context.sample_rate, stream.codec_context.layout
+    frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16).reshape(1, -1), "s16", layout)
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+    resampler = av.AudioResampler(
+        stream.codec_context.format.name, layout, rate, stream.codec_context.frame_size or 1024
+    )
+    for part in [*resampler.resample(frame), *resampler.resample(None)]:
+        container.mux(stream.encode(part))
+    container.mux(stream.encode(None))
 
 
 # Kinds of damage: (content, another clip's content, random numbers) -> damaged content -------------------------
