@@ -1,7 +1,9 @@
 """Train a shipped checkpoint on people and write it into the package.
 
     python -m scripts.people_checkpoint.make PEOPLE embedded
-    python -m scripts.people_checkpoint.make PEOPLE smollm2
+    python -m scripts.people_checkpoint.make PEOPLE smollm2 --share 0.7
+
+The AV encoder is pretrained once for both.
 
 PEOPLE is the folder of labelled words, faces and voices; its `score.py` measures what came out, and the model card prints it.
 Stopped and called again, the trainings go on where they stopped.
@@ -44,7 +46,8 @@ def main(
 ) -> None:
     """Make the dataset, pretrain the AV encoder, train, export, measure, write the model card."""
     data = _dataset(people, work / f"data-{share:g}-{seed}", share, seed)
-    run = _train(data, work / lm, lm, seed, settings or [])
+    av = _pretrain(data, work / "av", seed)
+    run = train(load_preset(HERE / f"{lm}.yaml", settings or []), data, work / lm, av_encoder=av, seed=seed)
     out = out or PACKAGE / ("people" if lm == "embedded" else f"people-{lm}")
     export.export(run, out)
     moved = export.check_half_precision(run, out, data["test"].select(range(min(200, len(data["test"])))))
@@ -59,11 +62,12 @@ def _dataset(people: Path, folder: Path, share: float, seed: int) -> DatasetDict
     return schema.load(folder)
 
 
-def _train(data: DatasetDict, work: Path, lm: str, seed: int, settings: list[str]) -> Run:
-    preset = load_preset(HERE / f"{lm}.yaml", settings)
+def _pretrain(data: DatasetDict, folder: Path, seed: int) -> Run:
+    """The AV encoder, on what voice and face show by themselves."""
+    if (folder / "run.json").is_file() and (done := Run.open(folder)).finished:
+        return done
     shown = data.filter(lambda name: "$_$plain_" in name or "$_$face" in name, input_columns="id")
-    av = train(preset, shown, work / "av", model="av", seed=seed)
-    return train(preset, data, work / "fused", av_encoder=av, seed=seed)
+    return train(load_preset(HERE / "embedded.yaml"), shown, folder, model="av", seed=seed)
 
 
 def _measure(people: Path, out: Path) -> dict[str, dict[str, float]]:
