@@ -4,7 +4,8 @@ What an utterance means (`meaning`), in [-3, 3]:
 
 * What voice and face show together is CREMA-D's rule (`votes.py`), times `SHOWN`: with neutral words it is all there is.
 * Words count as rated. The stronger they are, the less voice and face add: with words of strength 2 or more, half. This is an
-  assumption; in CMU-MOSI and CMU-MOSEI the words alone explain most of the rating, so they lead here.
+  assumption; in CMU-MOSI and CMU-MOSEI the words alone explain most of the rating, so they lead here. `weighing.py` shows
+  what an answer does as it varies.
 * Irony: kind words said with the eyes rolled over a one-sided smirk, face and voice at odds. They then count the other way
   round. About one joint utterance in twelve: of turns in talk among friends 8 % are ironic (Gibbs, "Irony in talk among
   friends", Metaphor and Symbol, 2000).
@@ -126,6 +127,7 @@ def _rows(
             text = sentences.neutral_sentence(rng)
         made = make_row(rng, sources, split, variants(rng, text), words, "face" in kind, "voice" in kind)
         kind += "_ironic" * made.pop("ironic")
+        made.pop("shown")
         yield utterance(
             f"{split}_{number}$_${kind}",
             **made,
@@ -138,7 +140,7 @@ def _rows(
 def make_row(
     rng: np.random.Generator, sources: Sources, split: str, text: str, words: float, face: bool, voice: bool
 ) -> dict[str, Any]:
-    """One utterance: `text`, signals and their times, `words` with times, `label`, `ironic`."""
+    """One utterance: `text`, signals and their times, `words` with times, `label`, `ironic`, `shown`."""
     ironic = (
         face and voice and words > 0.8 and rng.random() < 2.5 * IRONY_SHARE
     )  # two fifths of the words are kind
@@ -177,5 +179,6 @@ def make_row(
                 rng, still, spoken, sources.rest, fps=FPS, smirk=strong
             )
     seen = still.valence if still is not None else None
-    row["label"] = meaning(words, shown(sources.evidence, heard, seen), ironic)
+    row["shown"] = shown(sources.evidence, heard, seen)
+    row["label"] = meaning(words, row["shown"], ironic)
     return row
