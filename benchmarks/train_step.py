@@ -288,17 +288,17 @@ def measure(setup: str, ways: list[str], options: dict[str, Any]) -> dict[str, d
                     runner.step(batch)
         for turn in range(options["rounds"]):
             for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
-                found[way]["seconds"].append(timed(runners[way], batches[way]))
+                found[way]["seconds"].append(timed(runners[way], batches[way], options["clock"]))
         return found
 
 
-def timed(runner: Way, batches: list[dict[str, torch.Tensor]]) -> float:
+def timed(runner: Way, batches: list[dict[str, torch.Tensor]], clock: Callable[[], float]) -> float:
     wait_for(runner.device)
-    began = time.perf_counter()
+    began = clock()
     for batch in batches:
         runner.step(batch)
     wait_for(runner.device)
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def peak_memory(setup: str, way: str, options: dict[str, Any]) -> dict[str, float]:
@@ -422,6 +422,9 @@ def main(
     compiled: Annotated[
         bool, typer.Option("--compile", help="torch.compile in all ways but the published one.")
     ] = False,
+    cpu_time: Annotated[
+        bool, typer.Option("--cpu-time", help="Seconds of CPU, for a busy machine; take one thread.")
+    ] = False,
     memory: Annotated[
         bool, typer.Option(help="Measure peak memory, each way in a process of its own.")
     ] = True,
@@ -432,6 +435,7 @@ def main(
     torch.set_num_threads(threads)
     options = {"samples": samples, "batch": batch, "rounds": rounds, "device": device, "threads": threads}
     options |= {"bf16": bf16, "compile": compiled}
+    options["clock"] = time.process_time if cpu_time else time.perf_counter
     setups = setup or ["embedded", "mosei-base", "mosei-base-text-kept", "mosi-135m"]
     if alone_way:
         return alone(setups[0], alone_way, options)
@@ -439,6 +443,7 @@ def main(
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} threads"
     console.print(
         f"{name}; {samples} utterances a round in batches of {batch}, {rounds} rounds; torch {torch.__version__}"
+        + "; seconds of CPU" * cpu_time
     )
     everything = {}
     for name in setups:
