@@ -28,7 +28,7 @@ from ..features.face_model import FaceModelMissing
 from ..features.media import MediaInfo, allowed_threads
 from ..features.recipe import FeatureRecipe, RecipeError
 from ..features.transcript import SpeechModelMissing
-from ..workers.cancel import CancelToken
+from ..workers.cancel import Cancelled, CancelToken
 from ..workers.network import NO_NETWORK
 from ..workers.parent import Reports, WorkerProcess, thread_limits
 
@@ -285,6 +285,10 @@ class ClipExtractor:
                 answer = process.ask({"path": here, **job}, progress)
         except LostClip as error:
             raise LostClip(str(error).replace(here, str(path)), error.outside) from None
+        except Cancelled:
+            process.kill()
+            self.warm_up()
+            raise
         except BaseException:
             process.kill()
             raise
