@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import gradio as gr
+import torch
 from starlette.middleware import Middleware
 
 from ..errors import DeepMLFError
@@ -32,13 +33,17 @@ _TIDY_EVERY = 60.0  # seconds
 
 @dataclass
 class RunningApp:
-    """An app that is being served. `close` ends it and deletes its files."""
+    """An app that is being served. `close` ends it and deletes its files.
+
+    Until then torch computes with `Settings.threads` in the whole process.
+    """
 
     url: str
     page: gr.Blocks
     models: Models
     sessions: Sessions
     folder: Path
+    threads_before: int
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -51,6 +56,7 @@ class RunningApp:
     def close(self) -> None:
         """Stop serving, end all sessions, delete all files."""
         self._closed.set()
+        torch.set_num_threads(self.threads_before)
         self.sessions.close_all()
         self.page.close(verbose=False)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -106,6 +112,8 @@ def launch(
         allowed_hosts=(*allowed_hosts, *filter(None, [space])),
         on_space="SPACE_ID" in os.environ,
     )
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
     models = Models(checkpoint, face_model=face_model, max_seconds=settings.max_seconds, speech=speech)
     sessions = Sessions(folder, settings.idle_hours * 3600, settings.max_disk_megabytes * 1e6)
     access = Access.of(settings, inline=inline)
@@ -141,7 +149,7 @@ def launch(
             f"The app could not listen on {where} ({error}); choose another with --port."
         ) from error
     sessions.keep_present()
-    app = RunningApp(url, page, models, sessions, folder)
+    app = RunningApp(url, page, models, sessions, folder, threads_before)
     if not quiet:
         print(f"DeepMLF demo: {url}\nStop with Ctrl-C.", flush=True)
         if warning := network_warning(settings):

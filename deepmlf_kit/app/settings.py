@@ -20,6 +20,8 @@ class Settings:
         max_request_megabytes: largest other request (live mode's pictures are the largest).
         max_disk_megabytes: all files of all users together; beyond it uploads are refused.
         workers: clips processed at the same time.
+        threads: torch threads of one answer. More would be a little faster on idle cores, and ten times slower on busy
+            ones, where they wait for each other (benchmarks/app_threads.py).
         queue: requests that may wait; further ones are refused with a message.
         live_users: live sessions at the same time.
         live_window: length of the window that a live prediction reads, in seconds.
@@ -36,6 +38,7 @@ class Settings:
     max_request_megabytes: int = 8
     max_disk_megabytes: int = 1000
     workers: int = 2
+    threads: int = 1
     queue: int = 32
     live_users: int = 2
     live_window: float = 6.0
