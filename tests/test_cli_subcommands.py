@@ -157,7 +157,17 @@ def test_prepare_makes_a_dataset_of_clips_and_lists_what_failed(tmp_path: Path, 
         f"path,text,label,split\n{clips / 'smile_short.mp4'},that was fine,1.0,train\nbroken.mp4,no,-1.0,train\n"
     )
     told = answer(
-        capsys, "prepare", folder, "--out", tmp_path / "out", "--vision", "none", "--audio", "mfcc", "--workers", 1
+        capsys,
+        "prepare",
+        folder,
+        "--out",
+        tmp_path / "out",
+        "--vision",
+        "none",
+        "--audio",
+        "mfcc",
+        "--workers",
+        1,
     )
     assert told["rows"]["train"] == 1
     assert [failure["path"].endswith("broken.mp4") for failure in told["failures"]] == [True]

@@ -91,7 +91,21 @@ def test_the_printed_command_fits_the_dataset(tmp_path: Path, capsys, monkeypatc
         "path,text,label,split\ntrain.wav,so,1,train\nvalid.wav,so,0,valid\n"
     )
     assert (
-        run(["prepare", "my clips", "--out", "my data", "--vision", "none", "--audio", "mfcc", "--workers", "1"]) == 0
+        run(
+            [
+                "prepare",
+                "my clips",
+                "--out",
+                "my data",
+                "--vision",
+                "none",
+                "--audio",
+                "mfcc",
+                "--workers",
+                "1",
+            ]
+        )
+        == 0
     )
     said = capsys.readouterr().out
     settings = "--set av_encoder.audio_dim=33 --set av_encoder.vision_dim=1 --set data.scale=sims"

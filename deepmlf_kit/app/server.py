@@ -11,18 +11,21 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import gradio as gr
-from starlette.middleware import Middleware
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
+from ..storage.optional import optional
 from ..training import Run
 from .examples import FOLDER
 from .models import Models
 from .sessions import Sessions
 from .settings import Settings
 from .ui import build, css, js, theme
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+middleware = optional("starlette.middleware")
 
 # What the page may load and whom it may talk to: this server alone.
 _POLICY = (
@@ -113,7 +116,7 @@ def launch(
             theme=theme(),
             css=css(),
             js=js(),
-            app_kwargs={"middleware": [Middleware(PrivatePage)]},
+            app_kwargs={"middleware": [middleware.Middleware(PrivatePage)]},
             height=900,
         )
     except OSError as error:

@@ -72,14 +72,15 @@ def command(
             )
         if not sources and text is None:
             raise DeepMLFError('name a clip, a folder of clips with --csv OUT.csv, or words: --text "..."')
-        from ..predict.predictor import Predictor
-
         with stdout_reserved_for_json(as_json):
-            predictor = Predictor(checkpoint)
             if sources:
-                prediction = predictor.clip(sources[0], text, face=face, face_model=face_model)
+                from ..predict.fresh import predict_clip
+
+                prediction = predict_clip(checkpoint, sources[0], text, face=face, face_model=face_model)
             else:
-                prediction = predictor.text(text or "")
+                from ..predict import Predictor
+
+                prediction = Predictor(checkpoint).text(text or "")
         if as_json:
             print_json(prediction)
         else:

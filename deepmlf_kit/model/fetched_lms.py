@@ -12,7 +12,6 @@ import io
 import json
 import shutil
 from contextlib import redirect_stderr
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from ..downloads.fetching import FetchedModel, FetchError, Hub, ModelFile, Packa
 from ..errors import DeepMLFError
 from ..storage.files import write_json
 from ..storage.locks import held
+from ..storage.optional import require
 
 SMOLLM2 = FetchedModel(
     name="smollm2-gguf",
@@ -92,8 +92,10 @@ def fetch_lm(name: str, progress: Progress | None = None) -> Path:
 
     Raises:
         FetchError: no source had it, or the cache folder cannot be written.
+        MissingPackage: gguf is not installed.
     """
     if not lm_is_at_hand(name):
+        require("gguf")  # before 98 MB are downloaded
         model = FETCHED_LMS[name]
         downloaded = model.fetch(progress)
         try:
@@ -111,8 +113,6 @@ def fetch_lm(name: str, progress: Progress | None = None) -> Path:
 
 def _convert(name: str, gguf: Path) -> None:
     """GGUF -> bfloat16 safetensors and tokenizer files, moved to their place when whole."""
-    if find_spec("gguf") is None:
-        raise FetchError(f"Converting {gguf.name} needs the package gguf: pip install gguf.")
     folder = lm_folder(name)
     writing = folder.with_name(f"{name}.writing")
     shutil.rmtree(writing, ignore_errors=True)
