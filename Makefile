@@ -20,7 +20,7 @@ BROWSER ?= yes
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 NBVAL_SANITIZE := $(wildcard notebooks/nbval.cfg)
 
-.PHONY: help install demo test test-all test-slow test-notebooks chromium lint app lab clean
+.PHONY: help install demo test test-all test-slow test-notebooks chromium lint app lab release clean
 
 help:  ## this list
 	@echo "DeepMLF kit. Commands:"
@@ -44,19 +44,19 @@ $(VENV)/.torch: $(VENV)/.python constraints.txt
 	@touch $@
 
 $(VENV)/.kit: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) -e .
+	$(PIP) -e '.[all]'
 	@touch $@
 
 # One resolution for the kit and the extra: a test machine goes through the package list once.
 $(VENV)/.test: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) -e '.[test]'
+	$(PIP) -e '.[all,test]'
 	@touch $@ $(VENV)/.kit
 
 $(VENV)/.real: $(VENV)/.test pyproject.toml constraints.txt
-	$(PIP) -e '.[test,real,quantized]'
+	$(PIP) -e '.[all,test,real,quantized]'
 	@touch $@
 
-install: $(VENV)/.kit  ## create .venv and install the kit
+install: $(VENV)/.kit  ## create .venv and install the kit with all extras
 
 demo: $(VENV)/.kit  ## install, train on the sample set, print the table, write runs/demo/report.html
 	$(BIN)/deepmlf demo
@@ -98,6 +98,10 @@ app: $(VENV)/.kit  ## fetch the models it answers with (once), then the live dem
 
 lab: $(VENV)/.kit  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
+
+# setuptools comes with PyTorch, at its pinned version.
+release: $(VENV)/.kit  ## build sdist and wheel into dist/ and check them
+	$(BIN)/python scripts/release.py
 
 clean:  ## remove .venv, caches and build output (runs/ stays)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,6 +1,6 @@
 """The language stream on real texts: `python benchmarks/text_only.py DATASET --out runs/texts`.
 
-DATASET is what `deepmlf prepare TEXTS.csv DATASET` wrote. Trains DeepMLF on the embedded LM and on SmolLM2-135M (after
+DATASET is what `deepmlf prepare TEXTS.csv --out DATASET` wrote. Trains DeepMLF on the embedded LM and on SmolLM2-135M (after
 `deepmlf fetch smollm2`), with and without the MM Blocks' feed-forward on text; stopped and called again, it resumes.
 """
 

@@ -27,14 +27,14 @@ def test_sample_writes_the_dataset_it_names(tmp_path: Path, capsys):
     from deepmlf_kit.data.schema import load
 
     folder = tmp_path / "sample"
-    told = answer(capsys, "sample", folder, "--train", 6, "--valid", 3, "--test", 2, "--seed", 5)
+    told = answer(capsys, "sample", "--out", folder, "--train", 6, "--valid", 3, "--test", 2, "--seed", 5)
     assert told["rows"] == {"train": 6, "valid": 3, "test": 2}
     assert told["dataset"] == str(folder)
     assert {split: part.num_rows for split, part in load(folder).items()} == told["rows"]
 
 
 def test_sample_of_no_utterances_is_refused(tmp_path: Path, capsys):
-    assert run(["sample", str(tmp_path / "sample"), "--train", "0"]) == 2
+    assert run(["sample", "--out", str(tmp_path / "sample"), "--train", "0"]) == 2
     assert "above 0" in capsys.readouterr().err
     assert not (tmp_path / "sample").exists()
 
@@ -83,7 +83,7 @@ def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sample set of a few utterances, made by `deepmlf sample`."""
     folder = tmp_path_factory.mktemp("data") / "sample"
-    assert run(["sample", str(folder), "--train", "24", "--valid", "8", "--test", "8"]) == 0
+    assert run(["sample", "--out", str(folder), "--train", "24", "--valid", "8", "--test", "8"]) == 0
     return folder
 
 
@@ -139,7 +139,7 @@ def test_prepare_converts_a_pickle_and_counts_what_it_set_to_zero(tmp_path: Path
     content = {"train": part(5), "valid": part(3), "test": part(2)}
     content["train"]["audio"][0, 0, 0] = -np.inf
     (tmp_path / "mosi.pkl").write_bytes(pickle.dumps(content))
-    told = answer(capsys, "prepare", tmp_path / "mosi.pkl", tmp_path / "out")
+    told = answer(capsys, "prepare", tmp_path / "mosi.pkl", "--out", tmp_path / "out")
     assert {split: found["utterances"] for split, found in told["splits"].items()} == {
         "train": 5,
         "valid": 3,
@@ -157,7 +157,17 @@ def test_prepare_makes_a_dataset_of_clips_and_lists_what_failed(tmp_path: Path, 
         f"path,text,label,split\n{clips / 'smile_short.mp4'},that was fine,1.0,train\nbroken.mp4,no,-1.0,train\n"
     )
     told = answer(
-        capsys, "prepare", folder, tmp_path / "out", "--vision", "none", "--audio", "mfcc", "--workers", 1
+        capsys,
+        "prepare",
+        folder,
+        "--out",
+        tmp_path / "out",
+        "--vision",
+        "none",
+        "--audio",
+        "mfcc",
+        "--workers",
+        1,
     )
     assert told["rows"]["train"] == 1
     assert [failure["path"].endswith("broken.mp4") for failure in told["failures"]] == [True]
@@ -179,6 +189,6 @@ def test_prepare_refuses_in_one_line_what_it_cannot_do(
     (tmp_path / "some.pkl").write_bytes(b"")
     (tmp_path / "folder").mkdir()
     given = [word.format(file=tmp_path / "some.pkl", folder=tmp_path / "folder") for word in arguments]
-    assert run(["prepare", given[0], str(tmp_path / "out"), *given[1:]]) == 2
+    assert run(["prepare", given[0], "--out", str(tmp_path / "out"), *given[1:]]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1

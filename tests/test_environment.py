@@ -98,7 +98,7 @@ def test_conda_environment_installs_the_project_with_its_pins():
     (pip_lines,) = [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)]
     assert "-c constraints.txt" in pip_lines
     editable = [line for line in pip_lines if line.startswith("-e ")]
-    assert editable == ["-e .[test]"], "conda users get the kit and what its tests need, from pyproject.toml"
+    assert editable == ["-e .[all,test]"], "conda users get the kit, every extra and what its tests need"
     assert len(pip_lines) == 2, "a package named here would be a second description of pyproject.toml"
     assert CONDA["name"] == PROJECT["name"]
 

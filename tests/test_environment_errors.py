@@ -27,7 +27,7 @@ from deepmlf_kit.model.text_cache import open_text_cache
 from deepmlf_kit.storage.problems import environment_problem
 from deepmlf_kit.training import train
 
-SAMPLE = ["sample", "--train", "3", "--valid", "2", "--test", "2"]
+SAMPLE = ["sample", "--train", "3", "--valid", "2", "--test", "2", "--out"]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_a_full_disk_is_one_line_and_the_old_dataset_stays(small: Path, tmp_path
     code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
     code += "from deepmlf_kit.cli.frame import run; sys.exit(run(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", code, *SAMPLE, "--seed", "7", str(out)], capture_output=True, text=True
+        [sys.executable, "-c", code, *SAMPLE, str(out), "--seed", "7"], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "file too large" in done.stderr and os.listdir(tmp_path) == ["set"]

@@ -83,7 +83,9 @@ def test_a_given_face_model_is_taken_before_anything_else(download, monkeypatch,
     with pytest.raises(FaceModelMissing, match=r"gone\.task \(given by DEEPMLF_FACE_MODEL\)"):
         find_face_model()
     (tmp_path / "gone.task").write_text("no model")
-    with pytest.raises(FaceModelMissing, match=r"gone\.task \(given by DEEPMLF_FACE_MODEL\) is no Face Landmarker"):
+    with pytest.raises(
+        FaceModelMissing, match=r"gone\.task \(given by DEEPMLF_FACE_MODEL\) is no Face Landmarker"
+    ):
         find_face_model()
 
 

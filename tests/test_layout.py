@@ -13,20 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from deepmlf_kit.storage.optional import EXTRAS
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "deepmlf_kit"
 
-# Third-party packages that may be imported inside a function, and why.
+# Third-party packages that may be imported inside a function, and why. Those of an extra are imported through
+# `storage/optional.py`.
 HEAVY = {
-    "mediapipe": "seconds to import, and prints to stderr when it starts",
-    "opensmile": "loads a native library that some platforms lack",
-    "faster_whisper": "seconds to import; only where something is transcribed",
-    "ctranslate2": "comes with faster_whisper",
-    "librosa": "seconds to import (numba); only for MFCC features",
-    "bitsandbytes": "an optional extra",
-    "gradio": "seconds to import; only where the app is built",
-    "optuna": "seconds to import; only where a sweep searches",
+    "peft": "seconds to import, with bitsandbytes where that is installed; only for LoRA",
+    "sklearn": "half a second to import; only where F1 is computed",
 }
+IMPORTERS = {"deepmlf_kit.storage.optional": "the one way to optional packages"}
 
 
 @dataclass(frozen=True)
@@ -210,7 +208,20 @@ def inside_functions(package: Package) -> list[str]:
     return [
         str(found)
         for found in package.imports
-        if found.inside and package.folder(found.module) != "cli" and found.name.split(".")[0] not in HEAVY
+        if found.inside
+        and package.folder(found.module) != "cli"
+        and found.module not in IMPORTERS
+        and found.name.split(".")[0] not in HEAVY
+    ]
+
+
+def directly(package: Package) -> list[str]:
+    """Every import of an extra's package that does not go through `storage/optional.py`, but for those for types alone."""
+    of_extras = {name for names in EXTRAS.values() for name in names}
+    return [
+        str(found)
+        for found in package.imports
+        if not found.types_only and found.name.split(".")[0] in of_extras
     ]
 
 
@@ -244,6 +255,11 @@ def test_imports_point_down_the_drawing(package: Package, floors: Floors):
 
 def test_imports_stand_at_module_level(package: Package):
     found = inside_functions(package)
+    assert not found, lines(found)
+
+
+def test_packages_of_an_extra_are_imported_in_the_one_way_that_names_it(package: Package):
+    found = directly(package)
     assert not found, lines(found)
 
 
@@ -338,7 +354,7 @@ def test_an_upward_import_is_seen(tmp_path: Path, module: str, text: str, found:
         ("model/__init__", "def f():\n    import torch\n", "kit.model.__init__:2 imports torch in f()"),
         ("model/__init__", "def __getattr__(name):\n    from . import block\n", "kit.model.__init__:2 imports kit.model.block in __getattr__()"),
         ("cli/train", "def f():\n    import torch\n", None),
-        ("model/block", "def f():\n    import mediapipe.tasks\n", None),
+        ("model/block", "def f():\n    import mediapipe.tasks\n", "kit.model.block:2 imports mediapipe.tasks in f()"),
     ],
 )  # fmt: skip
 def test_an_import_inside_a_function_is_seen(tmp_path: Path, module: str, text: str, found: str | None):

@@ -49,7 +49,7 @@ def test_own_clips_become_a_dataset_and_a_trained_model(
     Path("clips/broken.mp4").write_bytes((clips / "talking_kid.mp4").read_bytes()[:3000])
     Path("clips/label.csv").write_text(LABELS)
 
-    assert run(["prepare", "clips", "data/mine", "--transcribe"]) == 0
+    assert run(["prepare", "clips", "--out", "data/mine", "--transcribe"]) == 0
     said = capsys.readouterr().out
     assert "3 train, 2 valid, 2 test (7 clips extracted now, 0 from the cache" in said
     [failure] = csv.DictReader(Path("data/mine/failures.csv").read_text().splitlines())
@@ -77,7 +77,7 @@ def test_own_clips_become_a_dataset_and_a_trained_model(
     assert trained.finished and len(trained.history()) == 2
 
     monkeypatch.setattr(extraction_process, "WORKER", "no_such_module")  # a worker would fail at once
-    assert run(["prepare", "clips", "data/mine", "--transcribe"]) == 0
+    assert run(["prepare", "clips", "--out", "data/mine", "--transcribe"]) == 0
     assert "(0 clips extracted now, 7 from the cache" in capsys.readouterr().out
 
 
@@ -91,7 +91,21 @@ def test_the_printed_command_fits_the_dataset(tmp_path: Path, capsys, monkeypatc
         "path,text,label,split\ntrain.wav,so,1,train\nvalid.wav,so,0,valid\n"
     )
     assert (
-        run(["prepare", "my clips", "my data", "--vision", "none", "--audio", "mfcc", "--workers", "1"]) == 0
+        run(
+            [
+                "prepare",
+                "my clips",
+                "--out",
+                "my data",
+                "--vision",
+                "none",
+                "--audio",
+                "mfcc",
+                "--workers",
+                "1",
+            ]
+        )
+        == 0
     )
     said = capsys.readouterr().out
     settings = "--set av_encoder.audio_dim=33 --set av_encoder.vision_dim=1 --set data.scale=sims"

@@ -129,9 +129,9 @@ def test_the_command_prepares_inspects_and_refuses_options_for_clips(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     file = many(tmp_path)
-    assert deepmlf(["prepare", str(file), str(tmp_path / "out"), "--fps", "5"]) == 2
+    assert deepmlf(["prepare", str(file), "--out", str(tmp_path / "out"), "--fps", "5"]) == 2
     assert "--fps is for a folder of clips" in capsys.readouterr().err
-    assert deepmlf(["prepare", str(file), str(tmp_path / "out"), "--json"]) == 0
+    assert deepmlf(["prepare", str(file), "--out", str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == {"train": 40, "valid": 10, "test": 10}
     assert deepmlf(["inspect", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out

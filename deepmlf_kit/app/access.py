@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.concurrency import run_in_threadpool
-
+from ..storage.optional import optional
 from .sessions import DiskFull, Sessions
 from .settings import Settings, as_address, is_loopback
+
+concurrency = optional("starlette.concurrency")
 
 # What the page may load and whom it may talk to: this server alone.
 _POLICY = (
@@ -134,7 +135,7 @@ class Gate:
             if is_upload and scope["method"] == "POST":
                 room = self.sessions.room_for(limit if length is None else length)
                 try:
-                    await run_in_threadpool(held.enter_context, room)
+                    await concurrency.run_in_threadpool(held.enter_context, room)
                 except DiskFull as error:
                     await answer.refuse(507, str(error))
                     return

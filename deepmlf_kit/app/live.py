@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..features.audio_egemaps import RATE
 from ..features.clip import ClipFeatures, ClipFound
@@ -30,7 +29,10 @@ from ..features.recipe import FeatureRecipe
 from ..features.transcript import transcribe
 from ..features.vision_blendshapes import FaceTracker
 from ..predict.predictor import Prediction, Predictor
+from ..storage.optional import optional
 from .settings import Settings
+
+Image = optional("PIL.Image")
 
 _log = logging.getLogger(__name__)
 _PACKET_TIMEOUT = 10.0  # seconds without a packet after which the tab is taken to be gone

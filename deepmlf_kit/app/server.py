@@ -12,13 +12,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import gradio as gr
 import torch
-from starlette.middleware import Middleware
 
 from ..errors import DeepMLFError
 from ..features.face_model import find_face_model
+from ..storage.optional import optional
 from ..training import Run
 from .access import Access, Gate
 from .examples import FOLDER
@@ -27,6 +27,11 @@ from .privacy import network_warning
 from .sessions import Sessions
 from .settings import Settings
 from .ui import build, css, js, theme
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+middleware = optional("starlette.middleware")
 
 _TIDY_EVERY = 60.0  # seconds
 _folders: set[Path] = set()  # of this process's apps
@@ -141,7 +146,7 @@ def launch(
             theme=theme(),
             css=css(),
             js=js(),
-            app_kwargs={"middleware": [Middleware(Gate, access, settings, sessions)]},
+            app_kwargs={"middleware": [middleware.Middleware(Gate, access, settings, sessions)]},
             height=900,
         )
     except OSError as error:

@@ -6,11 +6,10 @@ import logging
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-import gradio as gr
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
+from ..storage.optional import optional
 from ..workers.cancel import Cancelled
 from . import answering, views
 from .answering import Answer, Step, ask_again, read_clip
@@ -22,6 +21,11 @@ from .privacy import privacy_statement
 from .sessions import Session, Sessions, Ticket
 from .settings import Settings
 from .timeline import live_curve, timeline
+
+if TYPE_CHECKING:
+    import gradio as gr
+else:
+    gr = optional("gradio")
 
 _log = logging.getLogger(__name__)
 _FONTS = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "sans-serif"]

@@ -1,19 +1,25 @@
-"""`deepmlf predict`: the sentiment of one clip, each head's prediction, and what was found in the clip."""
+"""`deepmlf predict`: the sentiment of one clip or text with its reasons, or of many as a CSV."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..errors import printable
+from ..errors import DeepMLFError, printable
 from .options import CheckpointOption, FaceModelOption
 from .output import JsonOption, print_json, stdout_reserved_for_json
 
 
 def command(
-    clip: Annotated[Path, typer.Argument(help="A video or audio file.")],
+    clips: Annotated[
+        list[Path] | None,
+        typer.Argument(help="A video or audio file; with --csv also several, and folders of them."),
+    ] = None,
     text: Annotated[
-        str | None, typer.Option(help="The words of the clip; without it they are transcribed.")
+        str | None,
+        typer.Option(
+            help="The words of the one clip, which are else transcribed; without a clip, the words alone."
+        ),
     ] = None,
     checkpoint: CheckpointOption = None,
     face: Annotated[
@@ -21,17 +27,85 @@ def command(
         typer.Option(help="Which face is read where there are several: largest, central or speaking."),
     ] = None,
     face_model: FaceModelOption = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the predictions for all clips to this CSV file; what failed to NAME.failures.csv beside it.",
+            rich_help_panel="Many clips or texts",
+        ),
+    ] = None,
+    text_only: Annotated[
+        bool,
+        typer.Option(
+            "--text-only",
+            help="Instead of clips, one CSV file of texts (column `text`); predict for the words alone.",
+            rich_help_panel="Many clips or texts",
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Clips read in parallel; by default one per core.", rich_help_panel="Many clips or texts"
+        ),
+    ] = None,
+    retry: Annotated[
+        bool,
+        typer.Option(
+            "--retry",
+            help="Try clips again that crashed or hung in an earlier run.",
+            rich_help_panel="Many clips or texts",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict the sentiment of a clip from its words, voice and face."""
+    """Predict the sentiment of a clip from its words, voice and face; with --csv, of many.
+
+    Many: `deepmlf predict clips/ more.mp4 --csv out.csv`. The words of a folder's clips are taken from its label.csv (`path,
+    text`, or as for `deepmlf prepare`) where there is one, and else transcribed. A run that was stopped goes on where it
+    stopped when the command is repeated. Texts: `deepmlf predict --text-only TEXTS.csv --csv out.csv`.
+    """
+    sources = clips or []
+    if csv is None:
+        if text_only or retry or workers is not None or len(sources) > 1 or any(map(Path.is_dir, sources)):
+            raise DeepMLFError(
+                "the predictions for many clips or texts go to a file: name it with --csv OUT.csv"
+            )
+        if not sources and text is None:
+            raise DeepMLFError('name a clip, a folder of clips with --csv OUT.csv, or words: --text "..."')
+        with stdout_reserved_for_json(as_json):
+            if sources:
+                from ..predict.fresh import predict_clip
+
+                prediction = predict_clip(checkpoint, sources[0], text, face=face, face_model=face_model)
+            else:
+                from ..predict import Predictor
+
+                prediction = Predictor(checkpoint).text(text or "")
+        if as_json:
+            print_json(prediction)
+        else:
+            _show(prediction)
+        return
+    if text is not None:
+        raise DeepMLFError(
+            "--text is for one clip: give the words of many in their folder's label.csv, column text"
+        )
+    if not sources or (text_only and len(sources) > 1):
+        raise DeepMLFError(f"name {'one CSV file of texts' if text_only else 'clips or folders of clips'}")
+    from ..predict.many import predict_clips, predict_texts
     from ..predict.predictor import Predictor
 
     with stdout_reserved_for_json(as_json):
-        prediction = Predictor(checkpoint).clip(clip, text, face=face, face_model=face_model)
+        if text_only:
+            many = predict_texts(Predictor(checkpoint), sources[0], csv, show_progress=True)
+        else:
+            options = {"face": face, "face_model": face_model, "workers": workers, "retry": retry}
+            many = predict_clips(Predictor(checkpoint), sources, csv, show_progress=True, **options)
     if as_json:
-        print_json(prediction)
+        shown = {key: getattr(many, key) for key in ("path", "predicted", "extracted", "seconds", "notes")}
+        print_json({**shown, "failures": many.failures})
     else:
-        _show(prediction)
+        print(many.summary())
 
 
 def _show(prediction) -> None:

@@ -33,7 +33,10 @@ def command(
             help="An MMSA pickle (.pkl), a folder of clips with a label.csv in it, or a CSV of texts and labels."
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="Folder to write the dataset to.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write the dataset to; without it, data/NAME, named after the source."),
+    ] = None,
     audio: Annotated[
         str | None,
         _clip_option(
@@ -124,6 +127,7 @@ def command(
     DEEPMLF_CACHE, by the clips' content, so that a second run or recipe computes only what is new; at most
     DEEPMLF_CACHE_GB gigabytes (20 where not set), of which the least recently used go first.
     """
+    out = out or Path("data") / (source.resolve().name if source.is_dir() else source.stem)
     recipe = {
         "audio": audio,
         "vision": vision,

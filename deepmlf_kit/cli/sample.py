@@ -9,7 +9,7 @@ from .output import JsonOption, print_json, stdout_reserved_for_json
 
 
 def command(
-    out: Annotated[Path, typer.Argument(help="Folder to write the dataset to.")] = Path("data/sample"),
+    out: Annotated[Path, typer.Option(help="Folder to write the dataset to.")] = Path("data/sample"),
     seed: Annotated[int, typer.Option(help="The same seed gives the same set.")] = 0,
     train: Annotated[int, typer.Option(help="Utterances to train on.")] = 1200,
     valid: Annotated[int, typer.Option(help="Utterances to select the best checkpoint on.")] = 200,

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from .. import features
 from ..downloads.cache import CacheError
 from ..errors import DeepMLFError, excerpt, printable
 from ..features.cache import FeatureCache, cache_limit
-from ..features.clip import extract_clip, forget_lost, is_cached
+from ..features.clip import ClipFeatures, extract_clip, forget_lost, is_cached
 from ..features.recipe import FeatureRecipe, feature_names
 from ..storage.files import misshapen, read_json, replacing, write_json
 from ..storage.folders import foreign, sole_writer_of, working_folder
@@ -37,7 +37,7 @@ from .label_csv import LabelFileError, LabelledClip, read_labels
 from .schema import SPLITS, build_split, check_replaceable, load, save, utterance
 
 Progress = Callable[[str, int, int], None]
-"""Called with the stage (`look`, `extract`, `write`), the clips done and the clips in all."""
+"""Called with the stage (`look`, `extract`, `write` or `predict`), the clips done and the clips in all."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,7 @@ class PreparedFolder:
         clips = clips if self.extracted or self.cached else ""
         lines = [f"{self.path}: {rows} ({clips}{self.seconds:.1f} s)"]
         lines += [f"note: {note}" for note in self.notes]
-        if self.failures:
-            lines.append(f"{len(self.failures)} could not be used (all in {self.path / FAILURES}):")
-            lines += [
-                f"  {excerpt(failure.id)}: {printable(failure.reason)}" for failure in self.failures[:10]
-            ]
-            if len(self.failures) > 10:
-                lines.append(f"  ... and {len(self.failures) - 10} more")
-        return "\n".join(lines)
+        return "\n".join([*lines, *list_failures(self.failures, self.path / FAILURES)])
 
 
 FAILURES = "failures.csv"
@@ -173,14 +166,19 @@ def prepare_folder(
 
     with (
         sole_writer_of(out),
-        _cache_for(out, cache, notes) as cache,
-        _shown(progress, show_progress) as tell,
+        cache_for(out, cache, notes) as cache,
+        progress_shown(_TITLES, progress, show_progress) as tell,
     ):
-        if retry:
-            for clip in usable:
-                forget_lost(cache, clip.path, recipe)
-        pending = _pending(usable, recipe, face_model, cache, tell)
-        failed = _extract(pending, recipe, face_model, cache, workers, timeout, tell)
+        extracted, failed = extract_missing(
+            usable,
+            recipe,
+            cache,
+            tell,
+            face_model=face_model,
+            workers=workers,
+            timeout=timeout,
+            retry=retry,
+        )
         failures += failed
         gone = {failure.id for failure in failed}
         good = [clip for clip in usable if clip.id not in gone]
@@ -188,17 +186,12 @@ def prepare_folder(
             {**recipe.to_dict(), "label_scale": label_scale}, sort_keys=True, ensure_ascii=False
         )
         dataset = _write(good, out, recipe, made, face_model, cache, failures, tell)
-        removed = cache.trim(limit)
+        trim_noting(cache, limit, notes)
     if dataset is None and shard is None:
         report = report_nothing(out, failures)
         raise DeepMLFError(
             f"{root}: none of its {len(clips)} clips could be used; the reasons are in {report}, the first is: "
             f"{failures[0].reason}"
-        )
-    if removed:
-        notes.append(
-            f"cached features were above {limit / 1e9:g} GB (DEEPMLF_CACHE_GB): the {removed} least recently used "
-            "were removed; a run that needs them computes them again"
         )
     if shard is None:
         notes += [
@@ -218,8 +211,8 @@ def prepare_folder(
         path=out,
         dataset=dataset,
         failures=failures,
-        extracted=len(pending) - len(failed),
-        cached=sum(part.num_rows for part in (dataset or {}).values()) - (len(pending) - len(failed)),
+        extracted=extracted,
+        cached=sum(part.num_rows for part in (dataset or {}).values()) - extracted,
         seconds=round(time.perf_counter() - began, 3),
         notes=notes,
     )
@@ -284,31 +277,32 @@ def merge_shards(out: str | Path) -> PreparedFolder:
     return prepared
 
 
-# Steps of prepare_folder --------------------------------------------------------------------------------------
+# Steps of prepare_folder; predictions for many clips share those without an underscore ------------------------------
 
 
-def _pending(
-    clips: list[LabelledClip], recipe: FeatureRecipe, face_model: Any, cache: FeatureCache, tell: Progress
-) -> list[LabelledClip]:
-    """The clips that the cache does not hold yet."""
-    pending = []
-    for number, clip in enumerate(clips):
-        if not is_cached(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache):
-            pending.append(clip)
-        tell("look", number + 1, len(clips))
-    return pending
-
-
-def _extract(
+def extract_missing(
     clips: list[LabelledClip],
     recipe: FeatureRecipe,
-    face_model: Any,
     cache: FeatureCache,
-    workers: int | None,
-    timeout: float,
     tell: Progress,
-) -> list[Failure]:
-    """Extract into the cache; what failed."""
+    *,
+    face_model: str | Path | None = None,
+    workers: int | None = None,
+    timeout: float = 600.0,
+    retry: bool = False,
+) -> tuple[int, list[Failure]]:
+    """Extract into the cache what it does not hold yet; arguments as in `prepare_folder`.
+
+    Returns:
+        How many clips were extracted, and those that failed.
+    """
+    pending = []
+    for number, clip in enumerate(clips, start=1):
+        if retry:
+            forget_lost(cache, clip.path, recipe)
+        if not is_cached(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache):
+            pending.append(clip)
+        tell("look", number, len(clips))
     failures: list[Failure] = []
     done = 0
 
@@ -316,11 +310,11 @@ def _extract(
         nonlocal done
         done += 1
         if problem:
-            failures.append(failure_of(clips[index], problem))
-        tell("extract", done, len(clips))
+            failures.append(failure_of(pending[index], problem))
+        tell("extract", done, len(pending))
 
     extract_all(
-        [Job(clip.path, clip.text) for clip in clips],
+        [Job(clip.path, clip.text) for clip in pending],
         recipe,
         cache.folder,
         workers=workers or os.cpu_count() or 1,
@@ -328,7 +322,7 @@ def _extract(
         timeout=timeout,
         finished=finished,
     )
-    return failures
+    return len(pending) - len(failures), failures
 
 
 def _write(
@@ -345,8 +339,7 @@ def _write(
     audio_dim, vision_dim = _dims(recipe)
     written = 0
 
-    def row(clip: LabelledClip) -> dict[str, Any]:
-        got = extract_clip(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache)
+    def row(clip: LabelledClip, got: ClipFeatures) -> dict[str, Any]:
         return utterance(
             clip.id,
             got.text,
@@ -370,13 +363,11 @@ def _write(
         for clip in clips:
             if clip.split != split:
                 continue
-            try:
-                yield row(clip)
-            except DeepMLFError as error:
-                failures.append(failure_of(clip, str(error)))
-            # A cache entry that was damaged since: the clip is computed here, and may raise anything.
-            except Exception as error:
-                failures.append(failure_of(clip, f"could not be processed ({type(error).__name__}: {error})"))
+            got = cached_features(clip, recipe, cache, face_model)
+            if isinstance(got, Failure):
+                failures.append(got)
+            else:
+                yield row(clip, got)
             written += 1
             tell("write", written, len(clips))
 
@@ -391,6 +382,19 @@ def _write(
             return None
         save(DatasetDict(splits), out)
     return load(out)
+
+
+def cached_features(
+    clip: LabelledClip, recipe: FeatureRecipe, cache: FeatureCache, face_model: str | Path | None
+) -> ClipFeatures | Failure:
+    """A clip's features from the cache; why there are none where it fails after all."""
+    try:
+        return extract_clip(clip.path, recipe, text=clip.text, face_model=face_model, cache=cache)
+    except DeepMLFError as error:
+        return failure_of(clip, str(error))
+    # A cache entry that was damaged since: the clip is computed here, and may raise anything.
+    except Exception as error:
+        return failure_of(clip, f"could not be processed ({type(error).__name__}: {error})")
 
 
 def _dims(recipe: FeatureRecipe) -> tuple[int, int]:
@@ -413,7 +417,7 @@ def failure_of(clip: LabelledClip, reason: str) -> Failure:
 
 
 @contextmanager
-def _cache_for(out: Path, cache: FeatureCache | None, notes: list[str]) -> Iterator[FeatureCache]:
+def cache_for(out: Path, cache: FeatureCache | None, notes: list[str]) -> Iterator[FeatureCache]:
     """The cache as given or the user's; where it cannot be written, one beside `out` for this call, which a note says."""
     try:
         cache = cache or FeatureCache()
@@ -426,6 +430,15 @@ def _cache_for(out: Path, cache: FeatureCache | None, notes: list[str]) -> Itera
     notes.append(f"extracted features are not kept for later runs: {reason} (see DEEPMLF_CACHE)")
     with working_folder(out) as folder:
         yield FeatureCache(folder)
+
+
+def trim_noting(cache: FeatureCache, limit: float, notes: list[str]) -> None:
+    """Trim the cache to `limit` bytes, and note what went."""
+    if removed := cache.trim(limit):
+        notes.append(
+            f"cached features were above {limit / 1e9:g} GB (DEEPMLF_CACHE_GB): the {removed} least recently used "
+            "were removed; a run that needs them computes them again"
+        )
 
 
 # Files around the dataset -------------------------------------------------------------------------------------
@@ -491,7 +504,7 @@ def write_report(prepared: PreparedFolder, recipe: str) -> None:
     """Write the list of failures, and what a later call (or a merge of shards) reads of this one."""
     prepared.path.mkdir(parents=True, exist_ok=True)
     if prepared.failures:
-        _write_failures(prepared.path, prepared.failures)
+        write_failures(prepared.path / FAILURES, prepared.failures)
     part = prepared.path.name.rpartition(_SHARD)[2].split("-of-") if prepared.is_shard else ["1", "1"]
     report = {
         "rows": prepared.rows,
@@ -528,11 +541,20 @@ def report_nothing(out: Path, failures: list[Failure]) -> Path:
     ):  # an older dataset stays as it is, and so does what is not ours
         place, number = out.with_name(f"{out.name}.failed{f'-{number}' if number > 1 else ''}"), number + 1
     place.mkdir(parents=True, exist_ok=True)
-    return _write_failures(place, failures)
+    return write_failures(place / FAILURES, failures)
 
 
-def _write_failures(folder: Path, failures: list[Failure]) -> Path:
-    file = folder / FAILURES
+def list_failures(failures: list[Failure], file: Path) -> list[str]:
+    """Lines for people: the first failures, and the file that holds all."""
+    if not failures:
+        return []
+    lines = [f"  {excerpt(failure.id)}: {printable(failure.reason)}" for failure in failures[:10]]
+    more = [f"  ... and {len(failures) - 10} more"] if len(failures) > 10 else []
+    return [f"{len(failures)} could not be used (all in {file}):", *lines, *more]
+
+
+def write_failures(file: Path, failures: list[Failure]) -> Path:
+    """Write the list of failures as a CSV file; its path."""
     with replacing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(("id", "path", "reason"))
@@ -548,13 +570,15 @@ def _read_failures(folder: Path) -> list[dict[str, str]]:
         return []
 
 
+_TITLES = {"look": "Looking for clips", "extract": "Extracting features", "write": "Writing the dataset"}
+
+
 @contextmanager
-def _shown(progress: Progress | None, show: bool) -> Iterator[Progress]:
-    """A function to tell progress to: the caller's, a bar on stderr, both or neither."""
+def progress_shown(titles: Mapping[str, str], progress: Progress | None, show: bool) -> Iterator[Progress]:
+    """A function to tell progress to: the caller's, a bar on stderr for each stage of `titles`, both or neither."""
     if not show:
         yield progress or (lambda stage, done, of: None)
         return
-    titles = {"look": "Looking for clips", "extract": "Extracting features", "write": "Writing the dataset"}
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -52,13 +52,14 @@ class LabelFile:
     notes: list[str]
 
 
-def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
+def read_labels(file: str | Path, root: str | Path | None = None, *, for_training: bool = True) -> LabelFile:
     """Read a label file in either layout.
 
     Args:
         file: a CSV file with a header; commas, semicolons or tabs; UTF-8, UTF-16 or the code page of a Chinese or
             Western Windows (`encodings`).
         root: folder that paths are relative to; that of the file where not given.
+        for_training: whether labels and splits are needed; else they are not looked at.
 
     Returns:
         LabelFile: one entry a line. A line with a wrong label, an unknown split, a repeated id, a clip that another
@@ -73,8 +74,9 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
     columns, lines, notes = read_lines(file, M_SENA_COLUMNS, PLAIN_COLUMNS)
     plain = "path" in columns
     wanted = PLAIN_COLUMNS if plain else M_SENA_COLUMNS
-    # Words can be transcribed, so their column may be missing; whether they are is `prepare_folder`'s to decide.
-    missing = [name for name in wanted if name not in columns and name != "text"]
+    # Words can be transcribed, so their column may be missing; whether they are is the caller's to decide.
+    optional = {"text"} if for_training else {"text", "label", "split", "mode"}
+    missing = [name for name in wanted if name not in columns and name not in optional]
     if missing:
         raise LabelFileError(
             f"{file}: found the columns {excerpt(', '.join(columns), 200) or '(none)'}, expected {', '.join(M_SENA_COLUMNS)} "
@@ -84,7 +86,7 @@ def read_labels(file: str | Path, root: str | Path | None = None) -> LabelFile:
     clips: list[LabelledClip] = []
     seen: set[str] = set()
     for line in lines:
-        clip = read(line, root)
+        clip = read(line, root, for_training)
         if clip.id in seen and plain and clip.path:  # a.mp4 and a.wav are two clips
             clip = replace(clip, id=clip.id + Path(clip.path).suffix)
         if clip.id in seen and not clip.problem:
@@ -165,16 +167,17 @@ def read_lines(file: Path, *layouts: tuple[str, ...]) -> tuple[list[str], list[d
     return columns, lines, notes
 
 
-def _plain_clip(line: dict[str, str], root: Path) -> LabelledClip:
+def _plain_clip(line: dict[str, str], root: Path, for_training: bool) -> LabelledClip:
     given = cell(line, "path")
     path = root / given
     inside = Path(given)
     name = inside.with_suffix("") if not inside.is_absolute() else Path(inside.parent.name, inside.stem)
     found = str(path) if given and _is(Path.is_file, path) else None
-    return labelled_clip("$_$".join(name.parts) or "(no path)", line, "split", found, f"no file at {path}")
+    column = "split" if for_training else None
+    return labelled_clip("$_$".join(name.parts) or "(no path)", line, column, found, f"no file at {path}")
 
 
-def _m_sena_clip(line: dict[str, str], root: Path) -> LabelledClip:
+def _m_sena_clip(line: dict[str, str], root: Path, for_training: bool) -> LabelledClip:
     video, clip = cell(line, "video_id"), cell(line, "clip_id")
     folders = [
         folder for folder in (root / "Raw" / video, root / video) if video and _is(Path.is_dir, folder)
@@ -183,7 +186,7 @@ def _m_sena_clip(line: dict[str, str], root: Path) -> LabelledClip:
     return labelled_clip(
         f"{video}$_${clip}",
         line,
-        "mode",
+        "mode" if for_training else None,
         found,
         f"no clip at {root / 'Raw' / video / clip}.mp4 (or any other video or audio file of that name)",
     )
@@ -205,10 +208,15 @@ def _file_of(folder: Path, clip: str) -> str | None:
 
 
 def labelled_clip(
-    id: str, line: dict[str, str], split_column: str, path: str | None, absent: str
+    id: str, line: dict[str, str], split_column: str | None, path: str | None, absent: str
 ) -> LabelledClip:
-    """A line as an entry; `absent` is its problem where there is no `path`."""
+    """A line as an entry; `absent` is its problem where there is no `path`.
+
+    Without a `split_column` labels and split are left out.
+    """
     problems = [] if path else [absent]
+    if split_column is None:
+        return LabelledClip(id, path or "", cell(line, "text") or None, "", problem="; ".join(problems))
     labels = {}
     for column in ("label", *UNIMODAL_LABELS):
         try:

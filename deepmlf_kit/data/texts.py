@@ -53,7 +53,7 @@ def prepare_texts(
             f"may be left out; id, or video_id and clip_id, may be there); missing: {', '.join(missing)}."
         )
     column = next((name for name in ("split", "mode") if name in columns), None)
-    ids = [_id(line, number) for number, line in enumerate(lines, start=1)]
+    ids = [text_id(line, number) for number, line in enumerate(lines, start=1)]
     if column is None:
         column = "split"
         for line, split in zip(lines, _splits(ids, lines, seed), strict=True):
@@ -113,7 +113,8 @@ def _dataset(texts: list[LabelledClip], recipe: dict[str, object]) -> DatasetDic
     return DatasetDict({name: build_split(part, **dims) for name, part in parts.items() if part})
 
 
-def _id(line: dict[str, str], number: int) -> str:
+def text_id(line: dict[str, str], number: int) -> str:
+    """Id of the text in the line of a number, counted from 1."""
     video, clip = cell(line, "video_id"), cell(line, "clip_id")
     return f"{video}$_${clip or number}" if video else cell(line, "id") or f"line{number}"
 

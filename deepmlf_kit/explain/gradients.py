@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import IntegratedGradients
 from torch import Tensor
 
 from ..errors import DeepMLFError
 from ..model.av_encoder import even_spans
 from ..model.deepmlf import DeepMLFModel
+from ..storage.optional import optional
 from .capturing import check_one_utterance, score_of, text_mask_of, to_array, to_device
+
+attribution = optional("captum.attr")
 
 BASELINES = ("zero", "mean")
 
@@ -115,7 +117,7 @@ def integrated_gradients(
         return score_of(output.prediction, model.config.num_classes)
 
     rest = (*masks, *all_spans, ids, text_mask_of(batch).long())
-    attributions = IntegratedGradients(predict).attribute(
+    attributions = attribution.IntegratedGradients(predict).attribute(
         inputs=(text, *frames),
         baselines=(neutral, *empty),
         additional_forward_args=rest,

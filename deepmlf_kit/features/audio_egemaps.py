@@ -12,6 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..storage.optional import optional
+
+opensmile = optional("opensmile")
+
 RATE = 16000
 """Sampling rate in Hz that the sound is brought to, so that clips of different origin compare."""
 
@@ -85,8 +89,6 @@ def egemaps(samples: np.ndarray, start: float = 0.0) -> tuple[np.ndarray, np.nda
 
 @lru_cache(maxsize=1)
 def _smile():
-    import opensmile
-
     return opensmile.Smile(
         feature_set=opensmile.FeatureSet.eGeMAPSv02,
         feature_level=opensmile.FeatureLevel.LowLevelDescriptors,

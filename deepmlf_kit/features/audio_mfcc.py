@@ -10,6 +10,10 @@ import warnings
 
 import numpy as np
 
+from ..storage.optional import optional
+
+librosa = optional("librosa")
+
 RATE = 22050
 """Sampling rate in Hz."""
 
@@ -42,8 +46,6 @@ def mfcc(samples: np.ndarray, start: float = 0.0) -> tuple[np.ndarray, np.ndarra
     """
     if len(samples) == 0:
         return np.zeros((0, len(AUDIO_NAMES)), np.float32), np.zeros(0, np.float32)
-    import librosa
-
     padded = np.pad(samples, (0, max(0, _SHORTEST - len(samples))))
     with warnings.catch_warnings():
         warnings.simplefilter(

@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from .. import features as lazy_features  # `hf_encoders` needs torch: it is imported where an encoder is used
 from ..downloads.cache import checksum
+from ..storage.optional import optional
 from .cache import FeatureCache, clip_hash, folder_hash
 from .container import ClipError, Damage, UndecodableStream
 from .extractors import extract_audio, extract_vision, load_extractors
@@ -32,6 +32,8 @@ from .face_model import find_face_model
 from .media import Frame, MediaInfo, Sound, allowed_threads, check_length, probe, read_audio, read_frames
 from .recipe import FACE_CHOICES, FeatureRecipe, Part, feature_names
 from .transcript import Transcript, load_speech_model, speech_model_name, transcribe
+
+av = optional("av")
 
 _MEDIA = "media-2"  # cache entry of what `probe` found
 

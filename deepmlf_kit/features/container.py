@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import av
-from av.container import InputContainer
-from av.stream import Disposition
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
+from ..storage.optional import optional
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+av = optional("av")
 
 MAX_PIXELS = 8192 * 4352
 """Largest picture that is decoded, in pixels: 8K. A header may announce any size, and memory is taken for it at once."""
@@ -71,13 +73,13 @@ _MAGIC = (
 )
 _WHAT_IS_A_CLIP = "expected a video or audio file (mp4, mov, webm, mkv, avi, wav, flac, mp3, ...)"
 _ANNOTATIONS = (
-    Disposition.comment
-    | Disposition.karaoke
-    | Disposition.visual_impaired
-    | Disposition.clean_effects
-    | Disposition.lyrics
+    "comment",
+    "karaoke",
+    "visual_impaired",
+    "clean_effects",
+    "lyrics",
 )  # sound that is not the clip's own
-_STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_STILLS = ("attached_pic", "timed_thumbnails", "still_image")
 
 
 class ClipError(DeepMLFError):
@@ -181,6 +183,11 @@ def looks_like_a_clip(path: Path) -> bool:
     )
 
 
+def _is(stream: Any, *kinds: str) -> bool:
+    """Whether a stream is marked as one of libav's kinds."""
+    return any(stream.disposition & getattr(av.stream.Disposition, kind) for kind in kinds)
+
+
 def _content(path: Path) -> str:
     """Name what a file that is no clip looks like, from its first bytes."""
     try:
@@ -209,17 +216,15 @@ def audio_stream(container: InputContainer) -> Any:
     ]
     return min(
         usable,
-        key=lambda s: (bool(s.disposition & _ANNOTATIONS), not s.disposition & Disposition.default, s.index),
+        key=lambda s: (_is(s, *_ANNOTATIONS), not _is(s, "default"), s.index),
         default=None,
     )
 
 
 def video_stream(container: InputContainer) -> Any:
     """The moving pictures that a player shows, or None; cover art in music files is none."""
-    usable = [
-        s for s in container.streams.video if s.codec_context is not None and not s.disposition & _STILLS
-    ]
-    return min(usable, key=lambda s: (not s.disposition & Disposition.default, s.index), default=None)
+    usable = [s for s in container.streams.video if s.codec_context is not None and not _is(s, *_STILLS)]
+    return min(usable, key=lambda s: (not _is(s, "default"), s.index), default=None)
 
 
 def check_audio(path: str | Path, rate: int, channels: int) -> None:

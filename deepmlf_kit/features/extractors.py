@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 
 from .. import features as lazy_features  # `hf_encoders` needs torch: it is imported where an encoder is used
+from ..storage.optional import optional, require
 from . import audio_mfcc
 from .audio_egemaps import F0, egemaps
 from .faces import FaceReading, Loudness, read_faces
 from .media import Frame, Sound
 from .recipe import FeatureRecipe
 from .voicing import voiced_share
+
+soxr = optional("soxr")
 
 Features = tuple[np.ndarray, np.ndarray, float | None]
 """Features [L, d], times [L] in seconds, share of voiced frames or of frames with a face (None: unknown)."""
@@ -78,7 +80,7 @@ def load_extractors(recipe: FeatureRecipe) -> None:
     if recipe.audio in ("egemaps", "mfcc"):
         extract_audio(Sound(np.zeros(4000, np.float32), 16000), recipe)
     if recipe.vision == "blendshapes" or recipe.face_crop:
-        import mediapipe.tasks.python.vision  # noqa: F401
+        require("mediapipe.tasks.python.vision")
     for kind, choice in (("audio", recipe.audio), ("vision", recipe.vision)):
         if choice.startswith("hf:"):
             lazy_features.load_encoder(kind, choice.removeprefix("hf:").strip(), recipe.device, recipe.half)

@@ -14,12 +14,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import av
 import numpy as np
-from av.container import InputContainer
 
+from ..storage.optional import optional
 from .container import (
     ClipError,
     Damage,
@@ -36,6 +35,11 @@ from .container import (
 from .picture import PictureMaker, deinterlaced
 from .sound import Downmix
 from .timestamps import LARGEST_GAP, SteadyClock
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+av = optional("av")
 
 MAX_SECONDS = 600.0
 """Longest clip that is read by default, in seconds."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
-from av.filter import Graph
-from av.sidedata.sidedata import Type
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 
-_HDR = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)  # PQ and HLG
+from ..storage.optional import optional
+
+if TYPE_CHECKING:
+    from av.filter import Graph
+    from av.video.frame import VideoFrame
+
+av = optional("av")
+colours = optional("av.video.reformatter")
+
+_HDR = (16, 18)  # libav's AVColorTransferCharacteristic: SMPTE 2084 (PQ) and ARIB STD-B67 (HLG)
 _UNSPECIFIED, _BT2020 = 2, 9  # libav's AVColorSpace and AVColorPrimaries
 
 
@@ -27,7 +31,9 @@ class PictureMaker:
 
     def __init__(self, stream: Any, max_side: int) -> None:
         self._stream, self._max_side = stream, max_side
-        self._reformatter = VideoReformatter()  # one for all: its tables for HDR take a second to make
+        self._reformatter = (
+            colours.VideoReformatter()
+        )  # one for all: its tables for HDR take a second to make
         self._rotation: float | None = None
         self._matrix: np.ndarray | None = None
 
@@ -55,7 +61,10 @@ class PictureMaker:
             if frame.color_primaries == _UNSPECIFIED:
                 frame.color_primaries = _BT2020
             try:
-                target = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
+                target = {
+                    "dst_color_trc": colours.ColorTrc.BT709,
+                    "dst_color_primaries": colours.ColorPrimaries.BT709,
+                }
                 return convert(frame, width, height, "rgb24", **target).to_ndarray()
             except (av.FFmpegError, OSError, ValueError):
                 pass  # tags that contradict each other: as if there were none
@@ -76,8 +85,8 @@ def _pixel_aspect(stream: Any) -> float:
 
 def _display_matrix(frame: VideoFrame) -> np.ndarray | None:
     """The display matrix [3, 3] of a frame, as integers, or None."""
-    side_data: Any = frame.side_data  # a mapping by `Type`, whatever its stub says
-    data = side_data.get(Type.DISPLAYMATRIX)
+    side_data: Any = frame.side_data  # a mapping by its `Type`, whatever its stub says
+    data = side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
     if data is None or data.buffer_size < 36:
         return None
     return np.frombuffer(bytes(data)[:36], np.int32).reshape(3, 3)
@@ -116,7 +125,7 @@ def deinterlaced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
 
 
 def _bwdif(frame: VideoFrame) -> Graph:
-    graph = Graph()
+    graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
     )

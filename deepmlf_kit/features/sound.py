@@ -6,11 +6,16 @@ surrounds at -3 dB, no LFE), and these two to their mean. Where they cancel each
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
-from av.filter import Graph
+
+from ..storage.optional import optional
+
+if TYPE_CHECKING:
+    from av.filter import Graph
+
+av = optional("av")
 
 _CANCELLED = 0.05  # energy of the mean of both sides, as a share of that of a single side
 
@@ -124,7 +129,7 @@ class _Mixer:
 
 def _evenly(frame: Any, rate: int) -> Graph:
     """The mean of all channels."""
-    graph, channels = Graph(), frame.layout.nb_channels
+    graph, channels = av.filter.Graph(), frame.layout.nb_channels
     source = graph.add_abuffer(
         sample_rate=frame.sample_rate,
         format=frame.format.name,

@@ -19,7 +19,10 @@ import numpy as np
 
 from ..downloads.fetching import FetchedModel, Hub, ModelFile, PackageIndex
 from ..errors import DeepMLFError
+from ..storage.optional import optional
 from .media import allowed_threads
+
+ctranslate2, faster_whisper = optional("ctranslate2"), optional("faster_whisper")
 
 RATE = 16000
 """Sampling rate in Hz that Whisper models take."""
@@ -187,9 +190,6 @@ def transcribe(
 
 @lru_cache(maxsize=2)
 def _load(name: str, threads: int):
-    import ctranslate2
-    from faster_whisper import WhisperModel
-
     on_gpu = ctranslate2.get_cuda_device_count() > 0
     settings = {
         "device": "cuda" if on_gpu else "cpu",
@@ -199,15 +199,15 @@ def _load(name: str, threads: int):
     folder, fetched = Path(name).expanduser(), FETCHED_SPEECH_MODELS.get(name)
     try:
         if folder.is_dir():
-            return WhisperModel(str(folder), **settings)
+            return faster_whisper.WhisperModel(str(folder), **settings)
         if fetched is not None and fetched.is_at_hand:
-            return WhisperModel(str(fetched.folder), **settings)
+            return faster_whisper.WhisperModel(str(fetched.folder), **settings)
         try:
-            return WhisperModel(name, local_files_only=True, **settings)
+            return faster_whisper.WhisperModel(name, local_files_only=True, **settings)
         except Exception as not_cached:
             if os.environ.get("HF_HUB_OFFLINE") == "1":
                 raise not_cached
-            return WhisperModel(name if fetched is None else str(fetched.fetch()), **settings)
+            return faster_whisper.WhisperModel(name if fetched is None else str(fetched.fetch()), **settings)
     # Whatever hub, file system and CTranslate2 raise here, the remedy is the same.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -18,9 +18,13 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..errors import DeepMLFError
+from ..storage.optional import optional
 from ..workers.network import refuse_network
 from .media import Frame
 from .quiet import without_startup_logs
+
+mediapipe = optional("mediapipe")
+tasks = optional("mediapipe.tasks.python")
 
 BLENDSHAPE_NAMES = (
     *("_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
@@ -107,10 +111,9 @@ class _Landmarker:
             raise
 
     def _open(self, model: str | Path) -> Any:
-        from mediapipe.tasks.python import BaseOptions, vision
-
+        vision = tasks.vision
         options = vision.FaceLandmarkerOptions(
-            base_options=BaseOptions(model_asset_path=str(model)),
+            base_options=tasks.BaseOptions(model_asset_path=str(model)),
             running_mode=getattr(vision.RunningMode, self._mode),
             num_faces=self._most,
             output_face_blendshapes=True,
@@ -140,8 +143,6 @@ class _Landmarker:
 
     def _detect(self, image: np.ndarray, *milliseconds: int) -> Any:
         """MediaPipe's result for a picture [H, W, 3] uint8."""
-        import mediapipe
-
         # A view with gaps between its rows would be read as if it had none: the picture is sheared, the face lost.
         image = mediapipe.Image(
             image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image, np.uint8)

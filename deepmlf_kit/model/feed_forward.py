@@ -14,8 +14,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from peft import LoraConfig, inject_adapter_in_model
-from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -38,6 +36,8 @@ class FeedForward(nn.Module):
         if config.ffw_form == "sum" and is_gated(body):
             body = SummedGate(body)
         if config.ffw == "lora":
+            from peft import LoraConfig, inject_adapter_in_model
+
             projections = {name: m for name, m in body.named_modules() if is_projection(m)}
             lora = LoraConfig(
                 r=config.lora_r,
@@ -87,6 +87,8 @@ def _own_copy(module: nn.Module) -> nn.Module:
     body = copy.deepcopy(module)
     for name, child in list(body.named_modules()):
         if isinstance(child, nn.Linear) and not child.weight.is_floating_point():
+            from peft.utils.integrations import dequantize_module_weight
+
             plain = nn.Linear(child.in_features, child.out_features, bias=False, device="meta")
             plain.weight = nn.Parameter(dequantize_module_weight(child).detach())
             plain.bias = child.bias

@@ -16,16 +16,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from ..errors import DeepMLFError
 from .attention import attend_short
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 @dataclass
@@ -55,7 +57,7 @@ class LanguageStream(nn.Module):
     def __init__(self, lm: PreTrainedModel | PeftModel) -> None:
         super().__init__()
         self.lm = lm.eval()
-        if not isinstance(lm, PeftModel):
+        if not _has_adapters(lm):
             lm.requires_grad_(False)
         attend_short(lm)
         self.config: PreTrainedConfig = lm.config.get_text_config()
@@ -342,9 +344,14 @@ class _Substitute(nn.Module):
             return getattr(self.__dict__["_stands_for"], name)
 
 
+def _has_adapters(lm: PreTrainedModel | PeftModel) -> bool:
+    """Whether an LM is a `PeftModel`, without importing peft, which takes seconds."""
+    return hasattr(lm, "get_base_model")
+
+
 def _base(lm: PreTrainedModel | PeftModel) -> nn.Module:
     """The LM itself, with PEFT's adapters in its layers where there are some."""
-    if not isinstance(lm, PeftModel):
+    if not _has_adapters(lm):
         return lm
     if lm.active_peft_config.is_prompt_learning:
         raise DeepMLFError(

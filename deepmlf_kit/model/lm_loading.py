@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from transformers.activations import GELUTanh, NewGELUActivation
 
 from ..downloads.cache import checksum
 from ..errors import DeepMLFError
+from ..storage.optional import require
 from .config import DeepMLFConfig
 from .fetched_lms import FETCHED_LMS, find_lm, lm_revision
 
@@ -142,16 +142,13 @@ def _options(config: DeepMLFConfig) -> dict[str, Any]:
     if config.lm_revision is not None and _own_revision(config) is None:
         options["revision"] = config.lm_revision
     if config.lm_gguf_file is not None:
+        require("gguf")
         options["gguf_file"] = config.lm_gguf_file
     return options
 
 
 def _quantization(bits: int) -> BitsAndBytesConfig:
-    if find_spec("bitsandbytes") is None:
-        raise DeepMLFError(
-            f"lm.bits={bits} loads the language model through bitsandbytes, which is not installed: "
-            "pip install bitsandbytes, or set lm.bits=16."
-        )
+    require("bitsandbytes")
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

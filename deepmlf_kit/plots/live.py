@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from IPython.display import display
 
 from ..errors import DeepMLFError
+from ..storage.optional import optional
 from ..training import Run
 from .style import GREY, figure
 from .training_curves import validation_errors
+
+ipython = optional("IPython.display")
 
 _PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -35,7 +37,7 @@ def live_curves(folder: str | Path, every: float = 1.0) -> Iterator[None]:
         every: seconds between two reads.
     """
     folder = Path(folder)
-    handle = display(_bundle(_waiting()), raw=True, display_id=True)
+    handle = ipython.display(_bundle(_waiting()), raw=True, display_id=True)
     stop = threading.Event()
 
     def watch() -> None:

@@ -1,6 +1,6 @@
 """Everything that answers about people are made with and that the kit does not bring along: fetched once, then offline.
 
-smollm2   the language model SmolLM2-135M-Instruct, turned into safetensors (`model/fetched_lms.py`)
+smollm2   the language model SmolLM2-135M-Instruct, turned into safetensors (`model/lm_conversion.py`)
 face      MediaPipe's Face Landmarker
 speech    Whisper base, or tiny.en
 """
@@ -20,7 +20,9 @@ from ..downloads.fetching import FetchedModel, FetchError, Progress
 from ..errors import DeepMLFError, did_you_mean
 from ..features.face_model import FACE_MODEL
 from ..features.transcript import WHISPER_BASE, WHISPER_TINY_EN
-from ..model.fetched_lms import FETCHED_LMS, fetch_lm
+from ..model.fetched_lms import FETCHED_LMS
+from ..model.lm_conversion import fetch_lm
+from ..storage.optional import MissingPackage
 
 SPEECH = {"base": WHISPER_BASE, "tiny": WHISPER_TINY_EN}
 WHAT = (*FETCHED_LMS, "face", "speech")
@@ -47,7 +49,7 @@ def fetch(what: Sequence[str] = WHAT, *, speech: str = "base", show_progress: bo
     if speech not in SPEECH:
         raise DeepMLFError(f"speech is {speech!r}, but must be one of {', '.join(SPEECH)}.")
     models: dict[str, FetchedModel] = {**FETCHED_LMS, "face": FACE_MODEL, "speech": SPEECH[speech]}
-    folders, failed = {}, []
+    folders, failed, missing = {}, [], []
     for name in dict.fromkeys(what):
         try:
             with _bar(models[name], show_progress) as progress:
@@ -55,12 +57,16 @@ def fetch(what: Sequence[str] = WHAT, *, speech: str = "base", show_progress: bo
             folders[name] = fetched
         except FetchError as error:
             failed.append(str(error))
+        except MissingPackage as error:
+            missing.append(error)
     if failed:
         raise FetchError(
             f"{' '.join(failed)} Connect this machine to the network once, or name a mirror (PIP_INDEX_URL or "
             "PIP_FIND_LINKS for the package index, HF_ENDPOINT for the hub), and run `deepmlf fetch` again. Without them "
             "everything goes on: the embedded language model answers, words can be typed, the face is left out."
         )
+    if missing:
+        raise missing[0]
     return folders
 
 

@@ -19,7 +19,7 @@ import torch
 from ..data.extraction_process import ClipExtractor
 from ..errors import DeepMLFError
 from ..features.cache import FeatureCache
-from ..features.clip import ClipFeatures, Progress
+from ..features.clip import ClipFeatures, ClipFound, Progress
 from ..features.recipe import FeatureRecipe, RecipeError
 from ..training import Run
 from ..training.calibration import Calibration, streams_of
@@ -169,18 +169,54 @@ class Predictor:
             text: other words than the clip's.
             audio, vision: False leaves that modality out.
         """
+        row = self.row(features, text, audio=audio, vision=vision)
+        return self._predictions([features], [row], given=text is not None)[0]
+
+    def text(self, text: str) -> Prediction:
+        """Predict for words alone, without voice and face."""
+        return self.features(text_features(text))
+
+    def batch(self, features: Sequence[ClipFeatures]) -> list[Prediction]:
+        """Predict for the features of several clips, in one pass of the model."""
+        return self._predictions(features, [self.row(each) for each in features])
+
+    def _predictions(
+        self, clips: Sequence[ClipFeatures], rows: Sequence[dict[str, Any]], given: bool = False
+    ) -> list[Prediction]:
+        """Predictions for clips as `rows`; `given`: the words are other ones than the clip's."""
         began = time.perf_counter()
-        words = features.text if text is None else text
-        row = self.row(features, words, audio=audio, vision=vision)
-        predictions = self.rows([row])
-        tokens = [float(value) for value in predictions["fusion"][0]]
-        heads = {name: _said(float(predictions[name][0])) for name in ("text", "av")}
+        said = self.rows(rows)
+        lengths = self.collator.lengths([row["text"] for row in rows])
+        seconds = round((time.perf_counter() - began) / len(rows), 4)
+        return [
+            self._prediction(
+                clip,
+                row,
+                {name: values[i] for name, values in said.items()},
+                lengths[i],
+                "given" if given else clip.text_source,
+                seconds,
+            )
+            for i, (clip, row) in enumerate(zip(clips, rows, strict=True))
+        ]
+
+    def _prediction(
+        self,
+        features: ClipFeatures,
+        row: dict[str, Any],
+        said: dict[str, Any],
+        length: int,
+        source: str,
+        seconds: float,
+    ) -> Prediction:
+        """What the heads `said` of one clip, and what was found in it, as its `Prediction`."""
+        heads = {name: _said(float(said[name])) for name in ("text", "av")}
+        tokens = [float(value) for value in said["fusion"]]
         heads["fusion"] = float(np.mean(tokens))
-        sentiment = float(predictions["task"][0])
+        sentiment = float(said["task"])
         found = features.found.to_dict()
         notes = [*found.pop("notes"), *disagreements(heads, self.scale)]
-        length, read = self.collator.lengths([words])[0], self.collator.max_text_tokens
-        kept = self.collator.long_texts
+        read, kept = self.collator.max_text_tokens, self.collator.long_texts
         if length > read:
             notes.append(
                 f"read the {'last' if kept == 'end' else 'first'} {read} of the words' {length} tokens"
@@ -199,10 +235,10 @@ class Predictor:
             heads=heads,
             fusion_tokens=tokens,
             scale=self.scale,
-            text=words,
+            text=row["text"],
             text_tokens={"read": min(read, length), "of": length, "long_texts": kept},
-            clip={**found, "text_source": features.text_source if text is None else "given"},
-            timings={**features.timings, "model": round(time.perf_counter() - began, 4)},
+            clip={**found, "text_source": source},
+            timings={**features.timings, "model": seconds},
             notes=notes,
             answered_by={"checkpoint": self.run.path.resolve().name, "lm": self.run.preset.lm.name},
         )
@@ -246,6 +282,13 @@ class Predictor:
         said = {name: tensor.float().cpu().numpy() for name, tensor in predictions.items()}
         said["text"] = np.where([bool(row["text"].strip()) for row in rows], said["text"], np.nan)
         return said
+
+
+def text_features(text: str) -> ClipFeatures:
+    """Features of words alone: no voice, no face."""
+    none, never = np.zeros((0, 0), np.float32), np.zeros(0)
+    found = ClipFound(0.0, has_audio=False, has_video=False)
+    return ClipFeatures(none, never, none, never, text, [], "given", found, {})
 
 
 def _said(value: float) -> float | None:

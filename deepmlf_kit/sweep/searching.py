@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
+from ..storage.optional import optional
 from ..training import Run
 from ..training.processes import processes
 from .locks import held
@@ -22,6 +23,9 @@ from .plan import Point, SweepPlan
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages.journal import JournalFileSymlinkLock
+
+optuna = optional("optuna")
+journals = optional("optuna.storages.journal")
 
 POLL_SECONDS = 1.0  # between two looks at draws that other processes train
 _AGAIN = "drawn again"  # marks a draw that repeats an interrupted one
@@ -41,8 +45,6 @@ def search(plan: SweepPlan, out: Path, train: Callable[[Point], list[Run | None]
     Raises:
         DeepMLFError: more draws failed than were requested.
     """
-    from optuna.trial import TrialState
-
     if (together := processes().num_processes) > 1:
         raise DeepMLFError(
             f"{together} processes of `accelerate launch` share every training, but a search draws in each process by "
@@ -56,7 +58,7 @@ def search(plan: SweepPlan, out: Path, train: Callable[[Point], list[Run | None]
                 _enqueue_stopped(study, plan, out)
                 finished, running = (
                     len(study.get_trials(deepcopy=False, states=(state,)))
-                    for state in (TrialState.COMPLETE, TrialState.RUNNING)
+                    for state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
                 )
                 if finished >= plan.samples:
                     return
@@ -74,7 +76,7 @@ def search(plan: SweepPlan, out: Path, train: Callable[[Point], list[Run | None]
             if len(values) == len(runs) and all(map(math.isfinite, values)):
                 study.tell(trial, sum(values) / len(values))
                 continue
-            study.tell(trial, state=TrialState.FAIL)
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
         failed += 1
         if failed > plan.samples:
             raise DeepMLFError(
@@ -85,24 +87,18 @@ def search(plan: SweepPlan, out: Path, train: Callable[[Point], list[Run | None]
 
 def draws_left(plan: SweepPlan, out: Path) -> int:
     """How many finished draws the study still needs."""
-    from optuna.trial import TrialState
-
-    finished = _study(plan, out).get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    finished = _study(plan, out).get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     return max(0, plan.samples - len(finished))
 
 
 def _study(plan: SweepPlan, out: Path) -> Study:
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = out / "optuna.journal"
-    lock = JournalFileSymlinkLock(str(journal))
+    lock = journals.JournalFileSymlinkLock(str(journal))
     _cut_torn_line(journal, lock)
     try:
         return optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal), lock)),
+            storage=optuna.storages.JournalStorage(journals.JournalFileBackend(str(journal), lock)),
             study_name=plan.name,
             load_if_exists=True,
         )
@@ -131,23 +127,19 @@ def _cut_torn_line(journal: Path, lock: JournalFileSymlinkLock) -> None:
 
 def _enqueue_stopped(study: Study, plan: SweepPlan, out: Path) -> None:
     """Enqueue again the draws whose process has died."""
-    from optuna.trial import TrialState
-
-    for stopped in study.get_trials(states=(TrialState.RUNNING,)):
+    for stopped in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         with held(_lock(out, stopped.number), wait=False) as gone:
             if not gone:
                 continue
             if len(stopped.params) == len(plan.search):
                 study.enqueue_trial(stopped.params, user_attrs={_AGAIN: stopped.number})
-            study.tell(stopped.number, state=TrialState.FAIL)
+            study.tell(stopped.number, state=optuna.trial.TrialState.FAIL)
 
 
 def _sampler(study: Study, plan: SweepPlan) -> Any:
     """A sampler for the newest draw, seeded by its number: independent of process and interruptions."""
-    from optuna.samplers import TPESampler
-
     drawn = sum(_AGAIN not in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-    return TPESampler(seed=plan.seeds[0] * 100_003 + drawn)
+    return optuna.samplers.TPESampler(seed=plan.seeds[0] * 100_003 + drawn)
 
 
 def _lock(out: Path, number: int) -> Path:

@@ -81,7 +81,7 @@ def train(
         lm, tokenizer: a language model in memory, in place of the preset's `lm.name` (`av` reads the tokenizer only).
         overwrite: start anew where `out` holds a run; files there that the kit did not write stay.
         progress: show a progress bar.
-        tensorboard: write logs for TensorBoard.
+        tensorboard: write logs for TensorBoard, where it is installed.
 
     Returns:
         The finished run: `run.metrics` (test split), `run.history()`, `run.predictions()`, `run.load_model()`.

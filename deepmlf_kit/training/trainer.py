@@ -16,18 +16,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from ..errors import DeepMLFError
 from ..storage.files import write_text
+from ..storage.optional import installed, optional
 from .callbacks import ClipByValue, EpochLog, LogAtEpochEnd, ProgressBar, StopWhenDiverged
 from .processes import on_cpu
 from .quiet import quiet_bars
 from .recipe import Recipe
 from .scoring import LOSS_TERMS, head_values, loss_terms, mean_terms, metrics_of
+
+torch_tensorboard = optional("torch.utils.tensorboard")
 
 METRIC_NAMES = {"mae": "MAE", "loss": "loss"}
 
@@ -133,8 +135,8 @@ class SentimentTrainer(Trainer):
         self._bar = ProgressBar(title, metric) if title is not None else None
         if self._bar is not None:
             self.add_callback(self._bar)
-        if tensorboard is not None and self.is_world_process_zero():
-            self.add_callback(TensorBoardCallback(SummaryWriter(str(tensorboard))))
+        if tensorboard is not None and installed("tensorboard") and self.is_world_process_zero():
+            self.add_callback(TensorBoardCallback(torch_tensorboard.SummaryWriter(str(tensorboard))))
 
     # Optimiser and order -------------------------------------------------------------------------------------
 

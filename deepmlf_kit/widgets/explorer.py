@@ -15,11 +15,9 @@ from functools import lru_cache
 from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anywidget
 import numpy as np
-import traitlets
 from plotly.offline import get_plotlyjs
 
 from ..errors import DeepMLFError
@@ -28,7 +26,14 @@ from ..explain.lens import Lens, Row
 from ..plots.style import modality_label
 from ..rendering.html_page import script_json
 from ..storage.files import write_text
+from ..storage.optional import optional
 from .payload import clip_of, effects_payload, payload_of, plain
+
+if TYPE_CHECKING:
+    import anywidget
+    import traitlets
+else:
+    anywidget, traitlets = optional("anywidget"), optional("traitlets")
 
 VIEWS = ("timeline", "layers", "heads", "words", "sentiment", "update", "similarity", "effects")
 

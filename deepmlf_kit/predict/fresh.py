@@ -1,0 +1,68 @@
+"""One clip's answer from a fresh process: its features are extracted while torch and the model are loaded here.
+
+Nothing here imports torch before the extraction, in a process of its own, has begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import predict
+from ..data.extraction_process import ClipExtractor
+from ..errors import DeepMLFError
+from ..features.clip import ClipFeatures
+from ..features.recipe import FeatureRecipe
+from ..storage.files import read_json
+from .bundled import PEOPLE
+
+if TYPE_CHECKING:
+    from .predictor import Prediction
+
+
+def predict_clip(
+    checkpoint: str | Path | None,
+    clip: str | Path,
+    text: str | None = None,
+    *,
+    face: str | None = None,
+    face_model: str | Path | None = None,
+) -> Prediction:
+    """As `Predictor(checkpoint).clip(clip, text, ...)`, sooner.
+
+    Raises:
+        DeepMLFError: as there.
+    """
+    extractor = ClipExtractor()
+    expected = _expected_recipe(checkpoint, face)
+    begun: Future[ClipFeatures] = Future()
+
+    def extract() -> None:
+        try:
+            begun.set_result(extractor.extract(clip, expected, text=text, face_model=face_model))
+        except BaseException as error:
+            begun.set_exception(error)
+
+    # A daemon: where the model cannot be loaded, nobody waits for the clip.
+    threading.Thread(target=extract, daemon=True).start()
+    predictor = predict.Predictor(checkpoint)
+    recipe = predictor.recipe if face is None else dataclasses.replace(predictor.recipe, face=face)
+    if recipe != expected:
+        return predictor.clip(clip, text, face=face, face_model=face_model)
+    return predictor.features(begun.result())
+
+
+def _expected_recipe(checkpoint: str | Path | None, face: str | None) -> FeatureRecipe:
+    """The recipe that a run seems to need: the one in its `run.json`, else the default."""
+    recipe = FeatureRecipe()
+    # What is wrong with it is said when the run is opened. The bundled checkpoints have one recipe.
+    with contextlib.suppress(DeepMLFError, OSError, KeyError, TypeError):
+        stored = read_json(Path(checkpoint or PEOPLE) / "run.json", "")["preprocessing"]["recipe"]
+        recipe = (
+            FeatureRecipe.from_dict(stored) if isinstance(stored, dict) else FeatureRecipe.from_json(stored)
+        )
+    return recipe if face is None else dataclasses.replace(recipe, face=face)
