@@ -78,6 +78,12 @@ def attend_projected(
     return torch.einsum("bhfd,hed->bhfe", attended, value), weights
 
 
+def is_traced() -> bool:
+    """Whether torch is making a graph of what runs (`torch.compile`, `torch.export`, `torch.jit.trace`): then Python may
+    not branch on the values of tensors."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def attend_short(lm: PreTrainedModel) -> None:
     """Switch an LM on CPU from the fused kernel to `attend`; any other attention implementation is left as it is."""
     if lm.config.get_text_config()._attn_implementation == "sdpa" and not torch.accelerator.is_available():
@@ -115,7 +121,7 @@ def _short_mask(**arguments: Any) -> Tensor:
     query attends to nothing (an empty text), for the fused kernel, which gives zero there."""
     visible = sdpa_mask(**arguments | {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
     assert visible is not None  # both ways to skip it are closed
-    if not visible.any(dim=-1).all():
+    if is_traced() or not visible.any(dim=-1).all():  # a graph cannot depend on what the mask holds
         return visible
     dtype = arguments.get("dtype", torch.float32)
     return torch.where(visible, torch.zeros((), dtype=dtype, device=visible.device), torch.finfo(dtype).min)

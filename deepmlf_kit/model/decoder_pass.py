@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from ..errors import DeepMLFError
+from .attention import is_traced
 from .config import DeepMLFConfig
 from .frozen_lm import LanguageStream, LayerCalls
 from .mm_block import MMBlock
@@ -89,7 +90,8 @@ class DecoderPass:
         layers = len(self.language.layers)
         trained = self.config.text_is_trained
         frozen = layers_before_training(self.config, layers)
-        states, cache = self._text_alone(text, frozen)
+        with torch.no_grad():
+            states, cache = self._text_alone(text, frozen)
         calls = self.language.prepare(
             fusion, torch.cat([self.text_mask, self.fusion_mask], dim=1), self.fusion_positions, cache
         )
@@ -115,7 +117,6 @@ class DecoderPass:
 
     # The text alone ------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def _text_alone(self, text: Tensor, layers: int) -> tuple[list[Tensor], DynamicCache]:
         """The text through the first `layers` layers, computed or read from the text cache.
 
@@ -244,12 +245,16 @@ def layers_before_training(config: DeepMLFConfig, layers: int) -> int:
 def check_padded_right(attention_mask: Tensor) -> None:
     """Refuse padding before or between a text's tokens: positions and heads count tokens from the left.
 
+    A traced model (`torch.compile`, `torch.export`) takes its masks on trust.
+
     Args:
         attention_mask: 1 for real tokens, 0 for padding [B, L].
 
     Raises:
         DeepMLFError: a text is padded elsewhere than on the right.
     """
+    if is_traced():
+        return
     real = attention_mask.bool()
     misplaced = (real[:, 1:] & ~real[:, :-1]).any(dim=1)  # [B]
     if misplaced.any():

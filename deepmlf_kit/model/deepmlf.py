@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from ..errors import DeepMLFError
 from .av_encoder import build_av_encoder, mean_state
@@ -101,6 +101,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
     """
 
     base_model_prefix = "deepmlf"
+    supports_gradient_checkpointing = True
 
     def _add_modules(self, config: DeepMLFConfig) -> None:
         config.check_against_lm(self.language.config)
@@ -116,6 +117,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
         """State for pickle and copy: without the text cache, whose file stays with this model."""
         return super().__getstate__() | {"_text_cache": None}
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -127,8 +129,8 @@ class DeepMLFModel(AVLanguageSentimentModel):
         labels: Tensor | None = None,
         text_embeddings: Tensor | None = None,
         output_lm_logits: bool = False,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         audio_spans: Tensor | None = None,
         vision_spans: Tensor | None = None,
         **modalities: Tensor | None,
@@ -145,13 +147,18 @@ class DeepMLFModel(AVLanguageSentimentModel):
                 are spread evenly, up to the last valid one.
             labels: sentiments on the dataset's scale [B] (or class indices); NaN where unknown.
             text_embeddings: [B, L, D] in place of the LM's embeddings of `input_ids`, for gradients to words.
-            output_lm_logits, output_hidden_states, output_attentions: also return these.
-            modalities: the same three inputs of each of `config.extra_modalities`.
+            output_lm_logits, output_hidden_states, output_attentions: also return these; None: as the config says.
+            modalities: the same three inputs of each of `config.extra_modalities`; and `return_dict`, as of any of
+                transformers' models.
 
         Raises:
             DeepMLFError: the text is longer than `max_text_tokens`, or padded on the left, or there are not as many spans
                 as frames, or an input belongs to no modality of the model.
         """
+        if output_hidden_states is None:
+            output_hidden_states = bool(self.config.output_hidden_states)
+        if output_attentions is None:
+            output_attentions = bool(self.config.output_attentions)
         batch, length = input_ids.shape
         if length > self.config.max_text_tokens:
             raise DeepMLFError(
@@ -263,6 +270,15 @@ class DeepMLFModel(AVLanguageSentimentModel):
     def layers_before_training(self) -> int:
         """Number of LM layers that a text passes before the first trained module."""
         return layers_before_training(self.config, len(self.language.layers))
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether LM layers and MM Blocks are recomputed in the backward pass (`gradient_checkpointing_enable`)."""
+        return self.config.gradient_checkpointing_layers
+
+    def _set_gradient_checkpointing(self, enable: bool = True, **how: Any) -> None:
+        """As transformers calls it; `how` is not needed: recomputing is never reentrant here, and of every layer."""
+        self.config.gradient_checkpointing_layers = enable
 
     def _text_first_is_exact(self, text: Tensor, output_hidden_states: bool) -> bool:
         """Text first is exact where no gradient is wanted through the text: to its embeddings, its states or the LM."""
