@@ -6,12 +6,14 @@ import copy
 import io
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from made_wheels import tiny_gguf
 from tiny_lms import FAMILIES, tiny_batch, tiny_config, tiny_lm, tiny_model
 from transformers import AutoConfig, AutoModel
 
@@ -377,3 +379,45 @@ def test_the_inference_path_can_be_traced():
     traced = torch.jit.trace(model, tensors(), check_trace=False)
     for sizes in ({}, OTHER):
         torch.testing.assert_close(traced(*tensors(**sizes)), model(*tensors(**sizes)), atol=1e-5, rtol=0)
+
+
+# The page ------------------------------------------------------------------------------------------------------
+
+
+def run_page(page: str, folder: Path) -> dict:
+    """What is defined after all Python blocks of a page were run, one after another, in an empty folder."""
+    names: dict = {"__name__": page}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for code in re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.S | re.M):
+            exec(compile(code, page, "exec"), names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hugging_face")
+    return folder, run_page("hugging_face.md", folder)
+
+
+def test_the_page_trains_saves_and_loads(page):
+    folder, names = page
+    assert 0 < names["mae"] < 10
+    assert names["trainer"].model.gradient_checkpointing
+    assert (folder / "out" / "final" / WEIGHTS_FILE).stat().st_size < 40e6
+    assert type(names["again"]) is DeepMLFModel and names["half"].dtype == torch.bfloat16
+    assert names["plain"].config.text_first is False and names["classes"].config.num_classes == 3
+    compiled, exported, expected = names["answers"]
+    torch.testing.assert_close(compiled, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(exported, expected, atol=1e-5, rtol=0)
+    assert -3 < names["sentiment"] < 3
+
+
+def test_the_page_s_gguf_language_model_answers(page, tmp_path):
+    tiny_gguf(tmp_path / "tiny.gguf")
+    model = page[1]["around_gguf"](str(tmp_path), "tiny.gguf").eval()
+    ids = torch.tensor([model.tokenizer("the a")["input_ids"]])
+    with torch.no_grad():
+        expected = model(ids).prediction
+        model.save_pretrained(tmp_path / "saved")
+        assert torch.equal(AutoModel.from_pretrained(tmp_path / "saved")(ids).prediction, expected)

@@ -98,7 +98,7 @@ class SentimentModel(PreTrainedModel):
             DeepMLFError: there is no checkpoint, its weights are damaged or do not fit the model, or an argument is unknown.
         """
         hub = {name: value for name in _HUB if (value := others.pop(name, None)) is not None}
-        others = {name: value for name, value in others.items() if name not in _NOT_NEEDED}
+        others = {n: v for n, v in others.items() if n not in _NOT_NEEDED and not (n == "lm" and v is None)}
         settings = {
             n: others.pop(n) for n in list(others) if n in KNOBS and not isinstance(others[n], nn.Module)
         }
