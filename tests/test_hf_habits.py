@@ -21,6 +21,7 @@ from deepmlf_kit import DeepMLFConfig, DeepMLFModel
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.model.av_encoder import AVSentimentModel
 from deepmlf_kit.model.checkpoints import INDEX_FILE, WEIGHTS_FILE
+from deepmlf_kit.model.frozen_lm import attention_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -421,3 +422,79 @@ def test_the_page_s_gguf_language_model_answers(page, tmp_path):
         expected = model(ids).prediction
         model.save_pretrained(tmp_path / "saved")
         assert torch.equal(AutoModel.from_pretrained(tmp_path / "saved")(ids).prediction, expected)
+
+
+# Activations ---------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3", "neox"])
+def test_attentions_are_square_on_both_paths_and_those_of_eager_attention(family):
+    given = []
+    for text_first, implementation in ((True, None), (False, None), (True, "eager")):
+        model = tiny_model(family, text_first=text_first)
+        if implementation:
+            model.set_attn_implementation(implementation)
+        output = model(**unlabelled(), output_attentions=True)
+        assert len(output.attentions) == 4 and output.attentions[0].shape == (3, 4, 14, 14)
+        given.append(torch.stack(output.attentions))
+        torch.testing.assert_close(output.prediction, answer(model), atol=1e-6, rtol=0)
+        assert not any(module._forward_hooks for module in model.modules())
+    real = unlabelled()["attention_mask"].bool()
+    real = torch.cat(
+        [real, torch.ones(3, 5, dtype=torch.bool)], dim=1
+    )  # what padding attends to counts nowhere
+    for attentions in given:
+        rows = attentions.permute(1, 3, 0, 2, 4)[real]  # [real tokens, layers, heads, S]
+        torch.testing.assert_close(rows.sum(dim=-1), torch.ones(rows.shape[:-1]))
+        torch.testing.assert_close(rows, given[0].permute(1, 3, 0, 2, 4)[real], atol=1e-5, rtol=0)
+        assert not attentions.triu(1).any()
+
+
+def activations():
+    """Name, place and shape of each row of the table in docs/activations.md."""
+    table = re.findall(
+        r"^\| `(\S+)` \| `(.+)` \| (.+) \|$", (ROOT / "docs" / "activations.md").read_text(), re.M
+    )
+    assert len(table) > 20 and len({name for name, *_ in table}) == len(table)
+    return table
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_every_activation_of_the_list_is_where_the_page_says(family):
+    model, batch = tiny_model(family, text_first=False), unlabelled()
+    names = {"model": model, "attention_of": attention_of, "i": 1}
+    sizes = {"B": 3, "L": 9, "F": 5, "S": 14, "D": 48, "H": 4, "K": 10, "d": 12, "h": 4, "1": 1}
+    values = {}
+    handles = [
+        eval(place, names).register_forward_hook(
+            lambda module, inputs, value, name=name: values.setdefault(name, []).append(value)
+        )
+        for name, place, _ in activations()
+        if not place.startswith("output")
+    ]
+    names["output"] = model(**batch, output_hidden_states=True, output_attentions=True)
+    for handle in handles:
+        handle.remove()
+    for name, place, shape in activations():
+        (value,) = (
+            [eval(place, names)] if place.startswith("output") else values[name]
+        )  # one call of every module
+        value = value[0] if isinstance(value, tuple) else value
+        assert list(value.shape) == [sizes[size] for size in shape.split(", ")], name
+
+
+def test_the_activations_page_runs_and_captum_adds_up(tmp_path):
+    names = run_page("activations.md", tmp_path)
+    model, ids, rest = names["model"], names["ids"], names["rest"]
+    length, tokens = ids.shape[1], len(names["tokens"])
+    assert names["seen"]["out"].shape == (2, 8, model.language.width)
+    assert all(layer.shape[-2:] == (tokens, tokens) for layer in names["output"].attentions)
+    assert names["by_word"].shape == (1, length, model.language.width)
+    assert names["by_fusion_token"].shape == (1, 8, model.language.width)
+    assert names["states"].shape == (1, tokens, model.language.width)
+    with torch.no_grad():
+        baseline = torch.full_like(ids, model.pad_token_id)
+        difference = names["predict"](ids, *rest) - names["predict"](baseline, *rest)
+    assert float(names["by_word"].sum()) == pytest.approx(float(difference), abs=0.1)

@@ -99,8 +99,10 @@ def _short_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention function for transformers' `AttentionInterface`: [B, h, T, e] -> [B, T, h, e]."""
+) -> tuple[Tensor, Tensor | None]:
+    """Attention function for transformers' `AttentionInterface`: [B, h, T, e] -> [B, T, h, e], and weights [B, h, T, S] where
+    they are computed apart."""
+    weights: Tensor | None = None
     unusual = any(kwargs.get(name) is not None for name in ("position_bias", "cache", "softcap"))
     if attention_mask is None or unusual or not query.is_cpu:
         return sdpa_attention_forward(
@@ -108,12 +110,12 @@ def _short_attention(
         )
     if attention_mask.is_floating_point() and key.shape[2] <= LONGEST and query.dtype == torch.float32:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        output, _ = attend(query, key, value, attention_mask, scale=scale, dropout=dropout)
+        output, weights = attend(query, key, value, attention_mask, scale=scale, dropout=dropout)
     else:  # on CPU the fused kernel takes grouped keys and values; transformers would copy them for every head
         output = F.scaled_dot_product_attention(
             query, key, value, attention_mask, dropout, scale=scaling, enable_gqa=True
         )
-    return output.transpose(1, 2).contiguous(), None
+    return output.transpose(1, 2).contiguous(), weights
 
 
 def _short_mask(**arguments: Any) -> Tensor:

@@ -163,13 +163,13 @@ def read_checkpoint(
     """
     place = str(place)
     try:
-        config = config or read_config(Path(cached_file(place, CONFIG_FILE, **hub)))
+        config = config or read_config(_find(place, CONFIG_FILE, hub))
         if state_dict is not None:
             return Stored(place, config, (), {n: _of_tensor(t) for n, t in state_dict.items()}, state_dict)
         try:
-            files = [Path(cached_file(place, WEIGHTS_FILE, **hub))]
+            files = [_find(place, WEIGHTS_FILE, hub)]
         except OSError:
-            files = _shards(Path(cached_file(place, INDEX_FILE, **hub)), place, hub)
+            files = _shards(_find(place, INDEX_FILE, hub), place, hub)
     except (OSError, ValueError) as error:
         raise DeepMLFError(
             f"No DeepMLF checkpoint at {place!r}: expected a folder with config.json and {WEIGHTS_FILE} "
@@ -186,6 +186,18 @@ def read_checkpoint(
     return Stored(place, config, tuple(files), header)
 
 
+def _find(place: str, name: str, hub: Mapping[str, Any]) -> Path:
+    """A file of a folder or of a repository on the hub.
+
+    Raises:
+        OSError: there is none.
+    """
+    found = cached_file(place, name, **hub)
+    if found is None:  # so it says of a missing config.json
+        raise FileNotFoundError(name)
+    return Path(found)
+
+
 def _shards(index: Path, place: str, hub: Mapping[str, Any]) -> list[Path]:
     """The files that an index names; it may name none outside its own folder."""
     values = read_json(index, _REPAIR)
@@ -198,7 +210,7 @@ def _shards(index: Path, place: str, hub: Mapping[str, Any]) -> list[Path]:
     files = []
     for name in names:
         try:
-            files.append(Path(cached_file(place, name, **hub)))
+            files.append(_find(place, name, hub))
         except OSError as error:
             raise DeepMLFError(
                 f"The shard {name} of the checkpoint at {place!r} is missing, expected {len(names)} of them: {_REPAIR}"

@@ -65,6 +65,7 @@ class DeepMLFConfig(PreTrainedConfig):
         "av_states",
         "av_mask",
         "hidden_states",
+        "attentions",
         "cross_attentions",
     ]
 

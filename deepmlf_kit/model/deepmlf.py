@@ -53,6 +53,8 @@ class DeepMLFOutput(ModelOutput):
         av_mask: AV steps at which at least one modality is real [B, K].
         hidden_states: on request, layers + 1 tensors [B, L + F, D]: the input of the first layer, then each
             layer's output with its MM Block; the last is after the final norm.
+        attentions: on request, self-attention of each LM layer, layers tensors [B, heads, L + F, L + F]; None where the LM's
+            attention kernel keeps its weights to itself (load with `attn_implementation="eager"`).
         cross_attentions: on request, attention of fusion tokens over AV steps for each fusion layer
             {layer: [B, heads, F, K]}.
     """
@@ -73,6 +75,7 @@ class DeepMLFOutput(ModelOutput):
     av_states: Tensor | None = None
     av_mask: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
     cross_attentions: dict[int, Tensor] | None = None
 
     def head_predictions(self) -> dict[str, Any]:
@@ -190,7 +193,8 @@ class DeepMLFModel(AVLanguageSentimentModel):
 
         # LM layers with MM Blocks between them
         text_first = self._text_first_is_exact(text, output_hidden_states)
-        all_text = labels is None or output_lm_logits or output_hidden_states  # asked for beyond the losses
+        beyond_losses = output_lm_logits or output_hidden_states or output_attentions
+        all_text = labels is None or beyond_losses
         only_last = self.training and text_first and self.config.uses_only_last_text and not all_text
         decoder = DecoderPass(
             self.config,
@@ -240,6 +244,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
             av_states=av_states,
             av_mask=av_mask,
             hidden_states=tuple(decoder.hidden_states) if output_hidden_states else None,
+            attentions=decoder.attentions() if output_attentions else None,
             cross_attentions=dict(decoder.cross_attentions) if output_attentions else None,
         )
 
