@@ -134,6 +134,11 @@ def test_a_model_saved_in_half_precision_loads_as_it_was(saved, tmp_path):
     assert again.dtype == again.language.dtype == torch.bfloat16
     torch.testing.assert_close(answer(again), answer(model), atol=0.01, rtol=0)
     assert DeepMLFModel.from_pretrained(tmp_path, dtype="float32").dtype == torch.float32
+    values = json.loads((tmp_path / "config.json").read_text()) | {"dtype": "float32"}
+    (tmp_path / "config.json").write_text(
+        json.dumps(values)
+    )  # as of the checkpoint that comes along: only stored in half
+    assert DeepMLFModel.from_pretrained(tmp_path).fusion_tokens.dtype == torch.float32
 
 
 @pytest.mark.parametrize("device_map", ["cpu", "auto", torch.device("cpu"), {"": "cpu"}])

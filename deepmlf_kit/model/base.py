@@ -78,8 +78,8 @@ class SentimentModel(PreTrainedModel):
             pretrained_model_name_or_path: a folder that `save_pretrained` wrote, or a hub name.
             config: replaces the stored config; or the folder or hub name of one.
             state_dict: replaces the stored weights.
-            dtype: precision of the whole model, such as `torch.bfloat16`; `auto`: trained weights as they are stored, the
-                LM as `lm_dtype` says.
+            dtype: precision of the whole model, such as `torch.bfloat16`; `auto`: as it was saved (`dtype` and `lm_dtype`
+                of the config), whatever precision the file stores.
             device_map: a device (`"cuda"`, `"cpu"`, 0, `{"": 0}`), or `auto`: the accelerator where there is one. The model
                 stands on one device; for several GPUs see docs/scaling.md.
             attn_implementation: the LM's attention, `sdpa` or `eager`; None: the quickest of the device.
@@ -129,7 +129,10 @@ class SentimentModel(PreTrainedModel):
             del weights[name]
         model = cls(config, **parts)
         model.load_state_dict(weights, strict=False)  # all but the frozen LM's
-        model._cast(precision or stored.dtype, whole=precision is not None)
+        saved = _FLOATING.get(
+            str(config.dtype).removeprefix("torch.")
+        )  # written by save_pretrained: the model's own
+        model._cast(precision or saved, whole=precision is not None)
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         model = model.eval() if device is None else model.eval().to(device)
