@@ -71,7 +71,7 @@ class SentimentModel(PreTrainedModel):
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         **others: Any,
-    ) -> Self | tuple[Self, dict[str, Any]]:
+    ) -> Self:
         """Load a saved model: its LM by name, its trained weights from a folder or the hub.
 
         Args:
@@ -137,15 +137,9 @@ class SentimentModel(PreTrainedModel):
             model.set_attn_implementation(attn_implementation)
         model = model.eval() if device is None else model.eval().to(device)
         if output_loading_info:
-            info = {
-                "missing_keys": set(),
-                "unexpected_keys": set(),
-                "mismatched_keys": set(),
-                "error_msgs": [],
-            }
-            return model, info | {
-                "mismatched_keys": {(name, tuple(a), tuple(b)) for name, a, b in mismatched}
-            }
+            info: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "error_msgs": []}
+            info["mismatched_keys"] = {(name, tuple(there), tuple(own)) for name, there, own in mismatched}
+            return model, info  # type: ignore[return-value]
         return model
 
     def save_pretrained(

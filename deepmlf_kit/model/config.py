@@ -100,7 +100,7 @@ class DeepMLFConfig(PreTrainedConfig):
         replaced = {name: kwargs.pop(name) for name in KNOBS if name in kwargs}
         if not kwargs.get("return_unused_kwargs"):
             _refuse_unknown([*in_memory, *(name for name in kwargs if name != "return_unused_kwargs")])
-        config = super().from_dict({"ffw_form": "product", **config_dict, **replaced}, **kwargs)
+        config: Any = super().from_dict({"ffw_form": "product", **config_dict, **replaced}, **kwargs)
         return (config[0], config[1] | in_memory) if in_memory else config
 
     @property
