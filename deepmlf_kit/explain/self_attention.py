@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import DeepMLFError
-from ..model.frozen_lm import LanguageStream
+from ..model.frozen_lm import LanguageStream, attention_of
 from .hooks import forward_hooks
 
 _one_at_a_time = threading.Lock()
@@ -38,7 +38,7 @@ def recorded_self_attention(language: LanguageStream, tokens: int) -> Iterator[d
         {layer: [B, heads, F, L + F]}, filled while passes run inside the `with` block.
     """
     found: dict[int, Tensor] = {}
-    modules = [_attention_of(layer) for layer in language.layers]
+    modules = [attention_of(layer) for layer in language.layers]
     index = {id(module): number for number, module in enumerate(modules)}
     owner = threading.get_ident()
     kernel = language.config._attn_implementation
@@ -96,11 +96,3 @@ def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | N
         bars = part.dtype == torch.bool
         scores = scores.masked_fill(~part, float("-inf")) if bars else scores + part.float()
     return scores.softmax(dim=-1)
-
-
-def _attention_of(layer: nn.Module) -> nn.Module:
-    for name, child in layer.named_children():
-        named = "attn" in name.lower() or "attention" in name.lower()
-        if named and any(parameter.dim() >= 2 for parameter in child.parameters()):  # not a norm beside it
-            return child
-    raise DeepMLFError(f"No self-attention was found in {type(layer).__name__}.")

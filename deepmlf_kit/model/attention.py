@@ -78,6 +78,12 @@ def attend_projected(
     return torch.einsum("bhfd,hed->bhfe", attended, value), weights
 
 
+def is_traced() -> bool:
+    """Whether torch is making a graph of what runs (`torch.compile`, `torch.export`, `torch.jit.trace`): then Python may
+    not branch on the values of tensors."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def attend_short(lm: PreTrainedModel) -> None:
     """Switch an LM on CPU from the fused kernel to `attend`; any other attention implementation is left as it is."""
     if lm.config.get_text_config()._attn_implementation == "sdpa" and not torch.accelerator.is_available():
@@ -93,8 +99,10 @@ def _short_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention function for transformers' `AttentionInterface`: [B, h, T, e] -> [B, T, h, e]."""
+) -> tuple[Tensor, Tensor | None]:
+    """Attention function for transformers' `AttentionInterface`: [B, h, T, e] -> [B, T, h, e], and weights [B, h, T, S] where
+    they are computed apart."""
+    weights: Tensor | None = None
     unusual = any(kwargs.get(name) is not None for name in ("position_bias", "cache", "softcap"))
     if attention_mask is None or unusual or not query.is_cpu:
         return sdpa_attention_forward(
@@ -102,12 +110,12 @@ def _short_attention(
         )
     if attention_mask.is_floating_point() and key.shape[2] <= LONGEST and query.dtype != torch.float16:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        output, _ = attend(query, key, value, attention_mask, scale=scale, dropout=dropout)
+        output, weights = attend(query, key, value, attention_mask, scale=scale, dropout=dropout)
     else:  # on CPU the fused kernel takes grouped keys and values; transformers would copy them for every head
         output = F.scaled_dot_product_attention(
             query, key, value, attention_mask, dropout, scale=scaling, enable_gqa=True
         )
-    return output.transpose(1, 2).contiguous(), None
+    return output.transpose(1, 2).contiguous(), weights
 
 
 def _short_mask(**arguments: Any) -> Tensor:
@@ -115,7 +123,7 @@ def _short_mask(**arguments: Any) -> Tensor:
     query attends to nothing (an empty text), for the fused kernel, which gives zero there."""
     visible = sdpa_mask(**arguments | {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
     assert visible is not None  # both ways to skip it are closed
-    if not visible.any(dim=-1).all():
+    if is_traced() or not visible.any(dim=-1).all():  # a graph cannot depend on what the mask holds
         return visible
     dtype = arguments.get("dtype", torch.float32)
     return torch.where(visible, torch.zeros((), dtype=dtype, device=visible.device), torch.finfo(dtype).min)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import can_return_tuple
 
 from ..errors import DeepMLFError
 from .base import SentimentModel, SentimentOutput
@@ -147,15 +148,25 @@ class ModalityEncoder(nn.Module):
         """
         x, real = pool_to_steps(frames, mask, self.steps, spans)  # [B, K, C], [B, K]
         if self.batch_norm is not None:
-            normed = x.new_zeros(x.shape)
-            if real.any():
-                normed[real] = self.batch_norm(x[real]).to(x.dtype)  # padding does not enter the statistics
-            x = normed
+            x = self._normalise(x, real)
         x = self.projection(x) * math.sqrt(self.width) + self.positions  # [B, K, d]
         # A sample without this modality hides nothing: no NaN
         hidden = ~(real | ~real.any(dim=1, keepdim=True))
         x = self.encoder(self.dropout(x), src_key_padding_mask=hidden)
         return torch.where(real.unsqueeze(-1), x, self.missing.to(x.dtype)), real
+
+    def _normalise(self, x: Tensor, real: Tensor) -> Tensor:
+        """BatchNorm over the features of real steps [B, K, C]; padding becomes 0 and does not enter the statistics."""
+        assert self.batch_norm is not None
+        if (
+            not self.training
+        ):  # each step by itself: nothing depends on how many are real, so that it can be traced
+            normed = self.batch_norm(x.flatten(0, 1)).view_as(x)  # [B, K, C]
+            return torch.where(real.unsqueeze(-1), normed, 0).to(x.dtype)
+        normed = x.new_zeros(x.shape)
+        if real.any():
+            normed[real] = self.batch_norm(x[real]).to(x.dtype)
+        return normed
 
 
 class Stream(NamedTuple):
@@ -277,6 +288,7 @@ class AVSentimentModel(SentimentModel):
         self.head = nn.Linear(config.av_width, config.head_outputs)
         self.post_init()
 
+    @can_return_tuple
     def forward(self, labels: Tensor | None = None, **batch: Any) -> SentimentOutput:
         """Batch as in `DeepMLFModel.forward`; text is accepted and ignored."""
         inputs = {name: batch[name] for name in input_names(self.config.modalities) if name in batch}

@@ -8,21 +8,25 @@ SentimentModel                      checkpoints, loss of a single head    AVSent
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from ..errors import DeepMLFError
+from ..errors import DeepMLFError, did_you_mean
+from .card import write_card
 from .checkpoints import read_checkpoint
 from .config import DeepMLFConfig
 from .frozen_lm import LanguageStream
 from .lm_loading import IN_MEMORY, load_lm, load_lm_config, load_tokenizer
 from .losses import sentiment_loss
+from .settings import KNOBS
 from .special_tokens import empty_text_ids, pad_token_id
 
 
@@ -32,6 +36,14 @@ class SentimentOutput(ModelOutput):
 
     loss: Tensor | None = None
     prediction: Tensor | None = None
+
+
+#: Arguments of `from_pretrained` that say where files are looked for, and those that hold for the LM's files too.
+_HUB = ("revision", "subfolder", "cache_dir", "token", "local_files_only", "force_download", "proxies")
+_HUB_OF_LM = ("cache_dir", "token", "local_files_only", "force_download", "proxies")
+#: What transformers' Auto classes hand on, and switches of loaders that this one does not need.
+_NOT_NEEDED = ("trust_remote_code", "adapter_kwargs", "low_cpu_mem_usage", "use_safetensors", "weights_only")
+_FLOATING = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class SentimentModel(PreTrainedModel):
@@ -51,34 +63,127 @@ class SentimentModel(PreTrainedModel):
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
-        config: DeepMLFConfig | None = None,
-        revision: str = "main",
-        **parts: Any,
+        config: DeepMLFConfig | str | Path | None = None,
+        state_dict: Mapping[str, Tensor] | None = None,
+        dtype: str | torch.dtype | None = "auto",
+        device_map: Any = None,
+        attn_implementation: str | None = None,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        **others: Any,
     ) -> Self:
         """Load a saved model: its LM by name, its trained weights from a folder or the hub.
 
         Args:
             pretrained_model_name_or_path: a folder that `save_pretrained` wrote, or a hub name.
-            config: replaces the stored config.
-            revision: branch, tag or commit on the hub.
-            parts: `lm` and `tokenizer`, where they are in memory already.
+            config: replaces the stored config; or the folder or hub name of one.
+            state_dict: replaces the stored weights.
+            dtype: precision of the whole model, such as `torch.bfloat16`; `auto`: as it was saved (`dtype` and `lm_dtype`
+                of the config), whatever precision the file stores.
+            device_map: a device (`"cuda"`, `"cpu"`, 0, `{"": 0}`), or `auto`: the accelerator where there is one. The model
+                stands on one device; for several GPUs see docs/scaling.md.
+            attn_implementation: the LM's attention, `sdpa` or `eager`; None: the quickest of the device.
+            ignore_mismatched_sizes: weights whose shape differs from the model's (after a change of the config, such as
+                `num_classes=3`) start anew, where they are an error otherwise.
+            output_loading_info: also return what was loaded: `missing_keys`, `unexpected_keys`, `mismatched_keys`,
+                `error_msgs`.
+            others: where to look, as of any of transformers' models (`revision`, `subfolder`, `cache_dir`, `token`,
+                `local_files_only`, `force_download`, `proxies`); settings of `DeepMLFConfig`, which replace the stored
+                ones; `lm` and `tokenizer`, where they are in memory already.
+
+        Returns:
+            The model in eval mode; with `output_loading_info` a pair of it and the information.
 
         Raises:
-            DeepMLFError: there is no checkpoint, or its weights are damaged or do not fit the model.
+            DeepMLFError: there is no checkpoint, its weights are damaged or do not fit the model, or an argument is unknown.
         """
-        stored = read_checkpoint(pretrained_model_name_or_path, revision, config)
-        stored.check_fits(
-            lambda: cls(copy.deepcopy(stored.config), **cls._shapes_of(stored.config, parts)), cls.__name__
+        hub = {name: value for name in _HUB if (value := others.pop(name, None)) is not None}
+        others = {n: v for n, v in others.items() if n not in _NOT_NEEDED and not (n == "lm" and v is None)}
+        settings = {
+            n: others.pop(n) for n in list(others) if n in KNOBS and not isinstance(others[n], nn.Module)
+        }
+        cls._check_arguments(others)
+        device, precision = _device(device_map), _precision(dtype)
+        if attn_implementation not in (None, "sdpa", "eager"):
+            raise DeepMLFError(
+                f"attn_implementation is {attn_implementation!r}, but must be 'sdpa' or 'eager': other kernels do not take the "
+                "masks and positions of fusion tokens."
+            )
+        if isinstance(config, str | Path):
+            config = read_checkpoint(config, state_dict={}, **hub).config
+        stored = read_checkpoint(pretrained_model_name_or_path, config, state_dict, **hub)
+        config = stored.config
+        if precision is not None and config.lm_bits == 16:
+            settings["lm_dtype"] = str(precision).removeprefix("torch.")
+        if settings:
+            config = DeepMLFConfig.from_dict(config.to_dict() | settings)
+
+        parts = others | cls._hub_of_lm(hub)
+        mismatched = stored.check_fits(
+            lambda: cls(copy.deepcopy(config), **cls._shapes_of(config, parts)),
+            cls.__name__,
+            other_sizes=ignore_mismatched_sizes,
         )
         weights = stored.read()
-        model = cls(stored.config, **parts)
+        for name, *_ in mismatched:
+            del weights[name]
+        model = cls(config, **parts)
         model.load_state_dict(weights, strict=False)  # all but the frozen LM's
-        return model.eval()
+        saved = _FLOATING.get(
+            str(config.dtype).removeprefix("torch.")
+        )  # written by save_pretrained: the model's own
+        model._cast(precision or saved, whole=precision is not None)
+        if attn_implementation is not None:
+            model.set_attn_implementation(attn_implementation)
+        model = model.eval() if device is None else model.eval().to(device)
+        if output_loading_info:
+            info: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "error_msgs": []}
+            info["mismatched_keys"] = {(name, tuple(there), tuple(own)) for name, there, own in mismatched}
+            return model, info  # type: ignore[return-value]
+        return model
+
+    def save_pretrained(
+        self, save_directory: str | Path, is_main_process: bool = True, **options: Any
+    ) -> None:
+        """As of `PreTrainedModel`, and a model card where the folder has none."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **options)
+        if is_main_process:
+            write_card(self, Path(save_directory))
 
     @classmethod
     def _shapes_of(cls, config: DeepMLFConfig, parts: Mapping[str, Any]) -> dict[str, Any]:
         """The parts that the constructor takes, of shapes alone; called on the meta device."""
         return {}
+
+    @classmethod
+    def _hub_of_lm(cls, hub: Mapping[str, Any]) -> dict[str, Any]:
+        """The argument of the constructor that says where the LM's files are looked for; none without an LM."""
+        return {}
+
+    @classmethod
+    def _check_arguments(cls, names: Iterable[str]) -> None:
+        """Refuse what neither this loader nor the constructor takes."""
+        known = set(inspect.signature(cls.__init__).parameters) - {"self", "config"}
+        for name in names:
+            if name not in known:
+                loader = inspect.signature(cls.from_pretrained).parameters
+                candidates = [*known, *(n for n in loader if n != "others"), *_HUB, *KNOBS]
+                raise DeepMLFError(
+                    f"{cls.__name__}.from_pretrained takes no {name!r}: {did_you_mean(name, candidates)}"
+                )
+
+    def _frozen_tensors(self) -> list[Tensor]:
+        """Tensors whose precision the configuration decides, not the checkpoint: the LM's."""
+        return []
+
+    def _cast(self, dtype: torch.dtype | None, whole: bool) -> None:
+        """Set the precision of the weights; those of the frozen LM only with `whole`, and never its rotary frequencies."""
+        frozen = {id(tensor) for tensor in self._frozen_tensors()}
+        with_lm = whole and self.config.lm_bits == 16
+        for tensor in [*self.parameters(), *self.buffers()]:
+            ours = id(tensor) not in frozen or (with_lm and isinstance(tensor, nn.Parameter))
+            if dtype is not None and ours and tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)
 
     def _output(self, prediction: Tensor, labels: Tensor | None) -> SentimentOutput:
         """The output of a single head: prediction [B, outputs], labels [B] or None."""
@@ -95,6 +200,7 @@ class LanguageSentimentModel(SentimentModel):
         config: sizes and switches.
         lm: a language model already in memory; by default the one that `config.lm` names is loaded.
         tokenizer: its tokenizer; by default loaded from where the LM comes from, when first needed.
+        hub: where the LM and its tokenizer are looked for (`token`, `cache_dir`, `local_files_only`, ...).
     """
 
     main_input_name = "input_ids"
@@ -104,10 +210,12 @@ class LanguageSentimentModel(SentimentModel):
         config: DeepMLFConfig,
         lm: PreTrainedModel | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        hub: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(config)
+        self._hub = dict(hub or {})
         if lm is None:
-            lm = load_lm(config)
+            lm = load_lm(config, **self._hub)
         elif config.lm == DeepMLFConfig().lm:
             config.lm = lm.config._name_or_path or IN_MEMORY
         self._tokenizer = tokenizer
@@ -125,12 +233,43 @@ class LanguageSentimentModel(SentimentModel):
             }
             shapes |= {id(buffer): buffer.to("meta") for buffer in lm.buffers()}
             return {"lm": copy.deepcopy(lm, shapes)}
-        return {"lm": AutoModelForCausalLM.from_config(load_lm_config(config), trust_remote_code=False)}
+        lm_config = load_lm_config(config, **parts.get("hub", {}))
+        return {"lm": AutoModelForCausalLM.from_config(lm_config, trust_remote_code=False)}
+
+    @classmethod
+    def _hub_of_lm(cls, hub: Mapping[str, Any]) -> dict[str, Any]:
+        shared = {name: hub[name] for name in _HUB_OF_LM if name in hub}
+        return {"hub": shared} if shared and "hub" in inspect.signature(cls.__init__).parameters else {}
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """As of `PreTrainedModel`, without the LM's frozen tensors; adapters that PEFT added to it are stored."""
         self._keys_to_ignore_on_save = self._lm_keys()  # PEFT gives the tensors of adapted layers other names
+        precision = str(self.language.dtype).removeprefix("torch.")
+        if self.config.lm_bits == 16 and precision in _FLOATING:
+            self.config.lm_dtype = precision  # `model.half()` casts the LM too
         super().save_pretrained(*args, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The LM's token embeddings."""
+        return self.language.lm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the LM's token embeddings."""
+        self.language.lm.set_input_embeddings(value)
+
+    def enable_input_require_grads(self) -> None:
+        """Nothing to do: what is trained is reached without a gradient of the text embeddings, which would cost `text_first`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for pickle and copy: without an access token."""
+        return super().__getstate__() | {"_hub": {n: v for n, v in self._hub.items() if n != "token"}}
+
+    def __dir__(self) -> list[str]:
+        """Without the names that load a tokenizer: `torch.jit.trace` reads every one."""
+        return [n for n in super().__dir__() if n not in ("tokenizer", "pad_token_id", "empty_text_ids")]
+
+    def _frozen_tensors(self) -> list[Tensor]:
+        return [*self.language.lm.parameters(), *self.language.lm.buffers()]
 
     def _add_modules(self, config: DeepMLFConfig) -> None:
         """Add the modules beside the LM, which `self.language` holds already."""
@@ -148,7 +287,7 @@ class LanguageSentimentModel(SentimentModel):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The LM's tokenizer, padding on the right."""
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.config)
+            self._tokenizer = load_tokenizer(self.config, **self._hub)
         return self._tokenizer
 
     @property
@@ -221,3 +360,35 @@ class AVLanguageSentimentModel(LanguageSentimentModel):
                 "Pretrain one with this model's settings."
             )
         self.av_encoder.load_state_dict(stored.read_part("av_encoder.", self.av_encoder))
+
+
+def _precision(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The dtype that `from_pretrained(dtype=...)` asks for; None for `auto`."""
+    if dtype in (None, "auto"):
+        return None
+    found = _FLOATING.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise DeepMLFError(
+            f"dtype is {dtype!r}, but must be 'auto' or one of {', '.join(_FLOATING)}: choose one."
+        )
+    return found
+
+
+def _device(device_map: Any) -> torch.device | None:
+    """The one device that `from_pretrained(device_map=...)` asks for; None: where it is."""
+    if device_map is None:
+        return None
+    asked = set(device_map.values()) if isinstance(device_map, Mapping) else {device_map}
+    if len(asked) == 1:
+        (one,) = asked
+        if one in ("auto", "balanced", "balanced_low_0", "sequential"):
+            accelerator = torch.accelerator.current_accelerator(check_available=True)
+            return accelerator or torch.device("cpu")
+        try:
+            return torch.device(one)
+        except (RuntimeError, TypeError):
+            pass
+    raise DeepMLFError(
+        f"device_map is {device_map!r}, but the model stands on one device: pass 'auto', a device such as 'cuda:0', or "
+        "None; for several GPUs start `accelerate launch` with FSDP (docs/scaling.md)."
+    )

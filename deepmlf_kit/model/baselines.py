@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers.utils import can_return_tuple
 
 from .base import LanguageSentimentModel, SentimentOutput
 from .config import DeepMLFConfig
@@ -29,6 +30,7 @@ class LastTextTokenModel(LanguageSentimentModel):
     def _add_modules(self, config: DeepMLFConfig) -> None:
         self.head = task_head(config, self.language.width)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,

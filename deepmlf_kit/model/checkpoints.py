@@ -2,12 +2,14 @@
 
 The header of a safetensors file lists each tensor's dtype and shape. It is compared with what the model of a config would
 store, which is built without memory (on torch's meta device), so that neither file decides alone how much is allocated.
+Large checkpoints are written in several such files, the shards, and an index of them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from ..storage.files import misshapen, read_json
 from .config import DeepMLFConfig
 
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
 _REPAIR = "copy the checkpoint again from where it came, or train the run again."
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
@@ -31,19 +34,34 @@ _MOST_LABELS = 1000
 
 @dataclass(frozen=True)
 class Stored:
-    """A checkpoint whose files are whole: its config, its weights' file and that file's header (dtype and shape by name)."""
+    """A checkpoint whose files are whole.
+
+    Attributes:
+        place: the folder or hub name.
+        config: of the model.
+        files: the safetensors files: one, or the shards.
+        header: dtype and shape of each tensor in them, by its name.
+        given: weights in memory, in place of those in the files.
+    """
 
     place: str
     config: DeepMLFConfig
-    weights: Path
+    files: tuple[Path, ...]
     header: dict[str, tuple[str, list[int]]]
+    given: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def check_fits(self, build: Callable[[], nn.Module], what: str) -> None:
+    def check_fits(
+        self, build: Callable[[], nn.Module], what: str, *, other_sizes: bool = False
+    ) -> list[tuple[str, list[int], list[int]]]:
         """Refuse weights that a model does not have, or has in another shape, before the model is built.
 
         Args:
             build: makes the model of the config; called on the meta device.
             what: the model's class, for the message.
+            other_sizes: let weights of another shape pass.
+
+        Returns:
+            Name, stored shape and the model's shape of each weight of another shape.
 
         Raises:
             DeepMLFError: they do not fit.
@@ -57,7 +75,7 @@ class Stored:
         except (DeepMLFError, RuntimeError, TypeError, ValueError, OverflowError) as error:
             raise self._misfit(what, [f"it cannot be built ({str(error)[:300]})"]) from error
         never_stored = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
-        if foreign := sorted(set(self.header) & never_stored):
+        if (foreign := sorted(set(self.header) & never_stored)) and not self.given:
             raise self._misfit(
                 what,
                 [
@@ -65,8 +83,18 @@ class Stored:
                 ],
             )
         expected = {name: part for name, part in model.state_dict().items() if name not in never_stored}
-        if wrong := _misfits(expected, self.header):
+        stored = {name: part for name, part in self.header.items() if name not in never_stored}
+        others = [
+            (name, shape, list(expected[name].shape))
+            for name, (_, shape) in stored.items()
+            if name in expected and shape != list(expected[name].shape)
+        ]
+        if other_sizes:
+            for name, _, shape in others:
+                stored[name] = (stored[name][0], shape)
+        if wrong := _misfits(expected, stored):
             raise self._misfit(what, wrong)
+        return others
 
     def read(self) -> dict[str, Tensor]:
         """The weights.
@@ -74,11 +102,13 @@ class Stored:
         Raises:
             DeepMLFError: they are damaged, or one is not a finite number.
         """
-        weights = read_weights(self.weights)
+        weights = dict(self.given)
+        for path in self.files:
+            weights |= read_weights(path)
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not tensor.float().isfinite().all():
                 raise DeepMLFError(
-                    f"{self.weights} holds NaN or infinite numbers in {name}, expected weights of a finished training: "
+                    f"{self.files[0] if self.files else 'state_dict'} holds NaN or infinite numbers in {name}, expected weights of a finished training: "
                     f"{_REPAIR}"
                 )
         return weights
@@ -101,31 +131,84 @@ class Stored:
     def _misfit(self, what: str, wrong: Sequence[str]) -> DeepMLFError:
         return DeepMLFError(
             f"The checkpoint at {self.place!r} does not fit its config as a {what} (of {len(self.header)} tensors in "
-            f"{WEIGHTS_FILE}): {'; '.join(wrong)}. Was its config.json edited, or another model saved? Else {_REPAIR}"
+            f"{WEIGHTS_FILE}): {'; '.join(wrong)}. Was its config.json edited, or another model saved? Else {_REPAIR} "
+            "Where other sizes are meant (such as another num_classes), ignore_mismatched_sizes=True starts those anew."
         )
 
 
-def read_checkpoint(place: str | Path, revision: str = "main", config: DeepMLFConfig | None = None) -> Stored:
+def read_checkpoint(
+    place: str | Path,
+    config: DeepMLFConfig | None = None,
+    state_dict: Mapping[str, Tensor] | None = None,
+    **hub: Any,
+) -> Stored:
     """Find a saved model and read its config and the header of its weights.
 
     Args:
         place: a folder that `save_pretrained` wrote, or a hub name.
-        revision: branch, tag or commit on the hub.
         config: in place of the stored one.
+        state_dict: in place of the stored weights.
+        hub: where to look, as of any of transformers' models: `revision`, `subfolder`, `cache_dir`, `token`,
+            `local_files_only`, ...
 
     Raises:
         DeepMLFError: there is no checkpoint, or one of its files is damaged.
     """
     place = str(place)
     try:
-        stored_config = None if config else cached_file(place, CONFIG_FILE, revision=revision)
-        weights = Path(cached_file(place, WEIGHTS_FILE, revision=revision))
+        config = config or read_config(_find(place, CONFIG_FILE, hub))
+        if state_dict is not None:
+            return Stored(place, config, (), {n: _of_tensor(t) for n, t in state_dict.items()}, state_dict)
+        try:
+            files = [_find(place, WEIGHTS_FILE, hub)]
+        except OSError:
+            files = _shards(_find(place, INDEX_FILE, hub), place, hub)
     except (OSError, ValueError) as error:
         raise DeepMLFError(
             f"No DeepMLF checkpoint at {place!r}: expected a folder with config.json and {WEIGHTS_FILE} "
             "(as save_pretrained or a training run writes), or such a repository's name on the hub."
         ) from error
-    return Stored(place, config or read_config(Path(stored_config)), weights, _header(weights))
+    header: dict[str, tuple[str, list[int]]] = {}
+    for path in files:
+        part = _header(path)
+        if twice := sorted(set(header) & set(part)):
+            raise DeepMLFError(
+                f"{path} holds {twice[0]!r}, as another shard does, expected it once: {_REPAIR}"
+            )
+        header |= part
+    return Stored(place, config, tuple(files), header)
+
+
+def _find(place: str, name: str, hub: Mapping[str, Any]) -> Path:
+    """A file of a folder or of a repository on the hub.
+
+    Raises:
+        OSError: there is none.
+    """
+    found = cached_file(place, name, **hub)
+    if found is None:  # so it says of a missing config.json
+        raise FileNotFoundError(name)
+    return Path(found)
+
+
+def _shards(index: Path, place: str, hub: Mapping[str, Any]) -> list[Path]:
+    """The files that an index names; it may name none outside its own folder."""
+    values = read_json(index, _REPAIR)
+    wrong = misshapen(values, {"weight_map": dict})
+    names = [] if wrong else sorted({str(name) for name in values["weight_map"].values()})
+    if foreign := [name for name in names if not re.fullmatch(r"model[\w-]*\.safetensors", name)]:
+        wrong = f"weight_map names the file {foreign[0]!r:.80}, expected shards such as model-00001-of-00002.safetensors"
+    if wrong or not names:
+        raise DeepMLFError(f"{index}: {wrong or 'it names no shard'}; {_REPAIR}")
+    files = []
+    for name in names:
+        try:
+            files.append(_find(place, name, hub))
+        except OSError as error:
+            raise DeepMLFError(
+                f"The shard {name} of the checkpoint at {place!r} is missing, expected {len(names)} of them: {_REPAIR}"
+            ) from error
+    return files
 
 
 def read_config(path: Path) -> DeepMLFConfig:
@@ -192,6 +275,11 @@ def _misfits(expected: Mapping[str, Tensor], header: Mapping[str, tuple[str, lis
         if found:
             wrong.append(f"{len(found)} have another {what}: {'; '.join(found[:3])}")
     return wrong
+
+
+def _of_tensor(tensor: Tensor) -> tuple[str, list[int]]:
+    """As the header of a file would describe it, as far as it is compared."""
+    return "F32" if tensor.is_floating_point() else "I64", list(tensor.shape)
 
 
 def _header(path: Path) -> dict[str, tuple[str, list[int]]]:

@@ -12,6 +12,7 @@ import copy
 import inspect
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import GenerationConfig, PreTrainedConfig
@@ -64,6 +65,7 @@ class DeepMLFConfig(PreTrainedConfig):
         "av_states",
         "av_mask",
         "hidden_states",
+        "attentions",
         "cross_attentions",
     ]
 
@@ -93,10 +95,25 @@ class DeepMLFConfig(PreTrainedConfig):
         Raises:
             DeepMLFError: as when the config is built from both.
         """
+        # `AutoModel.from_pretrained(folder, lm=...)` hands on a language model in memory, which is no setting
+        in_memory = {"lm": kwargs.pop("lm")} if not isinstance(kwargs.get("lm", ""), str | Path) else {}
         replaced = {name: kwargs.pop(name) for name in KNOBS if name in kwargs}
         if not kwargs.get("return_unused_kwargs"):
-            _refuse_unknown(name for name in kwargs if name != "return_unused_kwargs")
-        return super().from_dict({"ffw_form": "product", **config_dict, **replaced}, **kwargs)
+            _refuse_unknown([*in_memory, *(name for name in kwargs if name != "return_unused_kwargs")])
+        config: Any = super().from_dict({"ffw_form": "product", **config_dict, **replaced}, **kwargs)
+        return (config[0], config[1] | in_memory) if in_memory else config
+
+    @property
+    def output_attentions(self) -> bool | None:
+        """Whether a forward returns attention unasked; transformers allows it for eager attention alone, which ours needs not."""
+        return self._output_attentions
+
+    @output_attentions.setter
+    def output_attentions(self, value: bool | None) -> None:
+        self._output_attentions = value
+
+    def validate_output_attentions(self) -> None:
+        """Any attention implementation will do."""
 
     @property
     def modalities(self) -> dict[str, int]:

@@ -14,10 +14,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from ..errors import DeepMLFError
+from .attention import is_traced
 from .config import DeepMLFConfig
 from .frozen_lm import LanguageStream, LayerCalls
 from .mm_block import MMBlock
@@ -36,7 +38,7 @@ class DecoderPass:
         input_ids: text tokens [B, L], by which cached text states are looked up.
         text_cache: cached text states, where using them is exact.
         last_text: index of the one text token of each sample that is used at the end [B]; None: all are.
-        return_states, return_attentions: fill `hidden_states` and `cross_attentions`.
+        return_states, return_attentions: fill `hidden_states`; `cross_attentions` and `attentions`.
         recompute: recompute activations in the backward pass instead of storing them.
     """
 
@@ -63,6 +65,7 @@ class DecoderPass:
         self.recompute = recompute
         self.hidden_states: list[Tensor] = []
         self.cross_attentions: dict[int, Tensor] = {}
+        self._rows: dict[int, list[Tensor | None]] = {}
         batch, self.length = text_mask.shape
         self.text_mask = text_mask
         self.fusion_mask = text_mask.new_ones(batch, config.fusion_tokens)  # (B, F)
@@ -89,14 +92,15 @@ class DecoderPass:
         layers = len(self.language.layers)
         trained = self.config.text_is_trained
         frozen = layers_before_training(self.config, layers)
-        states, cache = self._text_alone(text, frozen)
+        with torch.no_grad():
+            states, cache = self._text_alone(text, frozen)
         calls = self.language.prepare(
             fusion, torch.cat([self.text_mask, self.fusion_mask], dim=1), self.fusion_positions, cache
         )
         x_f = calls.hidden  # (B, F, D)
         self._record_pair(states[0], x_f)
         for layer in range(frozen):
-            x_f = self.language.run_layer(layer, x_f, calls)
+            x_f = self._run_layer(layer, x_f, calls)
             if layer < frozen - 1 or not trained:
                 x_f = self._block_on_fusion(layer, x_f)
                 if self.return_states:
@@ -115,7 +119,6 @@ class DecoderPass:
 
     # The text alone ------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def _text_alone(self, text: Tensor, layers: int) -> tuple[list[Tensor], DynamicCache]:
         """The text through the first `layers` layers, computed or read from the text cache.
 
@@ -123,7 +126,7 @@ class DecoderPass:
             Hidden states: the first layer's input and each layer's output [B, L, D]; only the last where they were
             cached. Keys and values of these layers.
         """
-        if self.text_cache is not None and not self.return_states:
+        if self.text_cache is not None and not (self.return_states or self.return_attentions):
             keys = self.text_cache.key(self.input_ids, self.text_mask)
             for _ in range(2):  # a second time where reading finds that a cached text is damaged
                 for row in self.text_cache.lacking(keys):
@@ -144,7 +147,7 @@ class DecoderPass:
         calls = self.language.prepare(text, mask, self.text_positions[:, : text.shape[1]], cache)
         states = [calls.hidden]
         for layer in range(layers):
-            states.append(self.language.run_layer(layer, states[-1], calls))
+            states.append(self._run_layer(layer, states[-1], calls))
         return states, cache
 
     # Layers --------------------------------------------------------------------------------------------------
@@ -160,7 +163,7 @@ class DecoderPass:
         Of the last layer with `last_text`: -> (B, 1 + F, D).
         """
         only_used = self.last_text is not None and layer == len(self.language.layers) - 1
-        run_layer = self._run_on_used_tokens if only_used else self.language.run_layer
+        run_layer = self._run_on_used_tokens if only_used else self._run_layer
 
         def run(x: Tensor) -> Tensor:
             return self._block(layer, run_layer(layer, x, calls))
@@ -168,6 +171,25 @@ class DecoderPass:
         if self.recompute and x.requires_grad:
             return checkpoint(run, x, use_reentrant=False)
         return run(x)
+
+    def _run_layer(self, layer: int, x: Tensor, calls: LayerCalls) -> Tensor:
+        if not self.return_attentions:
+            return self.language.run_layer(layer, x, calls)
+        x, weights = self.language.run_layer_with_attention(layer, x, calls)
+        self._rows.setdefault(layer, []).append(weights)
+        return x
+
+    def attentions(self) -> tuple[Tensor, ...] | None:
+        """Self-attention of each LM layer [B, heads, L + F, L + F], rows of the text and then of the fusion tokens, whichever
+        way they were computed; None where the LM's kernel keeps its weights to itself."""
+        layers = []
+        for layer in range(len(self.language.layers)):
+            rows = [part for part in self._rows.get(layer, []) if part is not None]
+            if not rows or len(rows) != len(self._rows[layer]):
+                return None
+            keys = rows[-1].shape[-1]  # text tokens see no fusion token
+            layers.append(torch.cat([F.pad(part, (0, keys - part.shape[-1])) for part in rows], dim=2))
+        return tuple(layers)
 
     def _run_on_used_tokens(self, layer: int, x: Tensor, calls: LayerCalls) -> Tensor:
         """An LM layer that makes no more than keys and values of text but the token that is used."""
@@ -244,12 +266,16 @@ def layers_before_training(config: DeepMLFConfig, layers: int) -> int:
 def check_padded_right(attention_mask: Tensor) -> None:
     """Refuse padding before or between a text's tokens: positions and heads count tokens from the left.
 
+    A traced model (`torch.compile`, `torch.export`) takes its masks on trust.
+
     Args:
         attention_mask: 1 for real tokens, 0 for padding [B, L].
 
     Raises:
         DeepMLFError: a text is padded elsewhere than on the right.
     """
+    if is_traced():
+        return
     real = attention_mask.bool()
     misplaced = (real[:, 1:] & ~real[:, :-1]).any(dim=1)  # [B]
     if misplaced.any():

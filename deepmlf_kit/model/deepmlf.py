@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from ..errors import DeepMLFError
 from .av_encoder import build_av_encoder, mean_state
@@ -53,6 +53,8 @@ class DeepMLFOutput(ModelOutput):
         av_mask: AV steps at which at least one modality is real [B, K].
         hidden_states: on request, layers + 1 tensors [B, L + F, D]: the input of the first layer, then each
             layer's output with its MM Block; the last is after the final norm.
+        attentions: on request, self-attention of each LM layer, layers tensors [B, heads, L + F, L + F]; None where the LM's
+            attention kernel keeps its weights to itself (load with `attn_implementation="eager"`).
         cross_attentions: on request, attention of fusion tokens over AV steps for each fusion layer
             {layer: [B, heads, F, K]}.
     """
@@ -73,6 +75,7 @@ class DeepMLFOutput(ModelOutput):
     av_states: Tensor | None = None
     av_mask: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
     cross_attentions: dict[int, Tensor] | None = None
 
     def head_predictions(self) -> dict[str, Any]:
@@ -101,6 +104,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
     """
 
     base_model_prefix = "deepmlf"
+    supports_gradient_checkpointing = True
 
     def _add_modules(self, config: DeepMLFConfig) -> None:
         config.check_against_lm(self.language.config)
@@ -116,6 +120,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
         """State for pickle and copy: without the text cache, whose file stays with this model."""
         return super().__getstate__() | {"_text_cache": None}
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -127,8 +132,8 @@ class DeepMLFModel(AVLanguageSentimentModel):
         labels: Tensor | None = None,
         text_embeddings: Tensor | None = None,
         output_lm_logits: bool = False,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         audio_spans: Tensor | None = None,
         vision_spans: Tensor | None = None,
         **modalities: Tensor | None,
@@ -145,13 +150,18 @@ class DeepMLFModel(AVLanguageSentimentModel):
                 are spread evenly, up to the last valid one.
             labels: sentiments on the dataset's scale [B] (or class indices); NaN where unknown.
             text_embeddings: [B, L, D] in place of the LM's embeddings of `input_ids`, for gradients to words.
-            output_lm_logits, output_hidden_states, output_attentions: also return these.
-            modalities: the same three inputs of each of `config.extra_modalities`.
+            output_lm_logits, output_hidden_states, output_attentions: also return these; None: as the config says.
+            modalities: the same three inputs of each of `config.extra_modalities`; and `return_dict`, as of any of
+                transformers' models.
 
         Raises:
             DeepMLFError: the text is longer than `max_text_tokens`, or padded on the left, or there are not as many spans
                 as frames, or an input belongs to no modality of the model.
         """
+        if output_hidden_states is None:
+            output_hidden_states = bool(self.config.output_hidden_states)
+        if output_attentions is None:
+            output_attentions = bool(self.config.output_attentions)
         batch, length = input_ids.shape
         if length > self.config.max_text_tokens:
             raise DeepMLFError(
@@ -183,7 +193,8 @@ class DeepMLFModel(AVLanguageSentimentModel):
 
         # LM layers with MM Blocks between them
         text_first = self._text_first_is_exact(text, output_hidden_states)
-        all_text = labels is None or output_lm_logits or output_hidden_states  # asked for beyond the losses
+        beyond_losses = output_lm_logits or output_hidden_states or output_attentions
+        all_text = labels is None or beyond_losses
         only_last = self.training and text_first and self.config.uses_only_last_text and not all_text
         decoder = DecoderPass(
             self.config,
@@ -233,6 +244,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
             av_states=av_states,
             av_mask=av_mask,
             hidden_states=tuple(decoder.hidden_states) if output_hidden_states else None,
+            attentions=decoder.attentions() if output_attentions else None,
             cross_attentions=dict(decoder.cross_attentions) if output_attentions else None,
         )
 
@@ -263,6 +275,15 @@ class DeepMLFModel(AVLanguageSentimentModel):
     def layers_before_training(self) -> int:
         """Number of LM layers that a text passes before the first trained module."""
         return layers_before_training(self.config, len(self.language.layers))
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether LM layers and MM Blocks are recomputed in the backward pass (`gradient_checkpointing_enable`)."""
+        return self.config.gradient_checkpointing_layers
+
+    def _set_gradient_checkpointing(self, enable: bool = True, **how: Any) -> None:
+        """As transformers calls it; `how` is not needed: recomputing is never reentrant here, and of every layer."""
+        self.config.gradient_checkpointing_layers = enable
 
     def _text_first_is_exact(self, text: Tensor, output_hidden_states: bool) -> bool:
         """Text first is exact where no gradient is wanted through the text: to its embeddings, its states or the LM."""

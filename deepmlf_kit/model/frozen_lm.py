@@ -14,6 +14,7 @@ Each dry run has a copy of its own, and no pass changes the LM: several threads 
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -199,6 +200,24 @@ class LanguageStream(nn.Module):
         args, kwargs = calls.arguments[index]
         output = self.layers[index](hidden, *args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
+
+    def run_layer_with_attention(
+        self, index: int, hidden: Tensor, calls: LayerCalls
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `run_layer`, and the layer's attention weights [B, heads, T, S]; None where its kernel keeps them to itself."""
+        found: list[Any] = []
+        owner = threading.get_ident()
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            if threading.get_ident() == owner:  # another thread may run this LM, too
+                found.append(output[1] if isinstance(output, tuple) and len(output) > 1 else None)
+
+        handle = attention_of(self.layers[index]).register_forward_hook(keep)
+        try:
+            hidden = self.run_layer(index, hidden, calls)
+        finally:
+            handle.remove()
+        return hidden, found[-1] if found and isinstance(found[-1], Tensor) else None
 
     def keys_and_values(self, index: int, hidden: Tensor, mask: Tensor, position_ids: Tensor) -> Cache | None:
         """Keys and values of one layer's input, without the rest of that layer.
@@ -432,6 +451,18 @@ def find_feed_forward(layer: nn.Module, width: int, lm_name: str) -> nn.Module:
         f"No feed-forward ([.., {width}] -> [.., {width}], beside the attention) was found in the layers of {lm_name}; "
         f"parts of a layer: {_parts(layer)}. Choose another LM, or ffw='none'."
     )
+
+
+def attention_of(layer: nn.Module) -> nn.Module:
+    """The self-attention of a decoder layer.
+
+    Raises:
+        DeepMLFError: there is none.
+    """
+    for name, child in layer.named_children():
+        if _is_attention(name) and any(p.dim() >= 2 for p in child.parameters()):  # not a norm beside it
+            return child
+    raise DeepMLFError(f"No self-attention was found in {type(layer).__name__}: {_parts(layer)}.")
 
 
 def _is_attention(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,12 @@ _UNREADABLE = (
 )
 
 
-def load_lm(config: DeepMLFConfig) -> PreTrainedModel:
+def load_lm(config: DeepMLFConfig, **hub: Any) -> PreTrainedModel:
     """Load the LM that `config` names, in eval mode.
+
+    Args:
+        config: names the LM.
+        hub: where to look: `token`, `cache_dir`, `local_files_only`, `force_download`.
 
     Raises:
         DeepMLFError: it could not be found or loaded; the message says what was tried.
@@ -51,7 +56,7 @@ def load_lm(config: DeepMLFConfig) -> PreTrainedModel:
     if (revision := _own_revision(config)) is not None:
         _check_revision(config, revision)
         config.lm_revision = revision
-    options = _options(config) | {"dtype": getattr(torch, config.lm_dtype)}
+    options = _options(config, hub) | {"dtype": getattr(torch, config.lm_dtype)}
     if config.lm_bits != 16:
         options["quantization_config"] = _quantization(config.lm_bits)
     try:
@@ -73,32 +78,34 @@ def fuse_gelu(lm: PreTrainedModel) -> None:
                 setattr(module, name, GELUTanh())
 
 
-def load_lm_config(config: DeepMLFConfig) -> PreTrainedConfig:
+def load_lm_config(config: DeepMLFConfig, **hub: Any) -> PreTrainedConfig:
     """Only the config of the LM: nothing large is downloaded.
+
+    Args:
+        config, hub: as of `load_lm`.
 
     Raises:
         DeepMLFError: it could not be found or loaded.
     """
+    options = _options(config, hub)
     try:
-        return AutoConfig.from_pretrained(_source(config), **_options(config))
+        return AutoConfig.from_pretrained(_source(config), **options)
     except _UNREADABLE as error:
         raise _not_loaded(config, error) from error
 
 
-def load_tokenizer(config: DeepMLFConfig, *, local_files_only: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(config: DeepMLFConfig, **hub: Any) -> PreTrainedTokenizerBase:
     """The LM's tokenizer, padding on the right; a tokenizer without a pad token pads with its end token.
 
     Args:
-        config: names the LM.
-        local_files_only: download nothing.
+        config, hub: as of `load_lm`.
 
     Raises:
         DeepMLFError: it could not be found or loaded.
     """
+    options = _options(config, hub)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            _source(config), local_files_only=local_files_only, **_options(config)
-        )
+        tokenizer = AutoTokenizer.from_pretrained(_source(config), **options)
     except _UNREADABLE as error:
         raise _not_loaded(config, error) from error
     tokenizer.padding_side = "right"
@@ -137,8 +144,8 @@ def _check_revision(config: DeepMLFConfig, revision: str) -> None:
         )
 
 
-def _options(config: DeepMLFConfig) -> dict[str, Any]:
-    options: dict[str, Any] = {"trust_remote_code": False}  # never asked for on a terminal, never run
+def _options(config: DeepMLFConfig, hub: Mapping[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {**hub, "trust_remote_code": False}  # never asked for on a terminal, never run
     if config.lm_revision is not None and _own_revision(config) is None:
         options["revision"] = config.lm_revision
     if config.lm_gguf_file is not None:

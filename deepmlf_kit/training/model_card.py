@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import yaml
-
+from ..model.card import card_header
 from ..rendering.tables import Table
 from ..storage.files import write_text
 from .metrics import HEADINGS
@@ -26,18 +25,12 @@ def model_card(run: Run) -> str:
     recipe = (info.get("preprocessing") or {}).get("recipe") or {}
     synthetic = bool(recipe.get("synthetic"))
     metrics = {name: value for name, value in run.metrics.items() if name in HEADINGS}
-    header = {
-        "library_name": "deepmlf-kit",
-        "pipeline_tag": "text-classification",
-        "tags": ["multimodal-sentiment-analysis", "deepmlf"],
-        **({} if _local(preset.lm.name) else {"base_model": preset.lm.name}),
-    }
     rows = [[HEADINGS[name][0], f"{value:.4f}"] for name, value in metrics.items()]
     splits = ", ".join(f"{count} {name}" for name, count in data["rows"].items())
     size = info.get("parameters", {})
     description = registered_model(run.kind).description
     lines = [
-        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
+        card_header(preset.lm.name),
         f"# {run.path.name}",
         f"{description[0].upper()}{description[1:]}, trained with deepmlf-kit "
         f"{info['versions'].get('deepmlf-kit', '')}.",
@@ -72,10 +65,6 @@ def model_card(run: Run) -> str:
 def write_card(run: Run) -> None:
     """Write the card beside the weights of the best checkpoint."""
     write_text(run.best / "README.md", model_card(run))
-
-
-def _local(name: str) -> bool:
-    return name in ("embedded", "in-memory") or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
 
 
 def _shown(name: str) -> str:
