@@ -186,6 +186,38 @@ def test_uploads_that_no_page_told_of_go_when_nobody_comes_too(tmp_path: Path):
     assert not left.parent.exists() and new.exists() and own.exists()
 
 
+# Tabs --------------------------------------------------------------------------------------------------------
+
+
+def test_a_tab_that_is_cut_off_and_comes_back_keeps_its_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("deepmlf_kit.app.sessions._RETURN", 0.2)
+    sessions = Sessions(tmp_path)
+    gate = Gate(None, Access.of(LOCAL), LOCAL, sessions)
+    reading = sessions.get("tab").begin()
+
+    async def hold(seconds: float) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await asyncio.sleep(seconds)
+
+        gate.app = app
+        headers = [(b"host", b"127.0.0.1:7860")]
+        scope = {"type": "http", "method": "GET", "path": "/gradio_api/heartbeat/tab", "headers": headers}
+        await gate(scope, None, None)
+
+    async def come_back() -> None:
+        await asyncio.gather(hold(0.1), hold(1.0))  # the second begins before the first has ended
+        await hold(1.0)  # again, soon after
+
+    asyncio.run(come_back())
+    assert sessions.find("tab") is not None and not reading.cancelled
+    deadline = time.monotonic() + 30
+    while sessions.find("tab") is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert sessions.find("tab") is None and reading.cancelled
+
+
 # What is said ------------------------------------------------------------------------------------------------
 
 
