@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,13 @@ def test_the_page_says_where_a_clip_goes(monkeypatch: pytest.MonkeyPatch):
         assert "nothing of it leaves" not in said and "sent" in said
     assert "Hugging Face" in space and "Hugging Face" not in lan
     assert not any("Google" in said for said in (local, lan, space))
+
+
+def test_nothing_else_of_the_page_makes_promises_about_where_clips_go():
+    folder = Path(privacy.__file__).parent
+    promise = re.compile(r"[Nn]othing (of it )?(leaves|is sent)|stays on (this|the|your) machine")
+    files = [path for path in folder.iterdir() if path.suffix in (".py", ".js", ".md")]
+    assert [path.name for path in files if promise.search(path.read_text())] == ["privacy.py"]
 
 
 def test_the_page_says_so_where_the_face_readers_reports_cannot_be_stopped(monkeypatch: pytest.MonkeyPatch):
