@@ -84,7 +84,7 @@ async function start() {
 		};
 	}
 	session.sender = setInterval(send, PACKET_MS, session);
-	show("Live. Nothing leaves this machine.", true);
+	show("Live.", true);
 	trigger("start", { id: session.id });
 }
 

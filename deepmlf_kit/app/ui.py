@@ -81,7 +81,6 @@ def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
         loading = gr.Timer(1.5)
         page.load(app.tick, outputs=[status, loading], show_progress="hidden", api_visibility="private")
         loading.tick(app.tick, outputs=[status, loading], show_progress="hidden", api_visibility="private")
-        page.unload(app.unload)
     page.queue(max_size=settings.queue, default_concurrency_limit=settings.workers)
     return page
 
@@ -101,9 +100,6 @@ class _App:
             status.ready and status.face is not None and status.speech is not None
         )
         return views.status_line(status), gr.Timer(active=not known)
-
-    def unload(self, request: gr.Request) -> None:
-        self.sessions.close(request.session_hash)
 
     # The clip ------------------------------------------------------------------------------------------------
 
