@@ -25,6 +25,7 @@ REQUIREMENTS = [
     pytest.param(extra, Requirement(line), id=f"{extra}-{Requirement(line).name}")
     for extra, lines in {"kit": PROJECT["dependencies"], **EXTRAS}.items()
     for line in lines
+    if Requirement(line).name != PROJECT["name"]  # an extra that another one brings
 ]
 
 
@@ -61,11 +62,11 @@ def test_every_dependency_has_a_pin_within_its_range(extra: str, requirement: Re
 
 
 def test_what_the_dependencies_need_is_pinned_too():
-    """The whole tree of the kit and its `test` extra, as installed here, has pins.
+    """The whole tree of the kit and its extras, as installed here, has pins.
 
     A package that its parent asks for at one exact version needs none: so torch fixes its CUDA libraries.
     """
-    wanted = {"deepmlf-kit": {"test"}}
+    wanted = {"deepmlf-kit": set(EXTRAS)}
     seen: set[str] = set()
     while wanted:
         name, extras = wanted.popitem()

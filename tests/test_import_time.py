@@ -20,6 +20,16 @@ HEAVY = [
 ]
 HEAVY += ["sklearn", "scipy", "peft", "accelerate", "captum", "optuna", "av", "faster_whisper"]
 
+TRAINING = [
+    "transformers.trainer",
+    "transformers.training_args",
+    "torch.utils.tensorboard",
+    "tensorboard",
+    "bitsandbytes",
+    "deepmlf_kit.training.trainer",
+    "deepmlf_kit.training.driver",
+]
+
 
 def heavy_after(statement: str) -> list[str]:
     """The heavy packages that a fresh Python holds after `statement`."""
@@ -43,6 +53,25 @@ def test_showing_the_help_imports_nothing_heavy():
 def test_an_extraction_worker_without_an_encoder_does_not_load_torch():
     heavy = heavy_after("import deepmlf_kit.data.extraction_worker")
     assert not {"torch", "transformers", "datasets"} & set(heavy), heavy
+
+
+def test_what_a_fresh_prediction_starts_with_does_not_load_torch():
+    """The clip's extraction begins before torch is imported, so that both go on side by side."""
+    heavy = heavy_after("import deepmlf_kit.predict.fresh, deepmlf_kit.cli.predict")
+    assert not {"torch", "transformers", "datasets", "pandas", "peft", "av"} & set(heavy), heavy
+
+
+def test_a_predictor_imports_nothing_of_training_or_of_other_parts():
+    """By name. transformers itself imports torch's compiler (masking_utils), and that sklearn: not ours to leave out."""
+    statement = "import deepmlf_kit.predict.predictor"
+    heavy = set(heavy_after(statement))
+    assert (
+        not {"peft", "captum", "optuna", "gradio", "av", "plotly", "librosa", "opensmile", "mediapipe"}
+        & heavy
+    )
+    script = f"{statement}\nimport sys\nprint(sorted(set({TRAINING}) & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_check_sees_a_heavy_import():

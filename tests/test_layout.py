@@ -355,6 +355,7 @@ def test_an_upward_import_is_seen(tmp_path: Path, module: str, text: str, found:
         ("model/__init__", "def __getattr__(name):\n    from . import block\n", "kit.model.__init__:2 imports kit.model.block in __getattr__()"),
         ("cli/train", "def f():\n    import torch\n", None),
         ("model/block", "def f():\n    import mediapipe.tasks\n", "kit.model.block:2 imports mediapipe.tasks in f()"),
+        ("model/block", "def f():\n    import peft.utils\n", None),
     ],
 )  # fmt: skip
 def test_an_import_inside_a_function_is_seen(tmp_path: Path, module: str, text: str, found: str | None):

@@ -12,8 +12,8 @@ import csv
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -247,15 +247,14 @@ def _write(
 
     waiting = answers()
     first = next(waiting, None)
-    with replacing(out) if first else nullcontext() as temporary:
-        if temporary is None or first is None:
-            return made
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for clip, prediction in (first, *waiting):
-                writer.writerow(_line(clip, prediction))
-                made.lines += 1
+    if first is None:
+        return made
+    with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for clip, prediction in chain([first], waiting):  # one batch in memory at a time
+            writer.writerow(_line(clip, prediction))
+            made.lines += 1
     return made
 
 
@@ -264,17 +263,21 @@ def _line(clip: LabelledClip, prediction: Prediction) -> list[Any]:
     return [
         clip.id,
         clip.path,
-        round(prediction.sentiment, 4),
-        *(None if end is None else round(end, 4) for end in prediction.interval or (None, None)),
+        _rounded(prediction.sentiment),
+        *(_rounded(end) for end in prediction.interval or (None, None)),
         None if prediction.certain is None else int(prediction.certain),
         prediction.polarity,
-        *(None if heads[name] is None else round(heads[name], 4) for name in ("text", "av", "fusion")),
+        *(_rounded(heads[name]) for name in ("text", "av", "fusion")),
         prediction.text,
         found["text_source"],
         found["seconds"] or None,
-        *(None if found[name] is None else round(found[name], 3) for name in ("face_share", "voiced_share")),
+        *(_rounded(found[name]) for name in ("face_share", "voiced_share")),
         "; ".join(prediction.notes),
     ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _finished(
