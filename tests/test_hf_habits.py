@@ -15,7 +15,7 @@ import pytest
 import torch
 from made_wheels import tiny_gguf
 from tiny_lms import FAMILIES, tiny_batch, tiny_config, tiny_lm, tiny_model
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, Trainer, TrainingArguments
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
 from deepmlf_kit.errors import DeepMLFError
@@ -324,6 +324,38 @@ def test_gradient_checkpointing_recomputes_layers_and_changes_no_gradient(family
     assert not model.gradient_checkpointing
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_stock_trainer_trains_resumes_and_leaves_a_folder_that_automodel_opens(saved, tmp_path):
+    def train(model, steps, resume):
+        arguments = TrainingArguments(
+            str(tmp_path),
+            max_steps=steps,
+            save_steps=1,
+            learning_rate=0.01,
+            gradient_checkpointing=True,
+            remove_unused_columns=False,
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        trainer = Trainer(model, arguments, data_collator=lambda rows: tiny_batch(), train_dataset=[0, 1, 2])
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    first = train(DeepMLFModel.from_pretrained(saved[0] / "whole"), 1, None)
+    second = train(DeepMLFModel.from_pretrained(saved[0] / "whole"), 2, True)
+    assert second.model.gradient_checkpointing and second.state.global_step == 2
+    answers = [answer(trainer.model.eval()) for trainer in (first, second)]
+    assert not torch.equal(answers[0], saved[1]) and not torch.equal(answers[0], answers[1])
+    second.save_model(str(tmp_path / "final"))
+    for folder, expected in (
+        ("checkpoint-1", answers[0]),
+        ("checkpoint-2", answers[1]),
+        ("final", answers[1]),
+    ):
+        assert torch.equal(answer(AutoModel.from_pretrained(tmp_path / folder)), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_answers_in_half_precision(family, dtype):
@@ -406,6 +438,7 @@ def page(tmp_path_factory):
     return folder, run_page("hugging_face.md", folder)
 
 
+@pytest.mark.slow
 def test_the_page_trains_saves_and_loads(page):
     folder, names = page
     assert 0 < names["mae"] < 10
@@ -419,6 +452,7 @@ def test_the_page_trains_saves_and_loads(page):
     assert -3 < names["sentiment"] < 3
 
 
+@pytest.mark.slow
 def test_the_page_s_gguf_language_model_answers(page, tmp_path):
     tiny_gguf(tmp_path / "tiny.gguf")
     model = page[1]["around_gguf"](str(tmp_path), "tiny.gguf").eval()
