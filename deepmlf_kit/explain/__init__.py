@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "capturing": ["Capture", "capture"],
         "ablations": ["Effects", "effects"],
         "compare": ["AttentionVsEffect", "attention_vs_effect"],
+        "cumulative": ["CumulativeAblation", "cumulative_ablation"],
         "gradients": ["Attributions", "integrated_gradients"],
         "lens": ["Lens"],
         "reading": ["Reading"],

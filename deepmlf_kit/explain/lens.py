@@ -29,6 +29,7 @@ from ..training.run_folder import Run
 from . import ablations, gradients
 from .capturing import MEASURES, capture
 from .compare import AttentionVsEffect, attention_vs_effect
+from .cumulative import CumulativeAblation, cumulative_ablation
 from .reading import Reading, av_step_times
 from .surveying import Survey, survey
 from .words import words_of
@@ -171,23 +172,26 @@ class Lens:
         cached = self._survey
         if limit is None and cached is not None and (cached.specialisation is not None or not specialise):
             return cached
-        chosen = self.rows if limit is None else self.rows.select(range(min(limit, len(self))))
-        frames = [c for name in frame_columns(chosen.features) for c in (name, f"{name}_times")]
-        wanted = ("id", "text", *frames, "label")
-        columns = [c for c in wanted if c in chosen.column_names]
-        rows = chosen.with_format("numpy", columns=columns)
+        rows, ids = self._split_rows(limit)
         made = survey(
             self.model,
             rows,
             self.collator,
-            scale=schema.scale_of(chosen),
+            scale=schema.scale_of(self.rows),
             specialise=specialise,
-            ids=list(chosen.with_format(None)["id"]) if "id" in columns else None,
+            ids=ids,
             progress=progress,
         )
         if limit is None:
             self._survey = made
         return made
+
+    def cumulative_ablation(
+        self, branch: str = "cross_attention", limit: int | None = None, **options: Any
+    ) -> CumulativeAblation:
+        """The split, or its first `limit` utterances, with MM Blocks silenced alone and together (`cumulative_ablation`)."""
+        rows, ids = self._split_rows(limit)
+        return cumulative_ablation(self.model, rows, self.collator, branch=branch, ids=ids, **options)
 
     def predict(self, which: Row, text: str | None = None, without: Iterable[str] = ()) -> Reading:
         """Read an utterance with other words, or without some modalities (`text`, `audio`, ...); cheap measures only."""
@@ -207,6 +211,14 @@ class Lens:
         for stream in without - {"text"}:
             row[stream] = np.zeros_like(np.asarray(row[stream]))  # all-zero frames are missing frames
         return row
+
+    def _split_rows(self, limit: int | None) -> tuple[Dataset, list[str] | None]:
+        """The split, or its first `limit` rows, as arrays; and their ids where it has any."""
+        chosen = self.rows if limit is None else self.rows.select(range(min(limit, len(self))))
+        frames = [c for name in frame_columns(chosen.features) for c in (name, f"{name}_times")]
+        columns = [c for c in ("id", "text", *frames, "label") if c in chosen.column_names]
+        ids = list(chosen.with_format(None)["id"]) if "id" in columns else None
+        return chosen.with_format("numpy", columns=columns), ids
 
     def _words(self, row: Mapping[str, Any]) -> Any:
         limit = getattr(self.collator, "max_text_tokens", self.model.config.max_text_tokens)

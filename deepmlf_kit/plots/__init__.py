@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "data_lengths": ["plot_lengths"],
         "depth_views": ["gates_by_depth", "sentiment_by_depth", "token_similarity"],
         "effect_views": ["attention_effect", "effect_bars"],
+        "layer_ablation": ["layer_ablation"],
         "live": ["live_curves"],
         "modalities": ["modality_errors"],
         "predictions": ["predicted_vs_true"],
