@@ -6,6 +6,9 @@ import torch
 from explain_fixtures import tiny_lens
 
 from deepmlf_kit import plots
+from deepmlf_kit.data.sample_grammar import Sentence
+from deepmlf_kit.data.sample_pairs import TURNED, minimal_pair, opposite
+from deepmlf_kit.data.schema import DatasetError
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.explain.cumulative import block_sets
 
@@ -110,3 +113,142 @@ def test_the_plot_of_silenced_layers_draws_the_table(lens):
     np.testing.assert_allclose(line.y, rows["MAE"])
     wrong = plots.layer_ablation(found, "wrong sign").data[0]
     assert wrong.error_y.array is None and wrong.hovertemplate
+
+
+# Minimal pairs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("polarity", [1, -1])
+def test_a_pair_differs_in_what_was_turned_and_nothing_else(polarity):
+    for seed in range(30):
+        for turned in TURNED:
+            clean, other = minimal_pair(turned, seed, polarity=polarity)
+            same = {
+                "words": clean["text"] == other["text"],
+                "voice": np.array_equal(clean["audio"], other["audio"]),
+                "face": np.array_equal(clean["vision"], other["vision"]),
+            }
+            assert same == {name: name != turned for name in same}
+            assert np.array_equal(clean["audio_times"], other["audio_times"])
+            assert clean["id"].endswith("_sincere")
+            assert other["id"].endswith("_sincere" if turned == "words" else "_ironic")
+            assert [word["start"] for word in clean["words"]] == [word["start"] for word in other["words"]]
+            assert clean["label"] * polarity > 0
+
+
+def test_the_pairs_labels_follow_the_sets_rule():
+    clean, ironic = minimal_pair("face", 3)
+    # Sincere: 0.9 of what the words say and 0.6 of the mood; ironic: words count -0.8, the moods cancel.
+    said = -ironic["label"] / 0.8
+    assert 0 < said <= 3.75
+    mood = (min(clean["label"], 3) - 0.9 * min(said, 3)) / 0.6
+    assert 0.5 <= mood <= 0.9 or clean["label"] == 3
+    assert minimal_pair("voice", 3)[1]["label"] == pytest.approx(ironic["label"])
+    with pytest.raises(DatasetError, match="choose turned"):
+        minimal_pair("hat")
+
+
+def test_turned_words_say_the_opposite_and_turned_twice_the_same():
+    said = Sentence(("okay", "I", "did", "not", "love", "the", "good", "soup"), -1.2, 4)
+    turned = opposite(said)
+    assert turned.text == "okay I did not hate the bad soup" and turned.sentiment == 1.2
+    assert opposite(turned) == said
+
+
+# Activation patching ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def face_pair():
+    return minimal_pair("face", 1)
+
+
+def read_only(model, what):
+    """A task head by hand that reads one input alone: `fusion`, `text` or `av`, linearly."""
+    width = model.language.width
+    parts = {"fusion": slice(0, width), "text": slice(width, 2 * width), "av": slice(2 * width, None)}
+    weights = torch.randn(2 * width + model.config.av_width, generator=torch.Generator().manual_seed(4))
+    mask = torch.zeros_like(weights)
+    mask[parts[what]] = 1
+
+    def head(module, args, output):
+        fusion, last_text, av_mean = args
+        both = torch.cat([fusion.mean(dim=1), last_text, av_mean], dim=-1)
+        return {**output, "task": both @ (weights * mask).unsqueeze(-1)}
+
+    # The hooks of a patch call `forward` of the heads again, so it is the forward that is replaced.
+    original = model.heads.forward
+    model.heads.forward = lambda *args: head(None, args, original(*args))
+    return model
+
+
+def test_all_that_a_face_changes_comes_through_the_av_states(lens, face_pair):
+    found = lens.patch(*face_pair, of="time", width=4)
+    assert found.rows == ["after layer 1", "after layer 3", "heads", "all"] and found.columns[-1] == "all"
+    assert found.recovered.shape == (4, 6) and found.columns[0].endswith("s")
+    assert found.recovered[-1, -1] == pytest.approx(1, abs=1e-4)
+    predictions = [lens.read(row, "gates").sentiment for row in face_pair]
+    assert [found.clean, found.corrupted] == pytest.approx(predictions, abs=1e-5)
+
+
+def test_a_head_that_reads_the_av_mean_alone_recovers_there_alone(face_pair):
+    lens = tiny_lens()
+    read_only(lens.model, "av")
+    recovered = lens.patch(*face_pair, of="time", width=5).recovered
+    np.testing.assert_allclose(recovered[:2], 0, atol=1e-5)
+    np.testing.assert_allclose(recovered[2:, -1], 1, atol=1e-5)
+    assert recovered[2, :-1].sum() == pytest.approx(1, abs=1e-4)  # linear: the stretches add up
+
+
+def test_fusion_tokens_carry_nothing_of_the_face_before_the_first_block_and_all_after_the_last(face_pair):
+    lens = tiny_lens(fusion_layers=[0, 1])
+    read_only(lens.model, "fusion")
+    found = lens.patch(*face_pair, of="tokens")
+    assert found.rows == [f"layer {i}" for i in range(4)] and found.columns == [
+        *(f"token {i}" for i in range(4)),
+        "all",
+    ]
+    np.testing.assert_allclose(found.recovered[0], 0, atol=1e-5)  # before the first MM Block
+    assert abs(found.recovered[1, -1] - 1) > 0.01  # the second has yet to read the corrupted face
+    np.testing.assert_allclose(found.recovered[2:, -1], 1, atol=1e-4)
+    assert np.abs(found.recovered[3, :-1]).min() > 1e-6
+
+
+def test_patched_cross_attention_is_the_clean_blocks_own(face_pair):
+    lens = tiny_lens(fusion_layers=[3])
+    read_only(lens.model, "fusion")
+    found = lens.patch(*face_pair, of="cross_attention")
+    assert found.rows == ["after layer 3", "all"]
+    np.testing.assert_allclose(found.recovered[:, -1], 1, atol=2e-3)  # the only way in
+
+
+def test_a_text_token_carries_the_turned_words_where_they_stand_until_the_head_reads_the_last():
+    lens = tiny_lens()
+    read_only(lens.model, "text")
+    row = dict(lens.row(2), text="the cat was fine")
+    other = dict(row, text="the dot was fine")
+    sizes = [len(lens.model.tokenizer(r["text"])["input_ids"]) for r in (row, other)]
+    assert sizes[0] == sizes[1]
+    found = lens.patch(row, other, of="words")
+    assert found.columns == ["the", "dot", "was", "fine", "all"]
+    np.testing.assert_allclose(found.recovered[:, 0], 0, atol=1e-5)  # causal: it does not know
+    np.testing.assert_allclose(found.recovered[:, -1], 1, atol=1e-4)
+    np.testing.assert_allclose(found.recovered[-1], [0, 0, 0, 1, 1], atol=1e-4)
+    assert abs(found.recovered[0, 1]) > 1e-3  # from there it has moved on to the last token
+
+
+def test_pairs_that_cannot_be_compared_are_refused(lens, face_pair):
+    clean, corrupted = face_pair
+    with pytest.raises(DeepMLFError, match="choose from"):
+        lens.patch(clean, corrupted, of="pixels")
+    with pytest.raises(DeepMLFError, match="as many tokens"):
+        lens.patch(clean, dict(corrupted, text="no"))
+    with pytest.raises(DeepMLFError, match="no difference to follow"):
+        lens.patch(clean, clean)
+
+
+def test_the_patching_map_draws_what_was_recovered_on_a_fixed_scale(lens, face_pair):
+    found = lens.patch(*face_pair, of="cross_attention")
+    drawn = plots.patching_map(found).data[0]
+    np.testing.assert_allclose(drawn.z, found.recovered)
+    assert (drawn.zmin, drawn.zmax) == (-1, 1) and list(drawn.x) == found.columns

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cumulative": ["CumulativeAblation", "cumulative_ablation"],
         "gradients": ["Attributions", "integrated_gradients"],
         "lens": ["Lens"],
+        "patching": ["Patching", "patch"],
         "reading": ["Reading"],
         "surveying": ["Survey", "survey"],
     },

@@ -145,6 +145,11 @@ def effects(
     return _summary(of, ablation, variants, predictions)
 
 
+def stretches_of(steps: int, width: int) -> list[tuple[int, int]]:
+    """Stretches of `width` AV steps, from (inclusive) and to (exclusive)."""
+    return [(start, min(start + width, steps)) for start in range(0, steps, width)]
+
+
 class _Variants:
     """The variants of one utterance: one method for each kind of part."""
 
@@ -219,8 +224,7 @@ class _Variants:
     def time(self, ablation: str) -> list[Intervention]:
         steps = self.model.config.av_steps
         variants = []
-        for start in range(0, steps, self.width):
-            end = min(start + self.width, steps)
+        for start, end in stretches_of(steps, self.width):
             name = f"AV steps {start} to {end - 1}"
             if ablation == "masked":
                 masked = torch.zeros(steps, dtype=torch.bool)

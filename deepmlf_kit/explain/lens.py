@@ -30,6 +30,7 @@ from . import ablations, gradients
 from .capturing import MEASURES, capture
 from .compare import AttentionVsEffect, attention_vs_effect
 from .cumulative import CumulativeAblation, cumulative_ablation
+from .patching import Patching, patch
 from .reading import Reading, av_step_times
 from .surveying import Survey, survey
 from .words import words_of
@@ -147,13 +148,18 @@ class Lens:
         if of == "words":
             options.setdefault("words", self._words(row))
         found = ablations.effects(self.model, self.collator([row]), of, ablation, **options)
-        steps, timed = av_step_times(row, self.model.config.av_steps)
-        if timed and found.start is not None and found.end is not None:
-            half = float(np.diff(steps).mean()) / 2
-            found.names = [
-                f"{max(steps[a] - half, 0):.2f}–{steps[b - 1] + half:.2f} s"
-                for a, b in zip(found.start, found.end, strict=True)
-            ]
+        found.names = self._in_seconds(row, found.start, found.end) or found.names
+        return found
+
+    def patch(self, clean: Row, corrupted: Row, of: str = "tokens", **options: Any) -> Patching:
+        """Where the difference between two utterances is carried (`explain.patch`): a clean run's activations put into a
+        corrupted run."""
+        row = self.row(corrupted)
+        if of == "words":
+            options.setdefault("words", self._words(row))
+        found = patch(self.model, self.batch(clean), self.collator([row]), of, **options)
+        if seconds := self._in_seconds(row, found.start, found.end):
+            found.columns[: len(seconds)] = seconds
         return found
 
     def gradients(self, which: Row, **options: Any) -> gradients.Attributions:
@@ -219,6 +225,17 @@ class Lens:
         columns = [c for c in ("id", "text", *frames, "label") if c in chosen.column_names]
         ids = list(chosen.with_format(None)["id"]) if "id" in columns else None
         return chosen.with_format("numpy", columns=columns), ids
+
+    def _in_seconds(self, row: Mapping[str, Any], start: Any, end: Any) -> list[str]:
+        """Stretches of AV steps in seconds; none where there are none, or times are unknown."""
+        steps, timed = av_step_times(row, self.model.config.av_steps)
+        if not timed or start is None or end is None:
+            return []
+        half = float(np.diff(steps).mean()) / 2
+        return [
+            f"{max(steps[a] - half, 0):.2f}–{steps[b - 1] + half:.2f} s"
+            for a, b in zip(start, end, strict=True)
+        ]
 
     def _words(self, row: Mapping[str, Any]) -> Any:
         limit = getattr(self.collator, "max_text_tokens", self.model.config.max_text_tokens)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from ..explain import AttentionVsEffect, Effects
-from .style import COLOURS, GREY, LINE, figure, modality_label
+from ..explain import AttentionVsEffect, Effects, Patching
+from ..explain.patching import PLACES
+from .style import COLOURS, DIVERGING, GREY, LINE, figure, heatmap, modality_label
 
 _PARTS = {
     "modalities": "modality",
@@ -16,6 +17,12 @@ _PARTS = {
     "blocks": "part of an MM Block",
 }
 UP, DOWN = "#2f80ed", "#d64550"
+_PATCHED = {
+    "tokens": "fusion token",
+    "words": "word",
+    "cross_attention": "fusion token",
+    "time": "stretch of time",
+}
 
 
 def effect_bars(effects: Effects) -> go.Figure:
@@ -95,4 +102,25 @@ def attention_effect(found: AttentionVsEffect) -> go.Figure:
         )
     )
     made.update_yaxes(rangemode="tozero")
+    return made
+
+
+def patching_map(found: Patching) -> go.Figure:
+    """How much of a pair's difference each patch recovers, on a scale that is the same in every figure.
+
+    Args:
+        found: `Lens.patch(...)`. 1: the patch alone makes the corrupted utterance's prediction the clean one's; 0: nothing.
+    """
+    made = figure(
+        f"Where the difference is carried (clean {found.clean:+.2f}, corrupted {found.corrupted:+.2f})",
+        _PATCHED[found.of],
+        "read by" if found.of == "time" else "MM Block" if found.of == "cross_attention" else "LM layer",
+        subtitle=f"recovered share of the difference; patched from the clean run: {PLACES[found.of]}",
+        height=180 + 34 * len(found.rows),
+    )
+    scale = {"colorscale": DIVERGING, "zmin": -1, "zmax": 1}
+    hover = "%{y}, %{x}: %{z:.2f} recovered"
+    made.add_trace(heatmap(found.recovered, found.columns, found.rows, "recovered", hover, **scale))
+    made.update_xaxes(type="category", showgrid=False, tickangle=-35)
+    made.update_yaxes(type="category", showgrid=False, autorange="reversed")
     return made
