@@ -11,6 +11,7 @@ from deepmlf_kit.data.sample_pairs import TURNED, minimal_pair, opposite
 from deepmlf_kit.data.schema import DatasetError
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.explain.cumulative import block_sets
+from deepmlf_kit.explain.deletion import RANKINGS, deletion
 
 
 @pytest.fixture(scope="module")
@@ -252,3 +253,67 @@ def test_the_patching_map_draws_what_was_recovered_on_a_fixed_scale(lens, face_p
     drawn = plots.patching_map(found).data[0]
     np.testing.assert_allclose(drawn.z, found.recovered)
     assert (drawn.zmin, drawn.zmax) == (-1, 1) and list(drawn.x) == found.columns
+
+
+# Deletion curves -------------------------------------------------------------------------------------------------
+
+
+def additive(model, worth):
+    """By hand: the prediction is the sum of what the AV steps that are left are worth [K]."""
+
+    def head(module, args, output):
+        return {**output, "task": (seen[0].float() @ worth).unsqueeze(-1)}
+
+    seen = []
+    # The mask as it comes out of the ablation: cross-attention is handed it.
+    first = next(iter(model.mm_blocks.values())).cross_attention
+    first.register_forward_pre_hook(lambda module, args: seen.__setitem__(slice(None), [args[2]]))
+    model.heads.register_forward_hook(head)
+    return model
+
+
+def test_of_a_sum_the_area_is_known_and_the_true_ranking_has_the_largest():
+    lens = tiny_lens(fusion_layers=[0, 1])
+    of_stretch = torch.tensor([5.0, 1, 3, 0, 2])  # all upwards, so that every deletion moves it on
+    additive(lens.model, of_stretch.repeat_interleave(4) / 4)
+    batch = lens.batch(2)
+    best = deletion(lens.model, batch, of_stretch, width=4, orders=400)
+    np.testing.assert_allclose(best.change, [0, 5, 8, 10, 11, 11], atol=1e-4)
+    np.testing.assert_allclose(best.random.mean(axis=0), [0, 2.2, 4.4, 6.6, 8.8, 11], atol=0.25)
+    # Expected along random orders: 11 n / 5.
+    assert best.area == pytest.approx(np.mean([5 - 2.2, 8 - 4.4, 10 - 6.6, 11 - 8.8]), abs=0.2)
+    assert best.p_value < 0.05 and best.names[0] == "AV steps 0 to 3"
+    worst = deletion(lens.model, batch, 1 / (of_stretch + 0.1), width=4, orders=400)
+    assert worst.area == pytest.approx(-best.area, abs=0.3) and worst.p_value > 0.95
+
+
+def test_every_ranking_ends_where_everything_is_deleted(lens):
+    for of in ("time", "words"):
+        curves = [lens.deletion(3, of, by, orders=3, width=5) for by in RANKINGS]
+        ends = [curve.change[-1] for curve in curves] + [v for curve in curves for v in curve.random[:, -1]]
+        np.testing.assert_allclose(ends, ends[0], atol=1e-5)
+        assert all(curve.change[0] == 0 and np.isfinite(curve.area) for curve in curves)
+    first = lens.deletion(3, "words", orders=1)
+    alone = lens.effects(3, "words").table().iloc[0]
+    assert first.names[0] == alone["name"] and first.change[1] == pytest.approx(
+        abs(alone["effect"]), abs=1e-5
+    )
+    nothing = lens.deletion(dict(lens.row(3)), "words", orders=1).change[-1]
+    empty = lens.read(dict(lens.row(3), text=""), "gates").sentiment
+    assert nothing == pytest.approx(abs(first.prediction - empty), abs=1e-5)
+
+
+def test_rankings_that_do_not_fit_are_refused(lens):
+    with pytest.raises(DeepMLFError, match="choose from effect"):
+        lens.deletion(1, by="luck")
+    with pytest.raises(DeepMLFError, match="one a part"):
+        deletion(lens.model, lens.batch(1), [1.0, 2.0])
+    with pytest.raises(DeepMLFError, match="time, words"):
+        deletion(lens.model, lens.batch(1), [1.0], "blocks")
+
+
+def test_the_deletion_plot_draws_both_curves(lens):
+    found = lens.deletion(3, "words", orders=5)
+    made = plots.deletion_curve(found)
+    np.testing.assert_allclose(made.data[2].y, found.change)
+    np.testing.assert_allclose(made.data[1].y, found.random.mean(axis=0))

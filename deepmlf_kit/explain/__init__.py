@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ablations": ["Effects", "effects"],
         "compare": ["AttentionVsEffect", "attention_vs_effect"],
         "cumulative": ["CumulativeAblation", "cumulative_ablation"],
+        "deletion": ["DeletionCurve", "deletion"],
         "gradients": ["Attributions", "integrated_gradients"],
         "lens": ["Lens"],
         "patching": ["Patching", "patch"],

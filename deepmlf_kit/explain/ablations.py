@@ -11,7 +11,7 @@ changes little), and effects do not add up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +150,20 @@ def stretches_of(steps: int, width: int) -> list[tuple[int, int]]:
     return [(start, min(start + width, steps)) for start in range(0, steps, width)]
 
 
+def names_of(stretches: Iterable[tuple[int, int]]) -> list[str]:
+    """Names of stretches of AV steps."""
+    return [f"AV steps {start} to {end - 1}" for start, end in stretches]
+
+
+def without_words(model: DeepMLFModel, ids: Tensor, words: Words, deleted: Iterable[int]) -> Tensor:
+    """Token ids [L] of a text without some of its words; of an empty text where none is left."""
+    gone = set(deleted)
+    kept = ids[torch.as_tensor(~np.isin(words.word_of, list(gone)), device=ids.device)]
+    # Tokens of no word (a space of its own) are no text by themselves.
+    empty = len(gone) == len(words.words) or not len(kept)
+    return ids.new_tensor(model.empty_text_ids) if empty else kept
+
+
 class _Variants:
     """The variants of one utterance: one method for each kind of part."""
 
@@ -206,9 +220,7 @@ class _Variants:
         for index, name in enumerate(self.known_words.labels):
             place = torch.as_tensor(self.known_words.tokens_of(index), device=ids.device)
             if ablation == "removed":
-                keep = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
-                keep[place] = False
-                left = ids[keep] if bool(keep.any()) else ids.new_tensor(self.model.empty_text_ids)
+                left = without_words(self.model, ids, self.known_words, [index])
                 variants.append(Intervention(name, {"input_ids": left}))
             elif ablation == "zeroed":
                 embeddings = self.model.language.embed(ids).clone()
@@ -225,7 +237,7 @@ class _Variants:
         steps = self.model.config.av_steps
         variants = []
         for start, end in stretches_of(steps, self.width):
-            name = f"AV steps {start} to {end - 1}"
+            (name,) = names_of([(start, end)])
             if ablation == "masked":
                 masked = torch.zeros(steps, dtype=torch.bool)
                 masked[start:end] = True

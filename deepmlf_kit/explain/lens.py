@@ -30,10 +30,11 @@ from . import ablations, gradients
 from .capturing import MEASURES, capture
 from .compare import AttentionVsEffect, attention_vs_effect
 from .cumulative import CumulativeAblation, cumulative_ablation
+from .deletion import RANKINGS, DeletionCurve, deletion
 from .patching import Patching, patch
 from .reading import Reading, av_step_times
 from .surveying import Survey, survey
-from .words import words_of
+from .words import Words, words_of
 
 Row = int | str | Mapping[str, Any]
 """An utterance: its number in the split, its id, or a row of one's own with `text`, `audio` and `vision`."""
@@ -161,6 +162,43 @@ class Lens:
         if seconds := self._in_seconds(row, found.start, found.end):
             found.columns[: len(seconds)] = seconds
         return found
+
+    def deletion(self, which: Row, of: str = "time", by: str = "effect", **options: Any) -> DeletionCurve:
+        """Delete words or stretches of time in the order of a ranking (`explain.deletion`).
+
+        Args:
+            of: `time` or `words`.
+            by: one of `RANKINGS`: `effect` (each part ablated alone), `attention` (its share), `gradients` (integrated).
+            options: of `deletion`.
+
+        Raises:
+            DeepMLFError: a ranking that does not exist, or as of `deletion`.
+        """
+        if by not in RANKINGS:
+            raise DeepMLFError(f"by={by!r} is not known: choose from {', '.join(RANKINGS)}.")
+        row, width = self.row(which), options.get("width", 5)
+        words = options.setdefault("words", self._words(row)) if of == "words" else None
+        if by == "gradients":
+            importance = self._gradients_of_parts(row, words, width)
+        else:
+            both = self.compare(row, of, width=width)
+            importance = both.effect if by == "effect" else both.attention
+        found = deletion(self.model, self.collator([row]), importance, of, **options)
+        found.ranking = by
+        return found
+
+    def _gradients_of_parts(self, row: Mapping[str, Any], words: Words | None, width: int) -> np.ndarray:
+        """Summed attributions of each word, or of each stretch's frames of voice and face."""
+        shares = self.gradients(row)
+        if words is not None:
+            return words.sum_over_words(shares.text[: len(words.tokens)])
+        reading = self.read(row, "gates")
+        total = np.zeros(self.model.config.av_steps)
+        for stream in ("audio", "vision"):
+            of_step = reading.frames_of_steps(stream).astype(float)  # [K, T]
+            values = getattr(shares, stream).sum(axis=1)[: of_step.shape[1]]
+            total += (of_step / np.maximum(of_step.sum(axis=0), 1)) @ values
+        return np.array([total[a:b].sum() for a, b in ablations.stretches_of(len(total), width)])
 
     def gradients(self, which: Row, **options: Any) -> gradients.Attributions:
         """Integrated gradients of one utterance (`integrated_gradients`)."""

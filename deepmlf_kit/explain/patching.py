@@ -19,7 +19,7 @@ import torch
 
 from ..errors import DeepMLFError
 from ..model.deepmlf import DeepMLFModel
-from .ablations import stretches_of
+from .ablations import names_of, stretches_of
 from .capturing import check_one_utterance, to_device
 from .interventions import Intervention, predict_interventions, row_of, source_of
 from .words import Words
@@ -113,7 +113,7 @@ def patch(
     else:
         stretches = stretches_of(model.config.av_steps, width)
         starts, ends = np.array(stretches).T
-        names = [f"AV steps {a} to {b - 1}" for a, b in stretches]
+        names = names_of(stretches)
         places = [*(list(range(a, b)) for a, b in stretches), list(range(model.config.av_steps))]
         masks = _masks(len(blocks) + 1, model.config.av_steps, places, together=True)
         site, rows_named = "av_states", [*(f"after layer {i}" for i in blocks), "heads", ALL]

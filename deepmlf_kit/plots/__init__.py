@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "data_labels": ["plot_labels"],
         "data_lengths": ["plot_lengths"],
         "depth_views": ["gates_by_depth", "sentiment_by_depth", "token_similarity"],
-        "effect_views": ["attention_effect", "effect_bars", "patching_map"],
+        "effect_views": ["attention_effect", "deletion_curve", "effect_bars", "patching_map"],
         "layer_ablation": ["layer_ablation"],
         "live": ["live_curves"],
         "modalities": ["modality_errors"],
