@@ -189,10 +189,14 @@ def test_attention_that_is_nearly_even_is_drawn_as_even_on_every_map(reading):
     nearly = np.full((4, 50), 0.02)
     nearly[:, 7], nearly[:, 8] = 0.0205, 0.0195
     report = fusion_attention({1: nearly, 3: nearly}, np.arange(50) / 10)
-    for made in (report, plots.attention_maps(reading), plots.clip_timeline(reading)):
-        axis = made.layout.coloraxis
-        assert (axis.cmin, axis.cmax) == (0, 4)  # the same for every utterance, whatever its weights
-        assert "0.06" in dict(axis.colorscale)[0.25]  # 1, an even spread, is the page's own background
+    clip = heatmap(plots.clip_timeline(reading))
+    scales = [(made.layout.coloraxis, "c") for made in (report, plots.attention_maps(reading))] + [
+        (clip, "z")
+    ]
+    for drawn, letter in scales:
+        limits = drawn[f"{letter}min"], drawn[f"{letter}max"]
+        assert limits == (0, 4)  # the same for every utterance, whatever its weights
+        assert "0.06" in dict(drawn.colorscale)[0.25]  # 1, an even spread, is the page's own background
     np.testing.assert_allclose(heatmap(report).z, nearly * 50)
     # Steps that cannot be attended to are no part of the spread, and blank.
     half = np.arange(50) < 25

@@ -45,7 +45,10 @@ def clip_timeline(reading: Reading, layer: int | None = None, head: int | None =
             z=multiple,
             x=steps,
             y=[f"token {i}" for i in range(len(weights))],
-            coloraxis="coloraxis",
+            colorscale=TIMES_UNIFORM["colorscale"],
+            zmin=TIMES_UNIFORM["cmin"],
+            zmax=TIMES_UNIFORM["cmax"],
+            colorbar={**TIMES_UNIFORM["colorbar"], "len": 0.4, "y": 1, "yanchor": "top", "thickness": 12},
             customdata=np.broadcast_to(
                 np.stack([near, frames, np.arange(len(steps)).astype(str)], axis=-1), (*weights.shape, 3)
             ),
@@ -55,8 +58,7 @@ def clip_timeline(reading: Reading, layer: int | None = None, head: int | None =
         row=1,
         col=1,
     )
-    bar = {**TIMES_UNIFORM["colorbar"], "len": 0.4, "y": 1, "yanchor": "top", "thickness": 12}
-    made.update_layout(coloraxis={**TIMES_UNIFORM, "colorbar": bar}, margin_r=110)
+    made.update_layout(margin_r=110)
     made.update_yaxes(title_text="fusion token", autorange="reversed", row=1, col=1)
     return made
 

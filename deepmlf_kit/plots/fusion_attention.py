@@ -37,7 +37,8 @@ def fusion_attention(
     fig = make_subplots(rows, 1, shared_xaxes=True, vertical_spacing=0.02, row_heights=heights)
     head = figure(
         title,
-        subtitle="Blue: a fusion token (row) reads this moment more than an even spread would (blank); orange: less. Above: one map a fusion layer; below: the clip.",
+        subtitle="Blue: a fusion token (row) reads this moment more than an even spread would (blank); orange: less. "
+        "Above: one map a fusion layer; below: the clip.",
     )
     fig.update_layout(template=template(), title=head.layout.title, height=120 + 110 * len(layers) + 180)
     readable = np.any([attention[layer] > 0 for layer in layers], axis=(0, 1))  # [K]
