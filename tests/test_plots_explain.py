@@ -66,10 +66,16 @@ def test_figures_take_the_pages_background(figures):
 
 def test_the_timeline_draws_the_captured_attention(reading):
     whole = plots.clip_timeline(reading)
-    np.testing.assert_allclose(heatmap(whole).z, reading.get("cross_attention").mean(axis=(0, 1)), rtol=1e-6)
+    weights, readable = reading.get("cross_attention"), reading.get("av_mask")
+    even = 1 / readable.sum()
+    np.testing.assert_allclose(
+        np.asarray(heatmap(whole).z)[:, readable], weights.mean(axis=(0, 1))[:, readable] / even, rtol=1e-5
+    )
     np.testing.assert_allclose(heatmap(whole).x, reading.steps)
     one = plots.clip_timeline(reading, layer=3, head=1)
-    np.testing.assert_allclose(heatmap(one).z, reading.get("cross_attention")[1, 1], rtol=1e-6)
+    np.testing.assert_allclose(
+        np.asarray(heatmap(one).z)[:, readable], weights[1, 1][:, readable] / even, rtol=1e-5
+    )
     with pytest.raises(DeepMLFError, match="1, 3"):
         plots.clip_timeline(reading, layer=2)
     with pytest.raises(DeepMLFError, match="head 9"):
@@ -174,3 +180,57 @@ def test_text_can_be_read_on_a_white_and_on_a_dark_page():
         return 0.05 + 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
     assert light("#ffffff") / light(GREY) > 4 and light(GREY) / light("#111111") > 4
+
+
+def test_attention_that_is_nearly_even_is_drawn_as_even_on_every_map(reading):
+    from deepmlf_kit.explain.reading import times_uniform
+    from deepmlf_kit.plots.fusion_attention import fusion_attention
+
+    nearly = np.full((4, 50), 0.02)
+    nearly[:, 7], nearly[:, 8] = 0.0205, 0.0195
+    report = fusion_attention({1: nearly, 3: nearly}, np.arange(50) / 10)
+    clip = heatmap(plots.clip_timeline(reading))
+    scales = [(made.layout.coloraxis, "c") for made in (report, plots.attention_maps(reading))] + [
+        (clip, "z")
+    ]
+    for drawn, letter in scales:
+        limits = drawn[f"{letter}min"], drawn[f"{letter}max"]
+        assert limits == (0, 4)  # the same for every utterance, whatever its weights
+        assert "0.06" in dict(drawn.colorscale)[0.25]  # 1, an even spread, is the page's own background
+    np.testing.assert_allclose(heatmap(report).z, nearly * 50)
+    # Steps that cannot be attended to are no part of the spread, and blank.
+    half = np.arange(50) < 25
+    spread = times_uniform(np.where(half, 0.04, 0.0), half)
+    np.testing.assert_allclose(spread[half], 1)
+    assert np.isnan(spread[~half]).all()
+
+
+# Machado et al. (2009), severity 1, on linear RGB.
+COLOUR_BLIND = {
+    "none": np.eye(3),
+    "protan": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deutan": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "tritan": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+def seen_as(colour, kind):
+    """CIE Lab of a colour as a reader with a colour vision deficiency sees it."""
+    part = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    part = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(np.asarray(COLOUR_BLIND[kind]) @ part, 0, 1)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = to_xyz @ linear / [0.9505, 1, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("kind", COLOUR_BLIND)
+def test_curves_of_one_panel_are_told_apart_by_colour_blind_readers(kind):
+    from deepmlf_kit.plots.style import COLOURS
+    from deepmlf_kit.plots.tracks import TRACK_COLOURS
+
+    pairs = [(COLOURS["text"], COLOURS["fusion"]), (COLOURS["fusion"], COLOURS["task"])]
+    pairs += [(TRACK_COLOURS["smile"], TRACK_COLOURS["brows down"])]
+    for one, other in pairs:
+        assert np.linalg.norm(seen_as(one, kind) - seen_as(other, kind)) > 20, (one, other)

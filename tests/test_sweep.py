@@ -16,6 +16,7 @@ from training_fixtures import TINY, tiny_sample
 
 from deepmlf_kit.cli.frame import run as command
 from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.plots import ablation_curve
 from deepmlf_kit.sweep import available_plans, findings, joint_findings, load_plan, run_sweep, searching
 from deepmlf_kit.sweep.axes import apply, av_preset, fusion_layers
 from deepmlf_kit.sweep.plan import Claim, SweepPlan, grid_of, known_claims, plan_of
@@ -96,6 +97,8 @@ def test_an_unknown_sweep_names_the_known_ones() -> None:
     [
         (3, "late", [5, 6, 7]),
         (3, "early", [0, 1, 2]),
+        (1, "middle", [3]),
+        (5, "middle", [1, 2, 3, 4, 5]),
         (1, "spread", [7]),
         (4, "spread", [1, 3, 5, 7]),
         (8, "spread", [0, 1, 2, 3, 4, 5, 6, 7]),
@@ -103,6 +106,32 @@ def test_an_unknown_sweep_names_the_known_ones() -> None:
 )
 def test_depth_and_place_choose_the_layers(depth: int, place: str, layers: list[int]) -> None:
     assert fusion_layers(depth, 8, place) == layers
+
+
+def test_the_place_plan_crosses_number_and_place_without_training_anything_twice() -> None:
+    points = [point.shown for point in load_plan("place").points()]
+    layers = {tuple(fusion_layers(p["depth"], 8, p["place"])) for p in points}
+    depths, places = ({p[axis] for p in points} for axis in ("depth", "place"))
+    assert len(layers) == len(points) == len(depths) * len(places)
+
+
+def test_of_a_crossed_sweep_each_axis_has_an_effect_of_its_own() -> None:
+    # By hand: each block takes off 0.1, each step to the middle 0.5; a little noise by seed.
+    worth = {"early": 0.0, "middle": -0.5, "late": -0.25}
+    table = pd.DataFrame(
+        {"depth": d, "place": p, "seed": s, "MAE": 2 - 0.1 * d + worth[p] + 0.01 * ((s * d) % 3)}
+        for d in (1, 3, 5)
+        for p in worth
+        for s in (0, 1, 2)
+    )
+    assert paired_test(table, "depth", 5, 1).difference == pytest.approx(-0.4, abs=0.01)
+    assert paired_test(table, "place", "middle", "late").difference == pytest.approx(-0.25)
+    # Only the last n, as the plan depth has it, could not tell: here both are in the table.
+    made = ablation_curve(table, "depth", by="place")
+    means = {t.name: t for t in made.data if t.mode == "lines+markers"}
+    assert list(means) == list(worth)
+    np.testing.assert_allclose(means["middle"].y, [1.41, 1.21, 1.01], atol=0.011)
+    assert len({t.line.color for t in means.values()}) == 3
 
 
 def test_spread_layers_are_distinct_and_end_with_the_last() -> None:

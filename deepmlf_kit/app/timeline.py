@@ -15,7 +15,8 @@ def timeline(reasons: Reasons) -> go.Figure:
     """Attention of fusion tokens above words, voice and face, narrow enough for a phone."""
     made = clip_timeline(reasons.reading)
     head = figure(
-        "The clip over time", subtitle="Bright: a fusion token looks there; not that it matters"
+        "The clip over time",
+        subtitle="Blue: a fusion token looks there more than on average; not that it matters",
     ).layout.title
     made.update_layout(
         title=head,

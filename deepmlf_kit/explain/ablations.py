@@ -11,8 +11,8 @@ changes little), and effects do not add up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..data.clock import PADDING_SPAN
 from ..errors import DeepMLFError
-from ..model.av_encoder import even_spans, frames_of_steps
-from ..model.decoder_pass import check_padded_right
+from ..model.av_encoder import frames_of_steps
 from ..model.deepmlf import DeepMLFModel
-from ..model.modalities import input_names, registered_modalities
-from .capturing import check_one_utterance, head_scores, text_mask_of, to_array, to_device
-from .hooks import forward_hooks
+from .capturing import check_one_utterance, to_device
+from .interventions import Intervention, Source, pad, predict_interventions, row_of, source_of
 from .words import Words
 
 ABLATIONS = {
@@ -144,22 +141,27 @@ def effects(
     with torch.no_grad():
         maker = _Variants(model, to_device(batch, model), words, donors, draws, width, seed)
         variants = getattr(maker, of)(ablation)
-        predictions = _run(model, maker, variants, rows)
+        predictions = predict_interventions(model, maker.row, variants, maker.source, rows)
     return _summary(of, ablation, variants, predictions)
 
 
-@dataclass
-class _Variant:
-    """One part ablated once: what its row of the batch holds, and what the hooks do to that row."""
+def stretches_of(steps: int, width: int) -> list[tuple[int, int]]:
+    """Stretches of `width` AV steps, from (inclusive) and to (exclusive)."""
+    return [(start, min(start + width, steps)) for start in range(0, steps, width)]
 
-    name: str
-    row: dict[str, Tensor] = field(default_factory=dict)
-    masked_steps: Tensor | None = None  # [K] bool
-    no_cross_attention: Tensor | None = None  # [M, F] bool
-    no_feed_forward: Tensor | None = None  # [M] bool
-    no_readout: int | None = None  # fusion token that the task head's mean leaves out
-    donor: int | None = None  # whose cross-attention replaces the ablated one; None: zeros
-    stretch: tuple[int, int] | None = None
+
+def names_of(stretches: Iterable[tuple[int, int]]) -> list[str]:
+    """Names of stretches of AV steps."""
+    return [f"AV steps {start} to {end - 1}" for start, end in stretches]
+
+
+def without_words(model: DeepMLFModel, ids: Tensor, words: Words, deleted: Iterable[int]) -> Tensor:
+    """Token ids [L] of a text without some of its words; of an empty text where none is left."""
+    gone = set(deleted)
+    kept = ids[torch.as_tensor(~np.isin(words.word_of, list(gone)), device=ids.device)]
+    # Tokens of no word (a space of its own) are no text by themselves.
+    empty = len(gone) == len(words.words) or not len(kept)
+    return ids.new_tensor(model.empty_text_ids) if empty else kept
 
 
 class _Variants:
@@ -176,16 +178,16 @@ class _Variants:
         seed: int,
     ) -> None:
         self.model, self.known_words, self.draws, self.width = model, words, draws, width
-        self.row = _row_of(batch, 0, model)
+        self.row = row_of(batch, 0, model)
         self.rng = np.random.default_rng(seed)
         self.donors: list[dict[str, Tensor]] = []
-        self.donor_outputs: dict[int, Tensor] = {}
+        self.source: Source | None = None
         if donors is not None:
             moved = to_device(donors, model)
-            self.donors = [_row_of(moved, i, model) for i in range(len(moved["input_ids"]))]
+            self.donors = [row_of(moved, i, model) for i in range(len(moved["input_ids"]))]
 
-    def modalities(self, ablation: str) -> list[_Variant]:
-        variants = [_Variant("text", row) for row in self._other_texts(ablation)]
+    def modalities(self, ablation: str) -> list[Intervention]:
+        variants = [Intervention("text", row) for row in self._other_texts(ablation)]
         names = self.model.config.modalities
         for name, streams in (*((name, (name,)) for name in names), (" and ".join(names), tuple(names))):
             if ablation == "removed":
@@ -196,7 +198,7 @@ class _Variants:
                 keys = [key for s in streams for key in (s, f"{s}_mask", f"{s}_spans")]
                 pool = [d for d in self.donors if all(bool(d[f"{s}_mask"].any()) for s in streams)]
                 rows = [{key: donor[key] for key in keys} for donor in self._draw(pool, name)]
-            variants += [_Variant(name, row) for row in rows]
+            variants += [Intervention(name, row) for row in rows]
         return variants
 
     def _other_texts(self, ablation: str) -> list[dict[str, Tensor]]:
@@ -207,7 +209,7 @@ class _Variants:
             return [{"text_embeddings": torch.zeros_like(self.model.language.embed(ids))}]
         return [{"input_ids": donor["input_ids"]} for donor in self._draw(self.donors, "text")]
 
-    def words(self, ablation: str) -> list[_Variant]:
+    def words(self, ablation: str) -> list[Intervention]:
         if self.known_words is None or not self.known_words.words:
             raise DeepMLFError(
                 "of='words' needs to know the words: pass words=words_of(text, tokenizer, ...)."
@@ -218,31 +220,28 @@ class _Variants:
         for index, name in enumerate(self.known_words.labels):
             place = torch.as_tensor(self.known_words.tokens_of(index), device=ids.device)
             if ablation == "removed":
-                keep = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
-                keep[place] = False
-                left = ids[keep] if bool(keep.any()) else ids.new_tensor(self.model.empty_text_ids)
-                variants.append(_Variant(name, {"input_ids": left}))
+                left = without_words(self.model, ids, self.known_words, [index])
+                variants.append(Intervention(name, {"input_ids": left}))
             elif ablation == "zeroed":
                 embeddings = self.model.language.embed(ids).clone()
                 embeddings[place] = 0
-                variants.append(_Variant(name, {"text_embeddings": embeddings}))
+                variants.append(Intervention(name, {"text_embeddings": embeddings}))
             else:
                 for _ in range(self.draws):
                     changed = ids.clone()
                     changed[place] = pool[torch.as_tensor(self.rng.integers(len(pool), size=len(place)))]
-                    variants.append(_Variant(name, {"input_ids": changed}))
+                    variants.append(Intervention(name, {"input_ids": changed}))
         return variants
 
-    def time(self, ablation: str) -> list[_Variant]:
+    def time(self, ablation: str) -> list[Intervention]:
         steps = self.model.config.av_steps
         variants = []
-        for start in range(0, steps, self.width):
-            end = min(start + self.width, steps)
-            name = f"AV steps {start} to {end - 1}"
+        for start, end in stretches_of(steps, self.width):
+            (name,) = names_of([(start, end)])
             if ablation == "masked":
                 masked = torch.zeros(steps, dtype=torch.bool)
                 masked[start:end] = True
-                variants.append(_Variant(name, masked_steps=masked, stretch=(start, end)))
+                variants.append(Intervention(name, masked_steps=masked, stretch=(start, end)))
                 continue
             sources = self._draw(self.donors, name) if ablation == "resampled" else [None]
             for donor in sources:
@@ -250,7 +249,7 @@ class _Variants:
                     s: self._with_stretch(s, start, end, ablation, donor)
                     for s in self.model.config.modalities
                 }
-                variants.append(_Variant(name, row, stretch=(start, end)))
+                variants.append(Intervention(name, row, stretch=(start, end)))
         return variants
 
     def _with_stretch(
@@ -272,21 +271,21 @@ class _Variants:
                 frames[inside] = donor[stream][there][nearest]
         return frames
 
-    def tokens(self, ablation: str) -> list[_Variant]:
+    def tokens(self, ablation: str) -> list[Intervention]:
         count, blocks = self.model.config.fusion_tokens, len(self.model.config.fusion_layers)
         if ablation == "readout":
             if count == 1:
                 raise DeepMLFError("The model has one fusion token, which the task head cannot leave out.")
-            return [_Variant(f"token {i}", no_readout=i) for i in range(count)]
+            return [Intervention(f"token {i}", no_readout=i) for i in range(count)]
         variants = []
         for token in range(count):
             ablated = torch.zeros(blocks, count, dtype=torch.bool)
             ablated[:, token] = True
             for donor in self._cross_attention_donors(ablation):
-                variants.append(_Variant(f"token {token}", no_cross_attention=ablated, donor=donor))
+                variants.append(Intervention(f"token {token}", cross_attention=ablated, source=donor))
         return variants
 
-    def blocks(self, ablation: str) -> list[_Variant]:
+    def blocks(self, ablation: str) -> list[Intervention]:
         count, layers = self.model.config.fusion_tokens, self.model.config.fusion_layers
         has_ffw = self.model.config.ffw != "none"
         variants = []
@@ -297,12 +296,12 @@ class _Variants:
             feed_forward[index] = True
             for donor in self._cross_attention_donors(ablation):
                 name = f"layer {layer}: cross-attention"
-                variants.append(_Variant(name, no_cross_attention=attention, donor=donor))
+                variants.append(Intervention(name, cross_attention=attention, source=donor))
             if ablation == "zeroed" and has_ffw:
                 variants += [
-                    _Variant(f"layer {layer}: feed-forward", no_feed_forward=feed_forward),
-                    _Variant(
-                        f"layer {layer}: both", no_cross_attention=attention, no_feed_forward=feed_forward
+                    Intervention(f"layer {layer}: feed-forward", feed_forward=feed_forward),
+                    Intervention(
+                        f"layer {layer}: both", cross_attention=attention, feed_forward=feed_forward
                     ),
                 ]
         return variants
@@ -310,20 +309,8 @@ class _Variants:
     def _cross_attention_donors(self, ablation: str) -> list[int | None]:
         if ablation != "resampled":
             return [None]
-        if not self.donor_outputs:
-            layers = self.model.config.fusion_layers
-
-            def keep(index: int) -> Callable[..., None]:
-                def hook(module: Any, args: Any, kwargs: Any, output: Any) -> None:
-                    self.donor_outputs[index] = output[0]
-
-                return hook
-
-            pairs = [
-                (self.model.mm_blocks[str(layer)].cross_attention, keep(i)) for i, layer in enumerate(layers)
-            ]
-            with forward_hooks(pairs):
-                self.model(**_pad(self.donors))
+        if self.source is None:
+            self.source = source_of(self.model, pad(self.donors), "cross_attention")
         return [int(i) for i in self.rng.choice(len(self.donors), min(self.draws, len(self.donors)), False)]
 
     def _draw(self, pool: list[dict[str, Tensor]], name: str) -> list[dict[str, Tensor]]:
@@ -332,134 +319,9 @@ class _Variants:
         return [pool[i] for i in self.rng.choice(len(pool), min(self.draws, len(pool)), replace=False)]
 
 
-def _row_of(batch: Mapping[str, Any], index: int, model: DeepMLFModel) -> dict[str, Tensor]:
-    """One utterance of a batch without its padding; a modality that is not there has one masked frame."""
-    text_mask = text_mask_of(batch)
-    check_padded_right(text_mask)
-    row = {"input_ids": batch["input_ids"][index, : int(text_mask[index].sum())]}
-    for stream, features in model.config.modalities.items():
-        frames = batch.get(stream)
-        if frames is None:
-            frames = model.fusion_tokens.new_zeros(1, features)
-            row[stream] = frames
-            row[f"{stream}_mask"] = torch.zeros(1, dtype=torch.bool, device=frames.device)
-            row[f"{stream}_spans"] = even_spans(row[f"{stream}_mask"].unsqueeze(0))[0]
-            continue
-        mask = batch.get(f"{stream}_mask")
-        mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device) if mask is None else mask
-        spans = batch.get(f"{stream}_spans")
-        row[stream], row[f"{stream}_mask"] = frames[index], mask[index].bool()
-        row[f"{stream}_spans"] = (even_spans(mask.bool()) if spans is None else spans)[index]
-    return row
-
-
-def _pad(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Rows -> one batch, padded right."""
-    device = rows[0]["input_ids"].device
-    pad = torch.nn.utils.rnn.pad_sequence
-    lengths = torch.tensor([len(row["input_ids"]) for row in rows], device=device)
-    batch = {"input_ids": pad([row["input_ids"] for row in rows], batch_first=True)}
-    places = torch.arange(batch["input_ids"].shape[1], device=device)
-    batch["attention_mask"] = (places < lengths.unsqueeze(1)).long()
-    for name in set(rows[0]) & set(input_names(registered_modalities())):
-        padding = PADDING_SPAN if name.endswith("_spans") else 0.0
-        batch[name] = pad([row[name] for row in rows], batch_first=True, padding_value=padding)
-    return batch
-
-
-def _run(model: DeepMLFModel, maker: _Variants, variants: list[_Variant], rows: int) -> dict[str, np.ndarray]:
-    """The heads' predictions with everything in place (first) and for each variant."""
-    row, whole = maker.row, _Variant("")
-    parts: list[dict[str, np.ndarray]] = []
-    todo = [whole, *variants]
-    for begin in range(0, len(todo), rows):
-        some = todo[begin : begin + rows]
-        batch = _pad(
-            [{**row, **{k: v for k, v in one.row.items() if k != "text_embeddings"}} for one in some]
-        )
-        if any("text_embeddings" in one.row for one in some):
-            embeddings = model.language.embed(batch["input_ids"]).clone()
-            for i, one in enumerate(some):
-                if "text_embeddings" in one.row:
-                    embeddings[i, : len(one.row["text_embeddings"])] = one.row["text_embeddings"]
-            batch["text_embeddings"] = embeddings
-        with forward_hooks(_interventions(model, some, maker.donor_outputs)):
-            output = model(**batch)
-        parts.append(
-            {name: to_array(score) for name, score in head_scores(output, model.config.num_classes).items()}
-        )
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _interventions(
-    model: DeepMLFModel, some: list[_Variant], donor_outputs: dict[int, Tensor]
-) -> list[tuple[Any, Any]]:
-    """Hooks that ablate in row r of the batch what variant r asks for."""
-    device = model.fusion_tokens.device
-    config = model.config
-    hooks: list[tuple[Any, Any]] = []
-
-    if any(one.masked_steps is not None for one in some):
-        none = torch.zeros(config.av_steps, dtype=torch.bool)
-        masked = torch.stack([none if o.masked_steps is None else o.masked_steps for o in some]).to(device)
-
-        def mask_steps(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
-            states, mask = output
-            return states, mask & ~masked
-
-        hooks.append((model.av_encoder, mask_steps))
-
-    if any(one.no_cross_attention is not None for one in some):
-        never = torch.zeros(len(config.fusion_layers), config.fusion_tokens, dtype=torch.bool)
-        given = [never if o.no_cross_attention is None else o.no_cross_attention for o in some]
-        attention = torch.stack(given).to(device)  # [rows, M, F]
-        donors = torch.tensor([o.donor or 0 for o in some], device=device)
-        from_donor = torch.tensor([o.donor is not None for o in some], device=device)
-
-        def ablate_attention(index: int) -> Any:
-            def hook(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
-                added, weights = output
-                other = torch.zeros_like(added)
-                if donor_outputs:
-                    other = torch.where(from_donor[:, None, None], donor_outputs[index][donors], other)
-                return torch.where(attention[:, index, :, None], other, added), weights
-
-            return hook
-
-        for index, layer in enumerate(config.fusion_layers):
-            hooks.append((model.mm_blocks[str(layer)].cross_attention, ablate_attention(index)))
-
-    if any(one.no_feed_forward is not None for one in some):
-        never = torch.zeros(len(config.fusion_layers), dtype=torch.bool)
-        given = [never if o.no_feed_forward is None else o.no_feed_forward for o in some]
-        feed_forward = torch.stack(given).to(device)  # [rows, M]
-
-        def ablate_feed_forward(index: int) -> Any:
-            def hook(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
-                return output.masked_fill(feed_forward[:, index, None, None], 0)
-
-            return hook
-
-        for index, layer in enumerate(config.fusion_layers):
-            if (body := model.mm_blocks[str(layer)].feed_forward) is not None:
-                hooks.append((body, ablate_feed_forward(index)))
-
-    if any(one.no_readout is not None for one in some):
-        token = torch.tensor([-1 if o.no_readout is None else o.no_readout for o in some], device=device)
-
-        def ablate_readout(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
-            fusion, last_text, av_mean = args
-            ablated = torch.arange(fusion.shape[1], device=device) == token[:, None]  # [rows, F]
-            kept = (~ablated).to(fusion.dtype).unsqueeze(-1)
-            others = (fusion * kept).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True)
-            changed = torch.where(ablated.unsqueeze(-1), others, fusion)  # their mean is the others' mean
-            return {**output, "task": module.forward(changed, last_text, av_mean)["task"]}
-
-        hooks.append((model.heads, ablate_readout))
-    return hooks
-
-
-def _summary(of: str, ablation: str, variants: list[_Variant], predictions: dict[str, np.ndarray]) -> Effects:
+def _summary(
+    of: str, ablation: str, variants: list[Intervention], predictions: dict[str, np.ndarray]
+) -> Effects:
     order: dict[str, list[int]] = {}
     for i, variant in enumerate(variants):
         order.setdefault(variant.name, []).append(i)

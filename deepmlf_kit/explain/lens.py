@@ -29,9 +29,12 @@ from ..training.run_folder import Run
 from . import ablations, gradients
 from .capturing import MEASURES, capture
 from .compare import AttentionVsEffect, attention_vs_effect
+from .cumulative import CumulativeAblation, cumulative_ablation
+from .deletion import RANKINGS, DeletionCurve, deletion
+from .patching import Patching, patch
 from .reading import Reading, av_step_times
 from .surveying import Survey, survey
-from .words import words_of
+from .words import Words, words_of
 
 Row = int | str | Mapping[str, Any]
 """An utterance: its number in the split, its id, or a row of one's own with `text`, `audio` and `vision`."""
@@ -146,14 +149,56 @@ class Lens:
         if of == "words":
             options.setdefault("words", self._words(row))
         found = ablations.effects(self.model, self.collator([row]), of, ablation, **options)
-        steps, timed = av_step_times(row, self.model.config.av_steps)
-        if timed and found.start is not None and found.end is not None:
-            half = float(np.diff(steps).mean()) / 2
-            found.names = [
-                f"{max(steps[a] - half, 0):.2f}–{steps[b - 1] + half:.2f} s"
-                for a, b in zip(found.start, found.end, strict=True)
-            ]
+        found.names = self._in_seconds(row, found.start, found.end) or found.names
         return found
+
+    def patch(self, clean: Row, corrupted: Row, of: str = "tokens", **options: Any) -> Patching:
+        """Where the difference between two utterances is carried (`explain.patch`): a clean run's activations put into a
+        corrupted run."""
+        row = self.row(corrupted)
+        if of == "words":
+            options.setdefault("words", self._words(row))
+        found = patch(self.model, self.batch(clean), self.collator([row]), of, **options)
+        if seconds := self._in_seconds(row, found.start, found.end):
+            found.columns[: len(seconds)] = seconds
+        return found
+
+    def deletion(self, which: Row, of: str = "time", by: str = "effect", **options: Any) -> DeletionCurve:
+        """Delete words or stretches of time in the order of a ranking (`explain.deletion`).
+
+        Args:
+            of: `time` or `words`.
+            by: one of `RANKINGS`: `effect` (each part ablated alone), `attention` (its share), `gradients` (integrated).
+            options: of `deletion`.
+
+        Raises:
+            DeepMLFError: a ranking that does not exist, or as of `deletion`.
+        """
+        if by not in RANKINGS:
+            raise DeepMLFError(f"by={by!r} is not known: choose from {', '.join(RANKINGS)}.")
+        row, width = self.row(which), options.get("width", 5)
+        words = options.setdefault("words", self._words(row)) if of == "words" else None
+        if by == "gradients":
+            importance = self._gradients_of_parts(row, words, width)
+        else:
+            both = self.compare(row, of, width=width)
+            importance = both.effect if by == "effect" else both.attention
+        found = deletion(self.model, self.collator([row]), importance, of, **options)
+        found.ranking = by
+        return found
+
+    def _gradients_of_parts(self, row: Mapping[str, Any], words: Words | None, width: int) -> np.ndarray:
+        """Summed attributions of each word, or of each stretch's frames of voice and face."""
+        shares = self.gradients(row)
+        if words is not None:
+            return words.sum_over_words(shares.text[: len(words.tokens)])
+        reading = self.read(row, "gates")
+        total = np.zeros(self.model.config.av_steps)
+        for stream in ("audio", "vision"):
+            of_step = reading.frames_of_steps(stream).astype(float)  # [K, T]
+            values = getattr(shares, stream).sum(axis=1)[: of_step.shape[1]]
+            total += (of_step / np.maximum(of_step.sum(axis=0), 1)) @ values
+        return np.array([total[a:b].sum() for a, b in ablations.stretches_of(len(total), width)])
 
     def gradients(self, which: Row, **options: Any) -> gradients.Attributions:
         """Integrated gradients of one utterance (`integrated_gradients`)."""
@@ -171,23 +216,26 @@ class Lens:
         cached = self._survey
         if limit is None and cached is not None and (cached.specialisation is not None or not specialise):
             return cached
-        chosen = self.rows if limit is None else self.rows.select(range(min(limit, len(self))))
-        frames = [c for name in frame_columns(chosen.features) for c in (name, f"{name}_times")]
-        wanted = ("id", "text", *frames, "label")
-        columns = [c for c in wanted if c in chosen.column_names]
-        rows = chosen.with_format("numpy", columns=columns)
+        rows, ids = self._split_rows(limit)
         made = survey(
             self.model,
             rows,
             self.collator,
-            scale=schema.scale_of(chosen),
+            scale=schema.scale_of(self.rows),
             specialise=specialise,
-            ids=list(chosen.with_format(None)["id"]) if "id" in columns else None,
+            ids=ids,
             progress=progress,
         )
         if limit is None:
             self._survey = made
         return made
+
+    def cumulative_ablation(
+        self, branch: str = "cross_attention", limit: int | None = None, **options: Any
+    ) -> CumulativeAblation:
+        """The split, or its first `limit` utterances, with MM Blocks silenced alone and together (`cumulative_ablation`)."""
+        rows, ids = self._split_rows(limit)
+        return cumulative_ablation(self.model, rows, self.collator, branch=branch, ids=ids, **options)
 
     def predict(self, which: Row, text: str | None = None, without: Iterable[str] = ()) -> Reading:
         """Read an utterance with other words, or without some modalities (`text`, `audio`, ...); cheap measures only."""
@@ -207,6 +255,25 @@ class Lens:
         for stream in without - {"text"}:
             row[stream] = np.zeros_like(np.asarray(row[stream]))  # all-zero frames are missing frames
         return row
+
+    def _split_rows(self, limit: int | None) -> tuple[Dataset, list[str] | None]:
+        """The split, or its first `limit` rows, as arrays; and their ids where it has any."""
+        chosen = self.rows if limit is None else self.rows.select(range(min(limit, len(self))))
+        frames = [c for name in frame_columns(chosen.features) for c in (name, f"{name}_times")]
+        columns = [c for c in ("id", "text", *frames, "label") if c in chosen.column_names]
+        ids = list(chosen.with_format(None)["id"]) if "id" in columns else None
+        return chosen.with_format("numpy", columns=columns), ids
+
+    def _in_seconds(self, row: Mapping[str, Any], start: Any, end: Any) -> list[str]:
+        """Stretches of AV steps in seconds; none where there are none, or times are unknown."""
+        steps, timed = av_step_times(row, self.model.config.av_steps)
+        if not timed or start is None or end is None:
+            return []
+        half = float(np.diff(steps).mean()) / 2
+        return [
+            f"{max(steps[a] - half, 0):.2f}–{steps[b - 1] + half:.2f} s"
+            for a, b in zip(start, end, strict=True)
+        ]
 
     def _words(self, row: Mapping[str, Any]) -> Any:
         limit = getattr(self.collator, "max_text_tokens", self.model.config.max_text_tokens)

@@ -110,6 +110,16 @@ class Reading:
         return self.words.sum_over_words(self.get("self_attention")[..., :length])
 
 
+def times_uniform(weights: np.ndarray, readable: np.ndarray) -> np.ndarray:
+    """Attention as a multiple of an even spread's, which is 1 everywhere; NaN at steps that cannot be attended to.
+
+    Args:
+        weights: over AV steps [..., K].
+        readable: which steps can be attended to [K], bool.
+    """
+    return np.where(readable, weights * readable.sum(), np.nan)
+
+
 def av_step_times(row: Mapping[str, Any], steps: int) -> tuple[np.ndarray, bool]:
     """Middle of each AV step on the utterance's clock in seconds [K], or step numbers; and whether it is seconds."""
     times = step_times(row, steps)

@@ -8,7 +8,8 @@ from plotly.subplots import make_subplots
 
 from ..errors import DeepMLFError
 from ..explain import Reading
-from .style import DIVERGING, SEQUENTIAL, figure, heatmap, shortened
+from ..explain.reading import times_uniform
+from .style import DIVERGING, SEQUENTIAL, TIMES_UNIFORM, figure, heatmap, shortened
 
 MEASURES = {
     "update": "norm of what cross-attention adds, relative to the token's state",
@@ -66,7 +67,7 @@ def layer_token_map(reading: Reading, measure: str = "update") -> go.Figure:
 
 
 def attention_maps(reading: Reading, head: int | None = None) -> go.Figure:
-    """One attention map [fusion token, time] for each MM Block, on one colour scale, in order of depth.
+    """One attention map [fusion token, time] for each MM Block, as a multiple of an even spread, in order of depth.
 
     Args:
         reading: with `cross_attention`.
@@ -74,6 +75,7 @@ def attention_maps(reading: Reading, head: int | None = None) -> go.Figure:
     """
     weights = reading.get("cross_attention")
     weights = weights.mean(axis=1) if head is None else weights[:, head]  # [M, F, K]
+    weights = times_uniform(weights, reading.get("av_mask"))
     columns = min(5 if len(weights) == 5 else 4, len(weights))
     rows = -(-len(weights) // columns)
     made = make_subplots(
@@ -99,14 +101,14 @@ def attention_maps(reading: Reading, head: int | None = None) -> go.Figure:
                 z=values,
                 x=reading.steps,
                 coloraxis="coloraxis",
-                hovertemplate="token %{y}, %{x:.2f}: %{z:.3f}<extra>layer "
+                hovertemplate="token %{y}, %{x:.2f}: %{z:.2f} times even<extra>layer "
                 + str(reading.fusion_layers[index])
                 + "</extra>",
             ),
             row=index // columns + 1,
             col=index % columns + 1,
         )
-    made.update_layout(coloraxis={"colorscale": SEQUENTIAL, "colorbar": {"title": {"text": "attention"}}})
+    made.update_layout(coloraxis=TIMES_UNIFORM)
     made.update_yaxes(autorange="reversed")
     for column in range(1, columns + 1):
         last = rows if (rows - 1) * columns + column <= len(weights) else rows - 1

@@ -13,7 +13,8 @@ from plotly.subplots import make_subplots
 
 from ..errors import DeepMLFError
 from ..explain import Attributions, Reading
-from .style import COLOURS, GREY, SEQUENTIAL, add_absent, figure, line, modality_label, shortened
+from ..explain.reading import times_uniform
+from .style import COLOURS, GREY, TIMES_UNIFORM, add_absent, figure, line, modality_label, shortened
 from .tracks import TRACK_COLOURS, tracks_of
 
 
@@ -25,9 +26,11 @@ def clip_timeline(reading: Reading, layer: int | None = None, head: int | None =
         layer: the LM layer whose MM Block is shown; None: the mean of all.
         head: one attention head; None: the mean of all.
 
-    Bright means that the token looked there, not that it mattered: see `effect_bars` and `attention_effect`.
+    Blue means that the token looked there more than an even spread would (blank), not that it mattered: see `effect_bars`
+    and `attention_effect`.
     """
     weights, where = select_attention(reading, layer, head)  # [F, K]
+    multiple = times_uniform(weights, reading.get("av_mask"))
     made = _stacked(
         reading,
         f"“{shortened(reading.text, 96)}”",
@@ -39,20 +42,23 @@ def clip_timeline(reading: Reading, layer: int | None = None, head: int | None =
     frames = _frames_named(reading)
     made.add_trace(
         go.Heatmap(
-            z=weights,
+            z=multiple,
             x=steps,
             y=[f"token {i}" for i in range(len(weights))],
-            colorscale=SEQUENTIAL,
-            colorbar={"title": {"text": "attention"}, "len": 0.36, "y": 1, "yanchor": "top", "thickness": 12},
+            colorscale=TIMES_UNIFORM["colorscale"],
+            zmin=TIMES_UNIFORM["cmin"],
+            zmax=TIMES_UNIFORM["cmax"],
+            colorbar={**TIMES_UNIFORM["colorbar"], "len": 0.4, "y": 1, "yanchor": "top", "thickness": 12},
             customdata=np.broadcast_to(
                 np.stack([near, frames, np.arange(len(steps)).astype(str)], axis=-1), (*weights.shape, 3)
             ),
             hovertemplate="%{y}, %{x:.2f} s (step %{customdata[2]})<br>word: %{customdata[0]}<br>%{customdata[1]}"
-            "<br>attention %{z:.3f}<extra></extra>",
+            "<br>attention %{z:.2f} times even<extra></extra>",
         ),
         row=1,
         col=1,
     )
+    made.update_layout(margin_r=110)
     made.update_yaxes(title_text="fusion token", autorange="reversed", row=1, col=1)
     return made
 

@@ -9,7 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import COLOURS, SEQUENTIAL, figure, line, template
+from ..explain.reading import times_uniform
+from .style import COLOURS, TIMES_UNIFORM, figure, line, template
 
 
 def fusion_attention(
@@ -36,19 +37,22 @@ def fusion_attention(
     fig = make_subplots(rows, 1, shared_xaxes=True, vertical_spacing=0.02, row_heights=heights)
     head = figure(
         title,
-        subtitle="Bright: a fusion token (row) reads this moment. Above: one map a fusion layer; below: the clip.",
+        subtitle="Blue: a fusion token (row) reads this moment more than an even spread would (blank); orange: less. "
+        "Above: one map a fusion layer; below: the clip.",
     )
     fig.update_layout(template=template(), title=head.layout.title, height=120 + 110 * len(layers) + 180)
-    shown = np.stack([attention[layer][:, known] for layer in layers])
+    readable = np.any([attention[layer] > 0 for layer in layers], axis=(0, 1))  # [K]
     for i, layer in enumerate(layers, start=1):
         tokens = [str(token) for token in range(attention[layer].shape[0])]
         fig.add_trace(
             go.Heatmap(
                 x=times[known],
                 y=tokens,
-                z=attention[layer][:, known],
+                z=times_uniform(attention[layer], readable)[:, known],
                 coloraxis="coloraxis",
-                hovertemplate="layer " + str(layer) + ", token %{y}, %{x:.2f} s: %{z:.3f}<extra></extra>",
+                hovertemplate="layer "
+                + str(layer)
+                + ", token %{y}, %{x:.2f} s: %{z:.2f} times even<extra></extra>",
             ),
             row=i,
             col=1,
@@ -92,10 +96,8 @@ def fusion_attention(
     fig.update_xaxes(title_text=axis, row=rows, col=1)
     fig.update_layout(
         coloraxis={
-            "colorscale": SEQUENTIAL,
-            "cmin": float(shown.min()),
-            "cmax": float(shown.max()),
-            "colorbar": {"title": {"text": "attention<br>weight"}, "len": 0.6, "y": 0.7, "thickness": 12},
+            **TIMES_UNIFORM,
+            "colorbar": {**TIMES_UNIFORM["colorbar"], "len": 0.6, "y": 0.7, "thickness": 12},
         },
         legend={"orientation": "h", "y": -0.12},
     )

@@ -15,23 +15,41 @@ import plotly.graph_objects as go
 
 from ..model.modalities import modality, registered_modalities
 
-#: One colour a stream, in every figure (those of the model's drawing, readable on white and on black).
+#: One colour a stream, in every figure, readable on white and on black; those drawn in one panel (text, fusion and task;
+#: smile and brows in `tracks`) are told apart by colour-blind readers, too.
 COLOURS = {
     "text": "#3b82f6",
     "audio": "#e0701a",
     "vision": "#2f9e5b",
     "av": "#8f9a27",
-    "fusion": "#a45ee5",
+    "fusion": "#a21caf",
     "task": "#d64577",
     "label": "#7b828c",
 }
 #: For series without a stream of their own.
-SERIES = ("#3b82f6", "#e0701a", "#2f9e5b", "#a45ee5", "#d64577", "#8f9a27", "#17a2b8", "#b07d48")
+SERIES = ("#3b82f6", "#e0701a", "#2f9e5b", "#a21caf", "#d64577", "#8f9a27", "#17a2b8", "#b07d48")
 #: Text: a contrast of 4 on white and on JupyterLab's dark page alike.
 GREY = "#777e88"
 GRID, LINE = "rgba(133,140,150,0.22)", "rgba(133,140,150,0.6)"
 #: Shares and weights, from nothing to most.
 SEQUENTIAL = "Viridis"
+#: Cross-attention as a multiple of an even spread's, on one scale in every figure: the page's background where it is even,
+#: orange where a step is passed over, blue where it is looked at more.
+TIMES_UNIFORM: dict[str, Any] = {
+    "colorscale": [
+        [0.0, "rgba(224,112,26,0.75)"],
+        [0.25, "rgba(133,140,150,0.06)"],
+        [0.5, "rgba(47,128,237,0.5)"],
+        [1.0, "rgba(20,80,200,1)"],
+    ],
+    "cmin": 0,
+    "cmax": 4,
+    "colorbar": {
+        "title": {"text": "attention,<br>times even"},
+        "tickvals": [0, 1, 2, 3, 4],
+        "ticktext": ["0", "1 (even)", "2", "3", "4 or more"],
+    },
+}
 #: Negative to positive; the middle is the page's own background.
 DIVERGING = [
     [0.0, "rgba(214,69,80,1)"],
@@ -40,6 +58,11 @@ DIVERGING = [
     [0.75, "rgba(47,128,237,0.55)"],
     [1.0, "rgba(47,128,237,1)"],
 ]
+
+
+def faint(colour: str, opacity: float = 0.18) -> str:
+    """A colour given as `#rrggbb`, see-through: for bands."""
+    return f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},{opacity})"
 
 
 def template() -> Any:

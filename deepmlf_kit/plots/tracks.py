@@ -34,7 +34,7 @@ TRACK_COLOURS = {
     "loudness": COLOURS["audio"],
     "pitch": COLOURS["fusion"],
     "smile": COLOURS["vision"],
-    "brows down": COLOURS["task"],
+    "brows down": "#7c4dd6",
     "brows up": SERIES[6],
     "eyes up": SERIES[7],
     "jaw open": COLOURS["label"],

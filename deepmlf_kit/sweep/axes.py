@@ -1,7 +1,8 @@
 """The short names of a plan: `depth`, `place` and `curriculum` become settings of a preset.
 
 * `depth: n`: n MM Blocks; `place` says after which LM layers: `late` (the last n, the default), `early` (the first
-  n) or `spread` (evenly, the last layer among them).
+  n), `middle` (n in the middle) or `spread` (evenly, the last layer among them). Depth alone mixes two things: of the last n
+  layers, more also begin earlier. Crossed with `place` (plan `place`) each has an effect of its own.
 * `curriculum`: how the AV encoder is initialised: `random`, `pretrained` (then finetuned) or `frozen` (pretrained, not
   trained further).
 """
@@ -16,7 +17,7 @@ from ..errors import DeepMLFError
 from ..training.presets import Preset
 
 SHORT = ("depth", "place", "curriculum")
-PLACES = ("early", "late", "spread")
+PLACES = ("early", "middle", "late", "spread")
 CURRICULA = ("random", "pretrained", "frozen")
 
 
@@ -26,7 +27,7 @@ def fusion_layers(depth: int, layers: int, place: str = "late") -> list[int]:
     Args:
         depth: number of MM Blocks.
         layers: number of decoder layers of the LM.
-        place: `early`, `late` or `spread`.
+        place: one of `PLACES`.
 
     Raises:
         DeepMLFError: the LM has fewer layers, or `place` is not known.
@@ -37,6 +38,9 @@ def fusion_layers(depth: int, layers: int, place: str = "late") -> list[int]:
         raise DeepMLFError(f"depth is {depth}, but the LM has {layers} layers: choose from 1 to {layers}.")
     if place == "early":
         return list(range(depth))
+    if place == "middle":
+        first = (layers - depth) // 2
+        return list(range(first, first + depth))
     if place == "late":
         return list(range(layers - depth, layers))
     return [round((i + 1) * layers / depth) - 1 for i in range(depth)]

@@ -3,7 +3,7 @@
 // with anywidget's model) and in the exported page (with a model that answers from what the page holds).
 
 const GREY = "#777e88", GRID = "rgba(133,140,150,0.22)", LINE = "rgba(133,140,150,0.6)";
-const COLOUR = { text: "#3b82f6", audio: "#e0701a", vision: "#2f9e5b", av: "#8f9a27", fusion: "#a45ee5", task: "#d64577" };
+const COLOUR = { text: "#3b82f6", audio: "#e0701a", vision: "#2f9e5b", av: "#8f9a27", fusion: "#a21caf", task: "#d64577" };
 const TRACKS = { loudness: COLOUR.audio, pitch: COLOUR.fusion, smile: COLOUR.vision, "brows down": COLOUR.task,
   "brows up": "#17a2b8", "eyes up": "#b07d48", "jaw open": "#7b828c" };
 const UP = "#2f80ed", DOWN = "#d64550";
@@ -355,7 +355,7 @@ function render({ model, el: root }) {
       const line = (name, y, color, width, dash = "solid") => ({ type: "scatter", mode: width > 2 ? "lines+markers" : "lines", x, y, name,
         line: { color, width, dash }, showlegend: width > 1, hovertemplate: `depth %{x}: %{y:+.2f}<extra>${name}</extra>` });
       const column = (i) => d.fusion.map((row) => row[i]);
-      const traces = d.fusion[0].map((_, i) => line(`token ${i}`, column(i), "rgba(164,94,229,0.35)", 1));
+      const traces = d.fusion[0].map((_, i) => line(`token ${i}`, column(i), "rgba(162,28,175,0.35)", 1));
       traces.push(line(`token ${token}`, column(token), COLOUR.fusion, 3), line("text head", d.text, COLOUR.text, 3),
         line("task head", d.task, COLOUR.task, 3));
       const shapes = data.layers.map((layer) => ({ type: "rect", xref: "x", yref: "paper", x0: layer + 0.62, x1: layer + 1.38, y0: 0, y1: 1,
