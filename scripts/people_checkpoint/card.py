@@ -76,8 +76,8 @@ tags: [multimodal, sentiment-analysis, deepmlf]
 {facts.markdown()}
 **Trained on.** The words: 23,700 sentences with the mean rating of 20 people each (VADER: tweets, film and product
 reviews, newspaper sentences; Hutto and Gilbert 2014, MIT licence), in several forms (case, punctuation, fillers, contractions),
-and plain sentences of everyday talk with the label 0. The faces: MediaPipe blendshapes of press photographs with the
-expression people labelled, moved as talking faces move. The voices: synthetic, coloured along the directions in which real
+short phrases of the words that VADER's raters rated one by one, and plain sentences of everyday talk with the label 0. The faces: MediaPipe blendshapes of press photographs with the
+expression people labelled (the mean label of faces that look alike), moved as talking faces move. The voices: synthetic, coloured along the directions in which real
 happy and unhappy voices differ relative to the speaker (read off RAVDESS; no clip of it trained a weight). Voice and face
 together: the rule of CREMA-D's votes (ODbL 1.0): 0.23 voice + 0.84 face. Irony, kind words with the eyes rolled and face
 and voice at odds, in one joint utterance of twelve. How much words count beside voice and face is an assumption: words as

@@ -36,6 +36,7 @@ FPS = 10.0
 #: What a row holds -> how many of them for each 100 rated sentences of the training split.
 MIXTURE = {
     "words": 100,  # rated words alone
+    "lexicon": 25,  # rated words and short phrases of them
     "words_face_voice": 35,
     "words_face": 15,
     "words_voice": 10,
@@ -54,6 +55,7 @@ class Sources:
     """Everything that rows are drawn from, by split where it matters."""
 
     rated: dict[str, list[sentences.Rated]]
+    lexicon: dict[str, list[sentences.Rated]]
     still: dict[str, list[faces.StillFace]]
     rest: np.ndarray
     along: voices.Directions
@@ -65,6 +67,7 @@ class Sources:
         still = faces.still_faces(people)
         return cls(
             sentences.rated_sentences(people),
+            sentences.rated_words(),
             still,
             faces.resting_face(still["train"]),
             voices.directions(people),
@@ -122,6 +125,8 @@ def _rows(
         if kind.startswith("words"):
             sentence = rated[order[taken % len(rated)]]
             taken += 1
+        if kind == "lexicon":
+            sentence = sentences.phrase(rng, sources.lexicon[split])
         text, words = ("", 0.0) if sentence is None else (sentence.text, sentence.rating)
         if kind.startswith("plain"):
             text = sentences.neutral_sentence(rng)
@@ -150,9 +155,9 @@ def make_row(
         lean = still.valence if still is not None else 0.4 * np.sign(words)
         heard = float(np.clip(0.6 * lean + rng.normal(0, 0.5), -1, 1))
     if ironic and still is not None:
-        while still.valence == 0:
+        while still.label == 0:
             still = faces.balanced(rng, sources.still[split])
-        heard = -still.valence * rng.uniform(0.4, 1.0)
+        heard = -still.label * rng.uniform(0.4, 1.0)
     empty = {
         "audio": np.zeros((0, signals.AUDIO_DIM), np.float32),
         "vision": np.zeros((0, signals.VISION_DIM), np.float32),

@@ -79,7 +79,7 @@ def _situation(
     sentence = sentences[int(rng.integers(len(sentences)))]
     while True:
         row = make_row(rng, sources, "test", sentence.text, sentence.rating, valence is not None, False)
-        if valence is None or row["shown"] * valence > 0:
+        if valence is None or row["shown"] * valence > 0.3:
             return row
 
 
