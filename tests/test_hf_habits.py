@@ -332,6 +332,7 @@ def test_a_stock_trainer_trains_resumes_and_leaves_a_folder_that_automodel_opens
             max_steps=steps,
             save_steps=1,
             learning_rate=0.01,
+            lr_scheduler_type="constant",
             gradient_checkpointing=True,
             remove_unused_columns=False,
             report_to="none",
