@@ -3,7 +3,9 @@
 import csv
 import json
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +20,9 @@ from deepmlf_kit.data import extraction_process, schema
 from deepmlf_kit.data.sample import make_sample
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features import FeatureCache, FeatureRecipe
-from deepmlf_kit.predict import many
+from deepmlf_kit.predict import fresh, many
 from deepmlf_kit.predict.many import COLUMNS, predict_clips, predict_texts
+from deepmlf_kit.predict.predictor import text_features
 from deepmlf_kit.training import train
 
 
@@ -217,3 +220,35 @@ def test_what_does_not_go_together_is_one_line(
     assert deepmlf(["predict", *arguments, "--checkpoint", str(run_folder)]) == 2
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1
+
+
+# One clip from a fresh process --------------------------------------------------------------------------------
+
+
+def test_a_clip_is_extracted_while_the_model_is_opened(predictor, clips, monkeypatch):
+    begun = threading.Event()
+
+    class Extractor:
+        def extract(self, *arguments, **named):
+            begun.set()
+            return text_features("what a day")
+
+    def opened(checkpoint):
+        assert begun.wait(30), "the model was opened before the extraction had begun"
+        return predictor
+
+    monkeypatch.setattr(fresh, "ClipExtractor", Extractor)
+    monkeypatch.setattr(fresh, "predict", SimpleNamespace(Predictor=opened))
+    said = fresh.predict_clip(predictor.run.path, clips / "a.wav", "what a day")
+    assert said.sentiment == predictor.text("what a day").sentiment
+
+
+def test_a_clip_from_a_fresh_process_is_answered_as_by_a_predictor(predictor, clips, monkeypatch):
+    expected = predictor.clip(clips / "a.wav", "what a day").sentiment
+    monkeypatch.setattr(fresh, "predict", SimpleNamespace(Predictor=lambda checkpoint: predictor))
+    assert fresh.predict_clip(predictor.run.path, clips / "a.wav", "what a day").sentiment == expected
+    # A run whose features are others than was guessed: the clip is extracted again.
+    assert fresh.predict_clip(None, clips / "a.wav", "what a day").sentiment == expected
+    monkeypatch.setattr(fresh, "predict", SimpleNamespace(Predictor=Predictor))
+    with pytest.raises(DeepMLFError, match="No run at"):
+        fresh.predict_clip(clips / "gone", clips / "a.wav", "what a day")
