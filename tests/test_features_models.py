@@ -73,14 +73,17 @@ def test_without_a_network_both_ways_are_said(download):
 def test_a_given_face_model_is_taken_before_anything_else(download, monkeypatch, tmp_path):
     asked = download(b"")
     named, other = tmp_path / "named.task", tmp_path / "environment.task"
-    named.touch()
-    other.touch()
+    for path in (named, other):
+        path.write_bytes(b"PK\5\6" + bytes(18))  # an empty archive
     monkeypatch.setenv("DEEPMLF_FACE_MODEL", str(other))
     assert find_face_model(named) == named
     assert find_face_model() == other
     assert not asked
     monkeypatch.setenv("DEEPMLF_FACE_MODEL", str(tmp_path / "gone.task"))
     with pytest.raises(FaceModelMissing, match=r"gone\.task \(given by DEEPMLF_FACE_MODEL\)"):
+        find_face_model()
+    (tmp_path / "gone.task").write_text("no model")
+    with pytest.raises(FaceModelMissing, match=r"gone\.task \(given by DEEPMLF_FACE_MODEL\) is no Face Landmarker"):
         find_face_model()
 
 

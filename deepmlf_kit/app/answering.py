@@ -15,6 +15,7 @@ from ..errors import DeepMLFError
 from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
 from ..predict.predictor import Prediction
+from ..workers.cancel import Cancelled, CancelToken
 from .models import Models
 from .reasons import Reasons, find_reasons
 from .sessions import Session
@@ -46,19 +47,27 @@ class Answer:
 
 
 def read_clip(
-    models: Models, settings: Settings, path: Path, text: str, words: list[dict] | None = None
+    models: Models,
+    settings: Settings,
+    path: Path,
+    text: str,
+    words: list[dict] | None = None,
+    cancel: CancelToken | None = None,
 ) -> Iterator[Step | Answer]:
     """Extract a clip and predict; yields the progress and, last, the `Answer`.
 
     Args:
         text: the transcript; empty: transcribe where a speech model is available.
         words: the word times, where they are known.
+        cancel: stops the work; so does closing the iterator.
 
     Raises:
         DeepMLFError: the file is refused, or nothing in it can be decoded.
+        Cancelled: on request.
     """
     extractor = models.predictor.extractor
-    check_upload(path, settings, extractor.probe)
+    cancel = cancel or CancelToken()
+    check_upload(path, settings, lambda clip: extractor.probe(clip, cancel))
     recipe = models.recipe()
     news: queue.Queue = queue.Queue()
 
@@ -71,30 +80,49 @@ def read_clip(
                 text=given,
                 face_model=models.face_model,
                 progress=lambda stage, fraction: news.put(Step(stage, fraction)),
+                cancel=cancel,
             )
             if words and not features.words:
                 features = replace(features, words=words)
             news.put(Step("model", 0.0))
-            news.put(answer(models, with_all_dims(features, models), recipe))
+            news.put(answer(models, with_all_dims(features, models), recipe, cancel=cancel))
         except BaseException as error:
             news.put(error)
 
     threading.Thread(target=work, name="read-clip", daemon=True).start()
-    while True:
-        item = news.get()
-        if isinstance(item, DeepMLFError):
-            raise type(item)(str(item).replace(str(path), "the clip")) from item
-        if isinstance(item, BaseException):
-            raise item
-        yield item
-        if isinstance(item, Answer):
-            return
+    try:
+        while True:
+            item = news.get()
+            if isinstance(item, DeepMLFError):
+                raise type(item)(str(item).replace(str(path), "the clip")) from item
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            if isinstance(item, Answer):
+                return
+    except GeneratorExit:
+        cancel.cancel()
+        raise
 
 
-def ask_again(models: Models, session: Session, text: str, *, audio: bool, vision: bool) -> Answer:
-    """Predict again for the session's clip with another text or without a stream; features are reused."""
-    assert session.features is not None
-    return answer(models, session.features, models.recipe(), text, audio=audio, vision=vision)
+def ask_again(
+    models: Models,
+    session: Session,
+    text: str,
+    *,
+    audio: bool,
+    vision: bool,
+    cancel: CancelToken | None = None,
+) -> Answer:
+    """Predict again for the session's clip with another text or without a stream; features are reused.
+
+    Raises:
+        Cancelled: on request, or where the session has no clip any more.
+    """
+    features = session.features
+    if features is None:
+        raise Cancelled("The clip was taken away.")
+    return answer(models, features, models.recipe(), text, audio=audio, vision=vision, cancel=cancel)
 
 
 def answer(
@@ -105,11 +133,14 @@ def answer(
     *,
     audio: bool = True,
     vision: bool = True,
+    cancel: CancelToken | None = None,
 ) -> Answer:
-    """Predict from features, and measure what the prediction rests on."""
+    """Predict from features, and measure what the prediction rests on; `cancel` is looked at in between."""
     began = time.perf_counter()
-    predictor = models.predictor
+    predictor, cancel = models.predictor, cancel or CancelToken()
+    cancel.check()
     prediction = predictor.features(features, text, audio=audio, vision=vision)
+    cancel.check()
     reasons = find_reasons(predictor, features, recipe, prediction.text, audio=audio, vision=vision)
     seconds: dict[str, float] = {}
     for stage, took in features.timings.items():

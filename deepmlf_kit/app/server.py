@@ -9,41 +9,54 @@ import signal
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
+import torch
 from starlette.middleware import Middleware
 
 from ..errors import DeepMLFError
+from ..features.face_model import find_face_model
 from ..training import Run
+from .access import Access, Gate
 from .examples import FOLDER
 from .models import Models
+from .privacy import network_warning
 from .sessions import Sessions
 from .settings import Settings
 from .ui import build, css, js, theme
 
-# What the page may load and whom it may talk to: this server alone.
-_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
-    "font-src 'self' data:; connect-src 'self' data: blob:"
-)
+_TIDY_EVERY = 60.0  # seconds
 
 
 @dataclass
 class RunningApp:
-    """An app that is being served. `close` ends it and deletes its files."""
+    """An app that is being served. `close` ends it and deletes its files.
+
+    Until then torch computes with `Settings.threads` in the whole process.
+    """
 
     url: str
     page: gr.Blocks
     models: Models
     sessions: Sessions
     folder: Path
+    threads_before: int
+    _closed: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._tidy, name="tidy", daemon=True).start()
+
+    def _tidy(self) -> None:
+        while not self._closed.wait(_TIDY_EVERY):
+            self.sessions.tidy()
 
     def close(self) -> None:
         """Stop serving, end all sessions, delete all files."""
+        self._closed.set()
+        torch.set_num_threads(self.threads_before)
         self.sessions.close_all()
         self.page.close(verbose=False)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -53,6 +66,7 @@ def launch(
     checkpoint: str | Path | None = None,
     *,
     host: str = "127.0.0.1",
+    allowed_hosts: Sequence[str] = (),
     port: int | None = None,
     face_model: str | Path | None = None,
     settings: Settings | None = None,
@@ -67,9 +81,10 @@ def launch(
     Args:
         checkpoint: a run of the kit; None: the bundled demo checkpoint.
         host: address to listen on; the default can be reached from this machine only.
+        allowed_hosts: names under which the app is used besides its own: a proxy's, a tunnel's, a share link's.
         port: None takes the first free one from 7860.
         face_model: path of the face model.
-        settings: limits.
+        settings: limits; `host` and `allowed_hosts` given here count in their place.
         speech: False: words are always typed.
         open_browser: open a browser window.
         inline: show the app in the notebook's cell.
@@ -79,18 +94,29 @@ def launch(
         The running app, where it does not block.
 
     Raises:
-        DeepMLFError: no such checkpoint, or the port is taken.
+        DeepMLFError: no such checkpoint, no such face model, or the port is taken.
     """
     if checkpoint is not None and not (Path(checkpoint) / "run.json").is_file():
         Run.open(checkpoint)  # says what is wrong, before a browser opens
+    if face_model is not None:
+        find_face_model(face_model)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     folder = _new_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
-    settings = settings or Settings()
+    space = os.environ.get("SPACE_HOST", "")  # set on Hugging Face Spaces, as SPACE_ID is
+    settings = replace(
+        settings or Settings(),
+        host=host,
+        allowed_hosts=(*allowed_hosts, *filter(None, [space])),
+        on_space="SPACE_ID" in os.environ,
+    )
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
     models = Models(checkpoint, face_model=face_model, max_seconds=settings.max_seconds, speech=speech)
-    sessions = Sessions(folder, settings.idle_hours * 3600)
+    sessions = Sessions(folder, settings.idle_hours * 3600, settings.max_disk_megabytes * 1e6)
+    access = Access.of(settings, inline=inline)
     page = build(models, sessions, settings)
     try:
         _, url, _ = page.launch(
@@ -113,7 +139,7 @@ def launch(
             theme=theme(),
             css=css(),
             js=js(),
-            app_kwargs={"middleware": [Middleware(PrivatePage)]},
+            app_kwargs={"middleware": [Middleware(Gate, access, settings, sessions)]},
             height=900,
         )
     except OSError as error:
@@ -122,9 +148,12 @@ def launch(
         raise DeepMLFError(
             f"The app could not listen on {where} ({error}); choose another with --port."
         ) from error
-    app = RunningApp(url, page, models, sessions, folder)
+    sessions.keep_present()
+    app = RunningApp(url, page, models, sessions, folder, threads_before)
     if not quiet:
         print(f"DeepMLF demo: {url}\nStop with Ctrl-C.", flush=True)
+        if warning := network_warning(settings):
+            print(warning, file=sys.stderr, flush=True)
     if block:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that files are deleted then, too
@@ -152,23 +181,3 @@ def _alive(process: int) -> bool:
     except OSError:
         return True  # another user's
     return True
-
-
-class PrivatePage:
-    """Adds to every response that the page may load from and talk to this server only."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def send_with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"content-security-policy", _POLICY.encode()),
-                    (b"referrer-policy", b"no-referrer"),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
-            await send(message)
-
-        await self.app(scope, receive, send_with_policy if scope["type"] == "http" else send)

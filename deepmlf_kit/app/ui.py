@@ -11,13 +11,15 @@ from typing import Any
 import gradio as gr
 
 from ..errors import DeepMLFError
-from . import views
+from ..workers.cancel import Cancelled
+from . import answering, views
 from .answering import Answer, Step, ask_again, read_clip
 from .downloads import write_files
 from .examples import Example, examples
 from .live import LiveSession
 from .models import Models
-from .sessions import Session, Sessions
+from .privacy import privacy_statement
+from .sessions import Session, Sessions, Ticket
 from .settings import Settings
 from .timeline import live_curve, timeline
 
@@ -27,8 +29,7 @@ _HEAD = """<div class="mlf-head"><h1>DeepMLF: sentiment from words, voice and fa
 <p>Record or upload a clip of somebody saying a sentence or two. The model answers with a sentiment and says what it
 rests on.</p></div>"""
 _CAUTION = """<p class="mlf-caution" role="note"><b>Trained on synthetic data. Not for judging people.</b>
-Nothing leaves this machine; your clip is deleted when you close the tab.
-See <i>About this model</i>.</p>"""
+{privacy} See <i>About this model</i>.</p>"""
 _LIVE = """<div class="mlf-live"><video muted playsinline aria-label="Your camera"></video>
 <button type="button" aria-pressed="false">Start camera and microphone</button>
 <p class="mlf-status" role="status">The camera is off.</p><span hidden data-fps="{fps:g}"></span></div>"""
@@ -64,8 +65,8 @@ def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
         title="DeepMLF demo", analytics_enabled=False, delete_cache=(600, round(settings.idle_hours * 3600))
     ) as page:
         gr.HTML(_HEAD, apply_default_css=False)
-        status = gr.HTML(lambda: views.status_line(models.status), elem_id="status", apply_default_css=False)
-        gr.HTML(_CAUTION, apply_default_css=False)
+        status = gr.HTML(views.status_line(models.status), elem_id="status", apply_default_css=False)
+        gr.HTML(_CAUTION.format(privacy=privacy_statement(settings)), apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Clip", id="clip"):
                 app.clip_tab()
@@ -74,6 +75,7 @@ def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
             with gr.Tab("About this model", id="about"):
                 gr.Markdown((files(__package__) / "card.md").read_text(encoding="utf-8"))
         loading = gr.Timer(1.5)
+        page.load(app.tick, outputs=[status, loading], show_progress="hidden", api_visibility="private")
         loading.tick(app.tick, outputs=[status, loading], show_progress="hidden", api_visibility="private")
         page.unload(app.unload)
     page.queue(max_size=settings.queue, default_concurrency_limit=settings.workers)
@@ -259,21 +261,26 @@ class _App:
         times: list[dict[str, Any]] | None = None,
     ) -> Iterator[list[Any]]:
         session.forget_clip()
+        ticket = session.begin()
         done: dict[str, float] = {}
         order = list(views.STEPS)
         last: tuple[str, int] | None = None
         try:
-            for news in read_clip(self.models, self.settings, path, words, times):
+            for news in read_clip(self.models, self.settings, path, words, times, ticket):
                 if isinstance(news, Step):
                     now = (news.stage, int(news.fraction * 5))
                     if now != last and news.stage in order:
                         last = now
                         yield self._steps(views.steps(done, news.stage, news.fraction, set()))
                     continue
-                session.clip, session.features = path, news.features
                 if not (voice and face):
-                    news = ask_again(self.models, session, news.prediction.text, audio=voice, vision=face)
-                yield self._show(session, news)
+                    text = news.prediction.text
+                    news = answering.answer(
+                        self.models, news.features, news.recipe, text, audio=voice, vision=face, cancel=ticket
+                    )
+                yield self._show(session, ticket, path, news)
+        except Cancelled:
+            return  # a newer request shows its own
         except DeepMLFError as error:
             yield self._problem(str(error))
         except Exception:
@@ -286,16 +293,27 @@ class _App:
         if session.features is None:
             return [gr.skip()] * 10
         before = session.prediction.sentiment if session.prediction else None
+        ticket = session.begin()
         try:
-            answer = ask_again(self.models, session, words or "", audio=voice, vision=face)
+            answer = ask_again(self.models, session, words or "", audio=voice, vision=face, cancel=ticket)
+        except Cancelled:
+            return [gr.skip()] * 10
         except DeepMLFError as error:
             return self._problem(str(error))
-        return self._show(session, answer, before)
+        return self._show(session, ticket, session.clip, answer, before)
 
     # What handlers return: steps, answer, plot, reasons, downloads, three files, words, again ----------------
 
-    def _show(self, session: Session, answer: Answer, before: float | None = None) -> list[Any]:
-        session.prediction, session.reasons = answer.prediction, answer.reasons
+    def _show(
+        self,
+        session: Session,
+        ticket: Ticket,
+        clip: Path | None,
+        answer: Answer,
+        before: float | None = None,
+    ) -> list[Any]:
+        if not session.keep(ticket, clip, answer.features, answer.prediction, answer.reasons):
+            return [gr.skip()] * 10
         written = write_files(
             session.folder, answer.prediction, answer.reasons, answer.features, answer.recipe
         )

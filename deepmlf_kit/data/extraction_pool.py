@@ -19,7 +19,7 @@ from ..features.cache import FeatureCache
 from ..features.clip import remember_lost
 from ..features.recipe import FeatureRecipe
 from ..workers.parent import end_all, thread_limits
-from .extraction_process import ExtractionProcess, LostClip
+from .extraction_process import ExtractionProcess, LostClip, ModelMissing, download_model
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class _Pool:
         """One worker's life: what a thread of the pool does until no job is left."""
         worker: ExtractionProcess | None = None
         try:
-            if number:  # the first one downloads what is missing; the others find it
+            if number:  # the first one notices what is missing and has it downloaded; the others find it
                 self.first_ready.wait()
             while not self.stopped.is_set():
                 try:
@@ -153,6 +153,17 @@ class _Pool:
             return str(error)
 
     def _start(self) -> ExtractionProcess:
+        downloaded = set()
+        while True:
+            try:
+                return self._started()
+            except ModelMissing as missing:
+                if missing.kind in downloaded:
+                    raise
+                download_model(self.settings, missing.kind)
+                downloaded.add(missing.kind)
+
+    def _started(self) -> ExtractionProcess:
         threads = max(1, (os.cpu_count() or 1) // self.workers)
         worker = ExtractionProcess(self.settings, thread_limits(threads), self.timeout)
         with self.live_lock:

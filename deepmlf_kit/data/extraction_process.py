@@ -2,6 +2,7 @@
 
     ExtractionProcess   one process, one clip at a time; `extraction_pool` runs several over a folder of clips
     ClipExtractor       single clips for `predict` and the app; its processes stay warm from clip to clip
+    download_model      a model that such a process misses: it has no network, so that nothing of a clip goes anywhere
 
 The other end is `extraction_worker`.
 """
@@ -27,6 +28,8 @@ from ..features.face_model import FaceModelMissing
 from ..features.media import MediaInfo, allowed_threads
 from ..features.recipe import FeatureRecipe, RecipeError
 from ..features.transcript import SpeechModelMissing
+from ..workers.cancel import Cancelled, CancelToken
+from ..workers.network import NO_NETWORK
 from ..workers.parent import Reports, WorkerProcess, thread_limits
 
 WORKER = "deepmlf_kit.data.extraction_worker"
@@ -34,6 +37,7 @@ WORKER = "deepmlf_kit.data.extraction_worker"
 
 _TICK = 1.0  # seconds between two looks at a silent worker
 _ERRORS = {error.__name__: error for error in (ClipError, FaceModelMissing, SpeechModelMissing, RecipeError)}
+_MISSING = {"FaceModelMissing", "SpeechModelMissing", "EncoderError"}  # by name: encoders need torch
 
 
 # Exit codes of a process that somebody ended; a crash has others.
@@ -42,6 +46,18 @@ _ENDED = {-getattr(signal, name, 9) for name in ("SIGKILL", "SIGTERM", "SIGINT",
 
 class ExtractionError(DeepMLFError):
     """Nothing can be extracted at all, for one reason: a model is missing, the disk is full, ..."""
+
+
+class ModelMissing(ExtractionError):
+    """A model is not at hand, and `download_model` may get it.
+
+    Attributes:
+        kind: name of the extractor's own error.
+    """
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class LostClip(ClipError):
@@ -57,7 +73,7 @@ class LostClip(ClipError):
 
 
 class ExtractionProcess:
-    """A worker process that extracts clips, one at a time.
+    """A worker process that extracts clips, one at a time. It has no network, unless it is there to download.
 
     Args:
         settings: see `extraction_worker`.
@@ -74,7 +90,7 @@ class ExtractionProcess:
             WORKER,
             settings,
             self._reports,
-            environment=environment,
+            environment=environment if settings.get("download") else {**NO_NETWORK, **environment},
             own_session=True,  # Ctrl-C is this side's to handle
         )
 
@@ -82,7 +98,8 @@ class ExtractionProcess:
         """Until its models are loaded.
 
         Raises:
-            ExtractionError: they cannot be, or the process cannot start.
+            ModelMissing: one of them is not at hand.
+            ExtractionError: they cannot be loaded, or the process cannot start.
         """
         answer = self._answer(None)
         if answer is None:
@@ -93,6 +110,8 @@ class ExtractionProcess:
             )
         if "fatal" in answer:
             self.kill()
+            if answer.get("kind") in _MISSING:
+                raise ModelMissing(answer["fatal"], answer["kind"])
             raise ExtractionError(answer["fatal"])
         self.ready = True
 
@@ -165,6 +184,23 @@ class ExtractionProcess:
         return f"exit code {self.process.exit_code}{f': {last}' if last else ''}"
 
 
+def download_model(settings: Mapping[str, Any], kind: str) -> None:
+    """Have a model downloaded, by a process that reads no clip.
+
+    Args:
+        settings: `recipe` and `face_model` of `extraction_worker`.
+        kind: the error that says which (`ModelMissing.kind`).
+
+    Raises:
+        ModelMissing: it cannot be had.
+    """
+    process = ExtractionProcess({**_ON_DEMAND, **settings, "download": kind}, _limits(), timeout=0)
+    try:
+        process.wait_until_ready()
+    finally:
+        process.kill()
+
+
 class ClipExtractor:
     """`extract_clip` and `probe` in processes of their own, which stay warm. Several threads may share it.
 
@@ -192,12 +228,17 @@ class ClipExtractor:
         face_model: str | Path | None = None,
         progress: Progress | None = None,
         cache: FeatureCache | None = None,
+        cancel: CancelToken | None = None,
     ) -> ClipFeatures:
         """As `features.extract_clip`, which it calls there.
+
+        Args:
+            cancel: stops the extraction, by ending its process.
 
         Raises:
             ClipError, FaceModelMissing, SpeechModelMissing: as there.
             LostClip: the clip crashed or hung the process.
+            Cancelled: on request.
         """
         with tempfile.TemporaryDirectory(prefix="deepmlf-") as folder:
             into = Path(folder) / "features.npz"
@@ -208,32 +249,55 @@ class ClipExtractor:
                 "cache": None if cache is None else str(cache.folder.absolute()),
                 "into": str(into),
             }
-            self._ask(path, job, progress)
+            try:
+                try:
+                    self._ask(path, job, progress, cancel)
+                except ModelMissing as missing:
+                    download_model(job, missing.kind)
+                    self._ask(path, job, progress, cancel)
+            except ModelMissing as missing:
+                raise _ERRORS.get(missing.kind, DeepMLFError)(str(missing)) from None
             return ClipFeatures.load(into)
 
-    def probe(self, path: str | Path) -> MediaInfo:
+    def probe(self, path: str | Path, cancel: CancelToken | None = None) -> MediaInfo:
         """As `features.media.probe`, without a limit to the length."""
-        return MediaInfo(**self._ask(path, {"probe": True})["done"])
+        return MediaInfo(**self._ask(path, {"probe": True}, cancel=cancel)["done"])
 
     def peak_memory(self) -> float:
         """Most memory in MB that one of the warm processes has taken so far."""
         with self._lock:
             return max((process.process.peak_memory for _, process in self._idle), default=0.0)
 
-    def _ask(self, path: str | Path, job: dict[str, Any], progress: Progress | None = None) -> dict[str, Any]:
+    def _ask(
+        self,
+        path: str | Path,
+        job: dict[str, Any],
+        progress: Progress | None = None,
+        cancel: CancelToken | None = None,
+    ) -> dict[str, Any]:
         here = str(Path(path).absolute())
         environment = _environment()
+        cancel = cancel or CancelToken()
+        cancel.check()
         process = self._take(environment)
         try:
-            answer = process.ask({"path": here, **job}, progress)
+            with cancel.stopping(process.kill):
+                answer = process.ask({"path": here, **job}, progress)
         except LostClip as error:
             raise LostClip(str(error).replace(here, str(path)), error.outside) from None
+        except Cancelled:
+            process.kill()
+            self.warm_up()
+            raise
         except BaseException:
             process.kill()
             raise
         self._give_back(environment, process)
         if "failed" in answer:
-            raise _ERRORS.get(answer["kind"], DeepMLFError)(answer["failed"].replace(here, str(path)))
+            kind, message = answer["kind"], answer["failed"].replace(here, str(path))
+            if kind in _MISSING:
+                raise ModelMissing(message, kind)
+            raise _ERRORS.get(kind, DeepMLFError)(message)
         return answer
 
     def _take(self, environment: dict[str, str]) -> ExtractionProcess:

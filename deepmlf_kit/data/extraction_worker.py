@@ -1,7 +1,8 @@
 """The process that extracts clips for `extraction_pool`; the protocol is that of `workers`.
 
 A process of its own, because a damaged clip can crash or hang a decoder, and must take nothing else with it. The
-features go into the cache; only what became of each clip goes back. Run as
+features go into the cache; only what became of each clip goes back. It has no network: neither a library that tells its
+maker of its use nor a clip made to take the decoder over gets a word out. Run as
 `python -m deepmlf_kit.data.extraction_worker`; it ends when stdin does.
 """
 
@@ -14,9 +15,13 @@ from ..downloads.cache import CacheError
 from ..errors import DeepMLFError
 from ..features.cache import FeatureCache
 from ..features.clip import extract_clip, load_models
+from ..features.extractors import load_extractors
+from ..features.face_model import find_face_model
 from ..features.media import probe
 from ..features.recipe import FeatureRecipe
+from ..features.transcript import load_speech_model
 from ..workers.child import Channel
+from ..workers.network import refuse_network
 
 
 def main() -> None:
@@ -24,20 +29,35 @@ def main() -> None:
 
     The settings: `recipe`, `cache`, `face_model`, and whether `speech` is needed; where the recipe is None, nothing is
     loaded in advance. A message: `path` and `text`, and what differs from the settings; with `into` the features are also
-    written to that file, and with `probe` the clip is only looked at.
+    written to that file, and with `probe` the clip is only looked at. With `download`, the error of a model that was
+    missing, that model is loaded with a network, and no clip is read.
     """
     channel = Channel()
     settings = channel.settings
-    if settings["recipe"] is not None:
-        recipe = FeatureRecipe(**settings["recipe"])
-        try:
-            load_models(recipe, face_model=settings["face_model"], speech=settings["speech"])
-        except DeepMLFError as error:
-            channel.report(fatal=str(error))
-            return
+    try:
+        if settings.get("download"):
+            _download(settings["download"], FeatureRecipe(**settings["recipe"]), settings["face_model"])
+        else:
+            refuse_network(whole_process=True)
+            if settings["recipe"] is not None:
+                recipe = FeatureRecipe(**settings["recipe"])
+                load_models(recipe, face_model=settings["face_model"], speech=settings["speech"])
+    except DeepMLFError as error:
+        channel.report(fatal=str(error), kind=type(error).__name__)
+        return
     channel.report(ready=True)
-    for job in channel.messages():
-        channel.report(**_answered({**settings, **job}, channel))
+    if not settings.get("download"):
+        for job in channel.messages():
+            channel.report(**_answered({**settings, **job}, channel))
+
+
+def _download(missing: str, recipe: FeatureRecipe, face_model: str | None) -> None:
+    if missing == "FaceModelMissing":
+        find_face_model(face_model)
+    elif missing == "SpeechModelMissing":
+        load_speech_model(recipe.speech_model)
+    else:
+        load_extractors(recipe)
 
 
 def _answered(job: dict[str, Any], channel: Channel) -> dict[str, Any]:

@@ -6,6 +6,7 @@ MediaPipe's Face Landmarker (Apache-2.0, 3.8 MB) is not part of its pip package.
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 from ..downloads.fetching import Address, FetchedModel, FetchError, ModelFile
@@ -39,7 +40,7 @@ def find_face_model(path: str | Path | None = None, *, download: bool = True) ->
     (DEEPMLF_CACHE), a download into the cache, whose checksum is compared.
 
     Raises:
-        FaceModelMissing: a given path does not exist, or none was given and the download failed or is not allowed.
+        FaceModelMissing: at a given path is no such file, or none was given and the download failed or is not allowed.
     """
     for given, by in (
         (path, "as an argument"),
@@ -50,6 +51,11 @@ def find_face_model(path: str | Path | None = None, *, download: bool = True) ->
                 raise FaceModelMissing(
                     f"face model: found no file at {given} (given {by}), expected face_landmarker.task; "
                     f"correct the path, or leave it out to have the file downloaded once."
+                )
+            if not zipfile.is_zipfile(given):  # a bundle of several models
+                raise FaceModelMissing(
+                    f"face model: {given} (given {by}) is no Face Landmarker model, expected MediaPipe's "
+                    f"face_landmarker.task; correct the path, or leave it out to have the file downloaded once."
                 )
             return Path(given)
     try:

@@ -2,11 +2,14 @@
 
 Licence: Apache-2.0. One tracker follows the face from frame to frame of one clip, so each clip gets its own:
 a result then depends on that clip alone, and two clips at once do not mix.
+
+MediaPipe reports use to its maker and has no switch for it: it runs in a thread without a network (`workers.network`).
 """
 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +18,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..errors import DeepMLFError
+from ..workers.network import refuse_network
 from .media import Frame
 from .quiet import without_startup_logs
 
@@ -93,6 +97,16 @@ class _Landmarker:
     _most = 1
 
     def __init__(self, model: str | Path) -> None:
+        self._first = True
+        # Threads that MediaPipe starts inherit what this one may do: all of its calls are made there.
+        self._thread = ThreadPoolExecutor(1, "face", initializer=refuse_network)
+        try:
+            self._landmarker = self._thread.submit(self._open, model).result()
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+
+    def _open(self, model: str | Path) -> Any:
         from mediapipe.tasks.python import BaseOptions, vision
 
         options = vision.FaceLandmarkerOptions(
@@ -104,13 +118,12 @@ class _Landmarker:
         )
         with without_startup_logs():
             try:
-                self._landmarker = vision.FaceLandmarker.create_from_options(options)
+                return vision.FaceLandmarker.create_from_options(options)
             except (RuntimeError, ValueError, OSError) as error:
                 raise DeepMLFError(
                     f"face model: {model} is no Face Landmarker model ({error}), expected MediaPipe's "
                     f"face_landmarker.task; give its path, or leave it out to have the file downloaded."
                 ) from error
-        self._first = True
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +134,8 @@ class _Landmarker:
     def close(self) -> None:
         """Free its native memory."""
         if self._landmarker is not None:
-            self._landmarker.close()
+            self._thread.submit(self._landmarker.close).result()
+            self._thread.shutdown()
             self._landmarker = None
 
     def _detect(self, image: np.ndarray, *milliseconds: int) -> Any:
@@ -136,8 +150,8 @@ class _Landmarker:
         if self._first:
             self._first = False
             with without_startup_logs():  # its graph starts, and warns, with the first frame
-                return detect(image, *milliseconds)
-        return detect(image, *milliseconds)
+                return self._thread.submit(detect, image, *milliseconds).result()
+        return self._thread.submit(detect, image, *milliseconds).result()
 
 
 class FaceTracker(_Landmarker):
