@@ -20,6 +20,7 @@ from test_predict import features
 
 from deepmlf_kit import Predictor
 from deepmlf_kit.app import views
+from deepmlf_kit.app.answering import read_clip
 from deepmlf_kit.app.downloads import write_files
 from deepmlf_kit.app.examples import FOLDER, examples
 from deepmlf_kit.app.live import LiveSession, LiveState, merged_words
@@ -29,6 +30,7 @@ from deepmlf_kit.app.settings import Settings
 from deepmlf_kit.app.timeline import live_curve, timeline
 from deepmlf_kit.app.uploads import UploadRefused, check_upload
 from deepmlf_kit.features.media import probe
+from deepmlf_kit.workers.cancel import Cancelled
 
 
 def look(path):
@@ -136,6 +138,66 @@ def test_an_idle_session_is_closed_when_another_comes(tmp_path):
     time.sleep(0.1)
     sessions.get("second")
     assert sessions.find("first") is None and not first.folder.exists()
+
+
+def kept(session, ticket, name):
+    return session.keep(ticket, Path(name), f"features {name}", f"prediction {name}", f"reasons {name}")
+
+
+def test_the_newest_request_wins_and_the_older_is_stopped_and_dropped(tmp_path):
+    session = Sessions(tmp_path).get("a")
+    first = session.begin()
+    second = session.begin()
+    assert (first.number, second.number) == (1, 2)
+    assert first.cancelled and not second.cancelled
+    assert kept(session, second, "new") and not kept(session, first, "old")
+    assert (session.clip, session.prediction) == (Path("new"), "prediction new")
+    third = session.begin()  # whatever it comes to: the answer of before is there until then
+    third.cancel()
+    assert not kept(session, third, "cancelled") and session.prediction == "prediction new"
+
+
+def test_another_clip_and_a_closed_tab_stop_the_request(tmp_path):
+    sessions = Sessions(tmp_path)
+    session = sessions.get("a")
+    reading = session.begin()
+    session.forget_clip()
+    assert reading.cancelled and not kept(session, reading, "old") and session.features is None
+    reading = session.begin()
+    stopped = []
+    with pytest.raises(Cancelled), reading.stopping(lambda: stopped.append("work")):
+        sessions.close("a")
+        raise OSError("what a killed process leaves")
+    assert stopped == ["work"]
+    with pytest.raises(Cancelled), reading.stopping(lambda: stopped.append("later")):
+        raise AssertionError("should not begin")
+    assert stopped == ["work"]
+
+
+def test_closing_the_iterator_stops_the_extraction(predictor, tmp_path):
+    class Extractor:
+        stopped = threading.Event()
+
+        def probe(self, path, cancel):
+            return probe(path, None)
+
+        def extract(self, path, recipe, *, progress, cancel, **more):
+            with cancel.stopping(self.stopped.set):
+                progress("voice", 0.5)
+                self.stopped.wait(60)
+
+    class Models:
+        face_model = None
+        predictor = type("Predictor", (), {"extractor": Extractor()})()
+
+        def recipe(self):
+            return predictor.recipe
+
+    clip = make_clip(tmp_path / "clip.wav", 0.5, video=None, audio="pcm_s16le")
+    steps = read_clip(Models(), Settings(), clip, "so it is")
+    assert next(steps).stage == "voice"
+    steps.close()
+    assert Extractor.stopped.wait(30)
 
 
 def test_a_request_without_a_tab_is_refused(tmp_path):

@@ -1,17 +1,24 @@
 """The served app, used by its HTTP interface: several users, bad files, nothing kept, nothing sent elsewhere."""
 
+import http.client
 import json
+import queue
 import sys
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from app_fixtures import served, tiny_run
 from clips_made import make_bad_clip, make_clip, voice
+
+from deepmlf_kit.data import extraction_process
+from deepmlf_kit.data.extraction_process import ExtractionProcess
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +162,101 @@ def test_the_server_is_private(app):
     assert app.folder.stat().st_mode & 0o077 == 0
 
 
+def refused(app, path="/", **headers) -> int:
+    """The status of a request with other headers than a browser's own page sends."""
+    host = app.url.split("/")[2]
+    connection = http.client.HTTPConnection(host, timeout=60)
+    connection.putrequest("POST" if "Content_Length" in headers else "GET", path, skip_host=True)
+    for name, value in {"Host": host, **headers}.items():
+        connection.putheader(name.replace("_", "-"), value)
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_foreign_hosts_and_pages_are_refused_and_store_nothing(app):
+    before = set(app.folder.rglob("*"))
+    body = {"Content_Length": "1000", "Content_Type": "multipart/form-data; boundary=x"}
+    assert refused(app) == 200
+    assert refused(app, Host="rebound.example") == 403
+    assert refused(app, "/gradio_api/upload", Origin="http://foreign.example", **body) == 403
+    assert refused(app, "/gradio_api/upload", Host="rebound.example", **body) == 403
+    assert set(app.folder.rglob("*")) == before
+
+
+def test_a_request_of_200_mb_is_refused_before_it_is_sent(app):
+    for path in ("/gradio_api/queue/join", "/gradio_api/upload"):
+        assert refused(app, path, Content_Length="200000000", Content_Type="application/json") == 413
+
+
+def test_the_interface_offers_what_it_names_and_nothing_else(app):
+    assert list(app.page.get_api_info()["named_endpoints"]) == ["/read", "/again"]
+    assert not any("lambda" in str(entry["api_name"]) for entry in app.page.config["dependencies"])
+
+
+def test_an_answer_computes_in_one_thread(app):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 1
+
+
+def test_closing_the_tab_ends_the_process_that_reads_its_clip(app, user, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("DEEPMLF_TEST", "faulty")  # so that no warm process is taken
+    monkeypatch.setattr(extraction_process, "WORKER", "faulty_worker")
+    reading, real = queue.SimpleQueue(), ExtractionProcess.ask
+
+    def ask(process, job, progress=None):
+        if not job.get("probe"):
+            reading.put(process)
+        return real(process, job, progress)
+
+    monkeypatch.setattr(ExtractionProcess, "ask", ask)
+    client = user()
+    from gradio_client import handle_file
+
+    hanging = make_clip(tmp_path / "hangs.wav", 1.0, video=None, audio="pcm_s16le")
+    client.submit(None, handle_file(str(hanging)), "", True, True, None, api_name="/read")
+    process = reading.get(timeout=120).process
+    assert process.running
+    app.sessions.close(client.session_hash)  # as `unload` does
+    deadline = time.monotonic() + 60
+    while process.running and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not process.running
+
+
+@pytest.mark.parametrize("content", [None, b"no model"])
+def test_a_bad_face_model_is_said_before_anything_starts(tmp_path, content):
+    from deepmlf_kit.app import launch
+    from deepmlf_kit.errors import DeepMLFError
+
+    path = tmp_path / "face.task"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(DeepMLFError, match=r"face\.task") as refusal:
+        launch(face_model=path, block=False)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_app_for_others_says_so_on_the_terminal_and_on_the_page(tmp_path, capsys):
+    from deepmlf_kit.app import launch
+
+    app = launch(
+        tiny_run(tmp_path), host="0.0.0.0", allowed_hosts=["demo.example"], speech=False, block=False
+    )
+    try:
+        assert "everybody who can reach this machine" in capsys.readouterr().err
+        port = app.url.rstrip("/").rpartition(":")[2]
+        app.url = f"http://127.0.0.1:{port}/"
+        assert refused(app, Host="demo.example") == 200 and refused(app, Host="rebound.example") == 403
+        with urllib.request.urlopen(f"{app.url}config") as config:
+            page = config.read().decode()
+        assert "sent to the machine that serves this page" in page and "nothing of it leaves" not in page
+    finally:
+        app.close()
+
+
 def test_the_queue_is_bounded(app):
     assert app.page._queue.max_size == 32
 
@@ -179,12 +281,3 @@ def test_a_closed_app_leaves_no_files(tmp_path):
         folder = running.folder
         assert folder.is_dir()
     assert not folder.exists()
-
-
-def test_the_hosted_page_has_the_header_that_spaces_need():
-    import yaml
-
-    folder = Path(__file__).parents[1] / "apps"
-    header = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
-    assert header["sdk"] == "gradio" and (folder / header["app_file"]).is_file()
-    assert "deepmlf-kit" in (folder / "requirements.txt").read_text()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from clips_made import make_clip
 
 from deepmlf_kit.data import extraction_process
-from deepmlf_kit.data.extraction_process import ClipExtractor, LostClip
+from deepmlf_kit.data.extraction_process import ClipExtractor, ExtractionProcess, LostClip
 from deepmlf_kit.data.folder import prepare_folder
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features import ClipError, FaceModelMissing, FeatureCache, FeatureRecipe, extract_clip
 from deepmlf_kit.features.clip import ClipFeatures
+from deepmlf_kit.workers.cancel import Cancelled, CancelToken
 
 VOICE = FeatureRecipe(vision="none", transcribe=False)
 
@@ -82,6 +84,28 @@ def test_a_clip_that_crashes_its_process_is_one_clear_line(tmp_path: Path, extra
         extractor.extract(tmp_path / "crashes.wav", VOICE, text="")
     assert "\n" not in str(lost.value)
     assert len(extractor.extract(tmp_path / "good.wav", VOICE, text="").audio) > 10
+
+
+def test_cancelling_ends_the_process_and_the_next_clip_is_extracted(
+    tmp_path: Path, extractor: ClipExtractor, faulty
+):
+    for name in ("hangs.wav", "good.wav"):
+        make_clip(tmp_path / name, 0.5, video=None, audio="pcm_s16le")
+    token, processes = CancelToken(), []
+    real = ExtractionProcess.ask
+
+    def ask(process: ExtractionProcess, *job):
+        processes.append(process)
+        threading.Timer(0.5, token.cancel).start()
+        return real(process, *job)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Cancelled):
+        patch.setattr(ExtractionProcess, "ask", ask)
+        extractor.extract(tmp_path / "hangs.wav", VOICE, text="", cancel=token)
+    assert not processes[0].process.running
+    with pytest.raises(Cancelled):  # before it has begun
+        extractor.extract(tmp_path / "good.wav", VOICE, text="", cancel=token)
+    assert len(extractor.extract(tmp_path / "good.wav", VOICE, text="", cancel=CancelToken()).audio) > 10
 
 
 def folder_of(root: Path, *names: str) -> Path:

@@ -29,6 +29,7 @@ from .settings import Settings
 from .ui import build, css, js, theme
 
 _TIDY_EVERY = 60.0  # seconds
+_folders: set[Path] = set()  # of this process's apps
 
 
 @dataclass
@@ -84,7 +85,7 @@ def launch(
         allowed_hosts: names under which the app is used besides its own: a proxy's, a tunnel's, a share link's.
         port: None takes the first free one from 7860.
         face_model: path of the face model.
-        settings: limits; `host` and `allowed_hosts` given here count in their place.
+        settings: limits; its `host` is replaced by that given here.
         speech: False: words are always typed.
         open_browser: open a browser window.
         inline: show the app in the notebook's cell.
@@ -106,10 +107,11 @@ def launch(
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     space = os.environ.get("SPACE_HOST", "")  # set on Hugging Face Spaces, as SPACE_ID is
+    settings = settings or Settings()
     settings = replace(
-        settings or Settings(),
+        settings,
         host=host,
-        allowed_hosts=(*allowed_hosts, *filter(None, [space])),
+        allowed_hosts=(*settings.allowed_hosts, *allowed_hosts, *filter(None, [space])),
         on_space="SPACE_ID" in os.environ,
     )
     threads_before = torch.get_num_threads()
@@ -143,6 +145,7 @@ def launch(
             height=900,
         )
     except OSError as error:
+        torch.set_num_threads(threads_before)
         shutil.rmtree(folder, ignore_errors=True)
         where = f"port {port}" if port else "any of the ports from 7860"
         raise DeepMLFError(
@@ -168,9 +171,12 @@ def _new_folder() -> Path:
     """A folder for this app's files, readable by this user only; what a killed app left behind is deleted."""
     for old in Path(tempfile.gettempdir()).glob("deepmlf-app-*-*"):
         owner = old.name.split("-")[2]
-        if owner.isdigit() and not _alive(int(owner)):
+        # In a container every app has the same number: what bears this one's is older than it, but for its own.
+        is_past = owner == str(os.getpid()) or (owner.isdigit() and not _alive(int(owner)))
+        if is_past and old not in _folders:
             shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"deepmlf-app-{os.getpid()}-"))
+    _folders.add(folder := Path(tempfile.mkdtemp(prefix=f"deepmlf-app-{os.getpid()}-")))
+    return folder
 
 
 def _alive(process: int) -> bool:
