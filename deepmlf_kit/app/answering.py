@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..data.extraction_process import LostClip
 from ..errors import DeepMLFError
 from ..features.cache import FeatureCache
 from ..features.clip import ClipFeatures
@@ -103,26 +105,25 @@ def read_clip(
     def work() -> None:
         try:
             with tempfile.TemporaryDirectory(prefix="deepmlf-") as folder:
-                for features, part in _extracted(FeatureCache(folder)):
+                for features, part in extracted(FeatureCache(folder)):
                     if words and not features.words:
                         features = replace(features, words=words)
                     features = with_all_dims(features, models)
-                    heard = answers(
-                        models, features, part, audio=audio, vision=vision, cancel=cancel, report=report
-                    )
-                    if part == recipe:
-                        for made in heard:
-                            news.put(made)
-                        news.put(None)
-                    else:
-                        news.put(replace(next(heard), state="heard"))
+                    options: dict[str, Any] = {"audio": audio, "vision": vision, "cancel": cancel}
+                    if part != recipe:
+                        heard = next(answers(models, features, part, **options))
+                        news.put(replace(heard, state="heard"))
+                        continue
+                    for made in answers(models, features, part, report=report, **options):
+                        news.put(made)
+                news.put(None)
         except BaseException as error:
             news.put(error)
 
     def report(stage: str, fraction: float) -> None:
         news.put(Step(stage, fraction))
 
-    def _extracted(cache: FeatureCache) -> Iterator[tuple[ClipFeatures, FeatureRecipe]]:
+    def extracted(cache: FeatureCache) -> Iterator[tuple[ClipFeatures, FeatureRecipe]]:
         for part in _recipes(recipe, info):
             try:
                 features = extractor.extract(
@@ -134,8 +135,8 @@ def read_clip(
                     cache=cache,
                     cancel=cancel,
                 )
-            except ClipError:
-                if part == recipe:
+            except ClipError as error:
+                if part == recipe or isinstance(error, LostClip):
                     raise
                 continue  # a damaged sound: the face may still be read
             if part == recipe:
@@ -172,7 +173,7 @@ def ask_again(
     features = session.features
     if features is None:
         raise Cancelled("The clip was taken away.")
-    return answers(models, features, models.recipe(), text, audio=audio, vision=vision, cancel=cancel)
+    return answers(models, features, models.predictor.recipe, text, audio=audio, vision=vision, cancel=cancel)
 
 
 def answers(

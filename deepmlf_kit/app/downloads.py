@@ -93,6 +93,7 @@ _PAGE = """<!doctype html>
 body {{ background: Canvas; color: var(--body-text-color); font: 16px/1.5 system-ui, sans-serif; margin: 0; }}
 main {{ max-width: 860px; margin: 0 auto; padding: 24px 16px; }} video {{ max-width: 100%; }}
 {style}
+@media (prefers-color-scheme: dark) {{ .gradio-container {{ --mlf-grey: #a9b1bc; }} }}
 </style>
 </head>
 <body>

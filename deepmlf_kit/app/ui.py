@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html import escape
@@ -140,7 +141,7 @@ class _App:
         """Tell what is loaded; show the examples' answers, and the first one's in full, as soon as they are there."""
         loading = gr.Timer(1.0)
 
-        def tick(answered: int, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        def tick(answered: int, words: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
             now = self.models.status
             known = bool(now.problem) or (now.ready and now.face is not None and now.speech is not None)
             changed = {status: views.status_line(now), loading: gr.Timer(active=not known)}
@@ -153,14 +154,20 @@ class _App:
             yield changed
             session = self.sessions.get(request.session_hash)
             first = self.examples[0] if self.examples else None
-            if session.untouched and first is not None and first.name in self.models.predictions:
+            typed = (words or "").strip()
+            if (
+                session.untouched
+                and not typed
+                and first is not None
+                and first.name in self.models.predictions
+            ):
                 given = _Given(first.path, first.text, features=self.models.examples[first.name])
                 yield from self._read(session, given, _Asked())
 
         for begin in (page.load, loading.tick):
             begin(
                 tick,
-                inputs=[self.answered],
+                inputs=[self.answered, self.words],
                 outputs=[status, loading, self.answered, self.cards, *self.shown],
                 show_progress="hidden",
                 api_visibility="private",
@@ -348,11 +355,11 @@ class _App:
         session.forget_clip()
         ticket = session.begin()
         yield self._cleared(views.READING) | {self.stop: gr.Button(visible=True)}
-        last: tuple[str, int] | None = None
+        last, done, began = ("", 0), dict[str, float](), time.perf_counter()
         streams = {"audio": asked.voice, "vision": asked.face}
         try:
             if given.features is not None:
-                recipe = self.models.recipe(patience=0.0)
+                recipe = self.models.predictor.recipe
                 news: Iterator[Step | Answer] = answers(
                     self.models, given.features, recipe, given.text, cancel=ticket, **streams
                 )
@@ -367,9 +374,14 @@ class _App:
                     yield self._show(session, ticket, given.path, item, asked)
                     continue
                 now = (item.stage, int(item.fraction * 5))
-                if now != last and item.stage in views.STEPS:
-                    last = now
-                    yield {self.steps: views.steps({}, item.stage, item.fraction, set())}
+                if now == last or item.stage not in views.STEPS:
+                    continue
+                if item.stage != last[0]:
+                    if last[0] in views.STEPS:
+                        done.setdefault(last[0], time.perf_counter() - began)
+                    began = time.perf_counter()
+                last = now
+                yield {self.steps: views.steps(done, item.stage, item.fraction, set())}
         except Cancelled:
             return
         except DeepMLFError as error:
@@ -491,9 +503,9 @@ class _App:
         changed: dict[Any, Any] = {
             self.answer: drawn,
             self.transcript: views.transcript(reasons.streams, asked.slots),
+            self.words: prediction.text,
+            self.put: prediction.text,
         }
-        if asked.slots is None or views.text_of(asked.slots) != prediction.text or asked.before is not None:
-            changed |= {self.words: prediction.text, self.put: prediction.text}
         if so_far:
             return changed
         if not session.keep(ticket, clip, answer.features, prediction, reasons):
@@ -593,11 +605,12 @@ class _App:
             self.models.predictor, recipe, self.settings, face_model=self.models.face_model, text=text or ""
         )
         session.live = self.live[id] = live
+        sure = self.models.predictor.calibration
+        zone = sure.zone("text+audio+vision") if sure else None
         try:
             for state in live.states():
-                figure = gr.Plot(
-                    live_curve(state.points, state.words, self.models.predictor.scale), visible=True
-                )
+                drawn = live_curve(state.points, state.words, self.models.predictor.scale, zone=zone)
+                figure = gr.Plot(drawn, visible=True)
                 yield [views.live_answer(state), figure if state.points else gr.skip()]
         finally:
             live.stop("The tab was closed.")

@@ -271,14 +271,14 @@ def slots_given(given: Any) -> list[dict[str, Any]]:
         )
         parts = [{"word": word, "after": after, "off": True}] if off else slots_of(word)
         if parts:
-            parts[-1]["after"] = after or ("" if slot is given[-1] else " ")
+            parts[-1]["after"] = after
         slots += parts
     return slots
 
 
 def text_of(slots: list[dict[str, Any]]) -> str:
     """The text of those that are not left out."""
-    return "".join(slot["word"] + (slot["after"] or " ") for slot in slots if not slot["off"]).strip()
+    return "".join(slot["word"] + slot["after"] for slot in slots if not slot["off"]).strip()
 
 
 def transcript(streams: Streams, slots: list[dict[str, Any]] | None = None, *, editable: bool = True) -> str:
