@@ -38,6 +38,12 @@ function showFile(file) {
 	});
 }
 
+function showExample(name) {
+	const still = document.querySelector(`#examples [data-name="${name}"] img`);
+	const player = show("video", clips[name]);
+	if (still) player.poster = still.src;
+}
+
 async function give(file) {
 	const number = ++shown;
 	if (file.size > limits.megabytes * 1e6) {
@@ -130,10 +136,10 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"])
 window.addEventListener("mlf-example", (event) => {
 	shown += 1;
 	if (recording) recording.made.onstop = null;
-	show("video", clips[event.detail.name]);
+	showExample(event.detail.name);
 	said.textContent = event.detail.title;
 });
-if (limits.first) show("video", clips[limits.first]);
+if (limits.first) showExample(limits.first);
 
 // The box around the face that was read, in step with the clip.
 const follow = () => {

@@ -29,6 +29,7 @@ class Example:
         recipe: `recipe_key` of the features beside it.
         varies: name of the example of which this is another form: the same clip with one stream turned round.
         clip: name of the clip's file, where it is that of another example.
+        meant: 1 or -1, where it is clear whether it is meant well or ill; else 0.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Example:
     recipe: str = ""
     varies: str = ""
     clip: str = ""
+    meant: int = 0
 
     @property
     def path(self) -> Path:

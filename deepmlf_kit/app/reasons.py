@@ -18,7 +18,7 @@ from ..predict.predictor import Predictor
 from .streams import Streams, take_apart
 
 MOMENT = 0.6  # seconds that are ablated at a time
-_ALIKE = 0.02  # of the scale: fusion tokens whose effects and predictions differ by less do the same
+_ALIKE = 0.05  # of the scale: fusion tokens whose effects and predictions differ by less do the same
 
 
 @dataclass

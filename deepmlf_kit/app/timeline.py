@@ -37,7 +37,7 @@ def timeline(reasons: Reasons) -> go.Figure:
         showscale=True,
         hovertemplate=heatmap.hovertemplate.replace("attention %{z:.3f}", "%{z:.1f} times uniform"),
         colorbar={
-            "title": {"text": "times uniform", "side": "right"},
+            "title": {"text": "times uniform", "side": "right", "font": {"size": 11}},
             "len": 0.36,
             "y": 1,
             "yanchor": "top",
@@ -49,7 +49,7 @@ def timeline(reasons: Reasons) -> go.Figure:
     known = bool(np.isfinite(reading.words.start).any()) or not reading.words.words
     made.update_layout(
         title=head,
-        height=620,
+        height=540,
         margin={"l": 64, "r": 48, "t": 76, "b": 70},
         legend={"y": -0.1, "font": {"size": 11}},
     )
@@ -68,8 +68,7 @@ def times_uniform(reasons: Reasons) -> np.ndarray:
     reading = reasons.reading
     assert reading is not None
     weights = reading.get("cross_attention").mean(axis=(0, 1))  # [F, K]
-    there = np.asarray(reading.seen.av_mask[0].cpu(), bool)[: weights.shape[1]]
-    return weights * max(int(there.sum()), 1)
+    return weights * max(int(reading.get("av_mask").sum()), 1)
 
 
 def timeline_said(reasons: Reasons) -> str:

@@ -33,8 +33,8 @@ from .timeline import live_curve, timeline, timeline_said
 _log = logging.getLogger(__name__)
 _FONTS = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "sans-serif"]
 _HEAD = """<div class="mlf-head"><h1>DeepMLF: sentiment from words, voice and face</h1>
-<p>Give a clip of somebody saying a sentence, or take an example. Then change a word, or leave out voice or face, and see
-what changes the model's mind.</p></div>"""
+<p>Give a clip of somebody saying a sentence, or take an example. Then change a word, or leave out voice or face: what
+changes the model's mind?</p></div>"""
 _CAUTION = """<p class="mlf-caution" role="note"><b>Not for judging people.</b> {privacy} See <i>About this model</i>.</p>"""
 _CLIP = """<div class="mlf-in"><div class="mlf-stage"><div class="mlf-face" hidden aria-hidden="true"></div>
 <p>Drop a video or sound file here</p></div>

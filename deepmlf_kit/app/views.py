@@ -120,7 +120,7 @@ def _why(streams: Streams) -> str:
     name = max(adds, key=lambda stream: abs(adds[stream]))
     if abs(adds[name]) < 0.05 * streams.scale:
         return "Nothing in the clip moves the answer much."
-    return f"{NAMES[name]} did most: {'it adds' if name != 'text' else 'they add'} {signed(adds[name])}."
+    return f"The {NAMES[name].lower()} did most: {'they add' if name == 'text' else 'it adds'} {signed(adds[name])}."
 
 
 def _sure(prediction: Prediction) -> str:
@@ -350,6 +350,8 @@ def cards(shown: list[Example], predictions: dict[str, Prediction]) -> str:
         told = "…" if said is None else f"{signed(said.sentiment)} {said.polarity}"
         if said is not None and said.certain is False:
             told = f"{signed(said.sentiment)} I cannot tell"
+        elif said is not None and said.sentiment * example.meant < 0:
+            told += ": it misses what is meant"
         items.append(
             f'<button type="button" class="mlf-card" data-name="{escape(example.name)}"><img alt="" src="{example.thumbnail}">'
             f"<span><b>{escape(example.title)}</b><q>{escape(example.text)}</q><small>{escape(example.about)}</small>"

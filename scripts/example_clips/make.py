@@ -36,6 +36,7 @@ class _Script:
     face_of: signals.Expression | None = None  # the face's, where it is another than the voice's
     varies: str = ""
     clip: str = ""
+    meant: int = 0
 
 
 SCRIPTS = (
@@ -47,6 +48,7 @@ SCRIPTS = (
         2,
         signals.Expression(face=0.9, voice=0.8),
         seed=11,
+        meant=1,
     ),
     _Script(
         "praise-words",
@@ -78,6 +80,7 @@ SCRIPTS = (
         3,
         signals.Expression(face=-0.9, voice=-0.8),
         seed=12,
+        meant=-1,
     ),
     _Script(
         "irony",
@@ -87,6 +90,7 @@ SCRIPTS = (
         3,
         signals.Expression(face=0.8, voice=-0.9, smirk=0.9, drawl=0.9),
         seed=13,
+        meant=-1,
     ),
 )
 
@@ -128,6 +132,7 @@ def _make(script: _Script, folder: Path) -> Example:
         recipe=recipe_key(recipe),
         varies=script.varies,
         clip=script.clip,
+        meant=script.meant,
     )
 
 
