@@ -386,7 +386,7 @@ def test_words_can_be_dropped_replaced_and_put_back():
     assert views.text_of(given) == "this was really bad." and len(given) == 5
     given[0]["off"] = False
     assert views.text_of(views.slots_given(given)) == "Well, this was really bad."
-    assert views.slots_given(None) == [] and views.slots_given([3, {"word": ""}]) == []
+    assert views.slots_of("") == views.slots_given(None) == [] and views.slots_given([3, {"word": ""}]) == []
 
 
 def test_a_dropped_word_stays_to_be_put_back(predictor):

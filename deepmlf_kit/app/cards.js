@@ -4,5 +4,6 @@ element.addEventListener("click", (event) => {
 	if (!card) return;
 	const detail = { name: card.dataset.name, title: card.querySelector("b").textContent };
 	window.dispatchEvent(new CustomEvent("mlf-example", { detail }));
+	window.dispatchEvent(new Event("mlf-given"));
 	trigger("choose", detail);
 });

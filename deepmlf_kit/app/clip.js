@@ -52,6 +52,7 @@ async function give(file) {
 	}
 	showFile(file);
 	said.textContent = `Sending ${file.name} …`;
+	window.dispatchEvent(new Event("mlf-given"));
 	trigger("sending", {});
 	try {
 		const { path } = await upload(file);

@@ -1,5 +1,10 @@
 () => {
 	// The clip's playback over the page: a line over the timeline, the word being said. Runs once, when the page has loaded.
+	// Another clip was given: the answer before goes at once, whenever the server's news arrive.
+	window.addEventListener("mlf-given", () => {
+		for (const old of document.querySelectorAll("#answer section, #transcript section, #reasons section, #timeline-said p"))
+			old.style.visibility = "hidden";
+	});
 	const line = document.createElement("div");
 	line.className = "mlf-cursor";
 	const follow = () => {

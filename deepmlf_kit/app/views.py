@@ -251,7 +251,7 @@ def _axis(scale: float) -> str:
 def slots_of(text: str) -> list[dict[str, Any]]:
     """A text as slots: {word, after, off}; `after` is what stands between it and the next, `off` whether it is left out."""
     spans = word_spans(text)
-    ends = [a for a, _ in spans[1:]] + [len(text)]
+    ends = [*(a for a, _ in spans[1:]), len(text)][: len(spans)]
     return [
         {"word": text[a:b], "after": text[b:end], "off": False}
         for (a, b), end in zip(spans, ends, strict=True)
