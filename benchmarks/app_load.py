@@ -3,11 +3,13 @@
     python benchmarks/app_load.py [--clips 20] [--clients 4] [--checkpoint RUN] [CLIP ...]
 
 Each client is a user of its own who uploads one clip after another; without clips, the bundled examples are used.
-Prints what every clip took and the server's memory after each quarter; ends with 1 where something was lost.
+Prints what a clip took beside one client alone, and the memory of the server and its processes after each quarter beside that
+before, as ratios; ends with 1 where something was lost.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import statistics
 import sys
@@ -72,8 +74,12 @@ def main(
         app.sessions.close(client.session_hash)
 
     warm = Client(app.url, verbose=False, analytics_enabled=False)
-    for number in range(len(paths)):
+    alone = []
+    for number in range(2 * len(paths)):  # the first round loads what is loaded on first use
+        began = time.perf_counter()
         read(warm, number)
+        alone.append(time.perf_counter() - began)
+    alone = alone[len(paths) :]
     app.sessions.close(warm.session_hash)
     before, began = resident(), time.perf_counter()
     threads = [threading.Thread(target=user, args=(n,)) for n in range(clients)]
@@ -89,11 +95,17 @@ def main(
     print(
         f"{len(took)} clips from {clients} clients in {seconds:.1f} s: {seconds / max(1, len(took)):.2f} s a clip"
     )
-    print(f"one clip: median {statistics.median(took):.2f} s, slowest {max(took):.2f} s (waiting included)")
+    one = statistics.median(alone)
+    print(f"one client alone: median {one:.2f} s a clip; throughput {one * len(took) / seconds:.2f} of that")
+    print(
+        f"one of {clients} clients: median {statistics.median(took):.2f} s ({statistics.median(took) / one:.1f} times), "
+        f"slowest {max(took):.2f} s ({max(took) / one:.1f} times), waiting included"
+    )
     print(
         f"lost: {len(lost)}; answers that differ for one clip: {len(mixed)}; files left behind: {len(left)}"
     )
-    print(f"memory: {before:.0f} MB before, then " + ", ".join(f"{value:.0f}" for value in memory) + " MB")
+    quarters = ", ".join(f"{value:.0f} ({value / before:.2f})" for value in memory)
+    print(f"memory: {before:.0f} MB before; after each quarter (and as a share of that): {quarters} MB")
     for line in [*lost, *map(str, mixed.items()), *map(str, left)]:
         print(f"  {line}")
     if lost or mixed or left:
@@ -101,10 +113,14 @@ def main(
 
 
 def resident() -> float:
-    """This process's memory in MB."""
+    """Memory of this process and those it has started, in MB."""
     import psutil
 
-    return psutil.Process().memory_info().rss / 1e6
+    here, total = psutil.Process(), 0
+    for process in (here, *here.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total / 1e6
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,38 @@ def test_uploads_that_no_page_told_of_go_when_nobody_comes_too(tmp_path: Path):
     assert not left.parent.exists() and new.exists() and own.exists()
 
 
+# Tabs --------------------------------------------------------------------------------------------------------
+
+
+def test_a_tab_that_is_cut_off_and_comes_back_keeps_its_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("deepmlf_kit.app.sessions._RETURN", 0.2)
+    sessions = Sessions(tmp_path)
+    gate = Gate(None, Access.of(LOCAL), LOCAL, sessions)
+    reading = sessions.get("tab").begin()
+
+    async def hold(seconds: float) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await asyncio.sleep(seconds)
+
+        gate.app = app
+        headers = [(b"host", b"127.0.0.1:7860")]
+        scope = {"type": "http", "method": "GET", "path": "/gradio_api/heartbeat/tab", "headers": headers}
+        await gate(scope, None, None)
+
+    async def come_back() -> None:
+        await asyncio.gather(hold(0.1), hold(1.0))  # the second begins before the first has ended
+        await hold(1.0)  # again, soon after
+
+    asyncio.run(come_back())
+    assert sessions.find("tab") is not None and not reading.cancelled
+    deadline = time.monotonic() + 30
+    while sessions.find("tab") is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert sessions.find("tab") is None and reading.cancelled
+
+
 # What is said ------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +230,13 @@ def test_the_page_says_where_a_clip_goes(monkeypatch: pytest.MonkeyPatch):
         assert "nothing of it leaves" not in said and "sent" in said
     assert "Hugging Face" in space and "Hugging Face" not in lan
     assert not any("Google" in said for said in (local, lan, space))
+
+
+def test_nothing_else_of_the_page_makes_promises_about_where_clips_go():
+    folder = Path(privacy.__file__).parent
+    promise = re.compile(r"[Nn]othing (of it )?(leaves|is sent)|stays on (this|the|your) machine")
+    files = [path for path in folder.iterdir() if path.suffix in (".py", ".js", ".md")]
+    assert [path.name for path in files if promise.search(path.read_text())] == ["privacy.py"]
 
 
 def test_the_page_says_so_where_the_face_readers_reports_cannot_be_stopped(monkeypatch: pytest.MonkeyPatch):

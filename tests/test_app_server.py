@@ -219,7 +219,7 @@ def test_closing_the_tab_ends_the_process_that_reads_its_clip(app, user, tmp_pat
     client.submit(handle_file(str(hanging)), "", True, True, api_name="/read")
     process = reading.get(timeout=120).process
     assert process.running
-    app.sessions.close(client.session_hash)  # as `unload` does
+    app.sessions.close(client.session_hash)  # as when it is gone
     deadline = time.monotonic() + 60
     while process.running and time.monotonic() < deadline:
         time.sleep(0.2)

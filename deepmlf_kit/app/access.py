@@ -7,6 +7,7 @@ is read, lets nobody frame the page who has no reason to, and has the page itsel
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ _NOTEBOOKS = (
     "'self' http://localhost:* https://localhost:* http://127.0.0.1:* https://127.0.0.1:* vscode-webview:"
 )
 _SPACE = "'self' https://huggingface.co https://*.hf.space"
+_HEARTBEAT = re.compile(r"/heartbeat/(\w+)/?$")  # the connection that a tab holds while it is open
 _ENVELOPE = 1_000_000  # bytes that a form adds to its files
 
 
@@ -131,6 +133,8 @@ class Gate:
             await answer.refuse(413, too_long)
             return
         with ExitStack() as held:
+            if heartbeat := _HEARTBEAT.search(scope["path"]):
+                held.enter_context(self.sessions.present(heartbeat[1]))
             if is_upload and scope["method"] == "POST":
                 room = self.sessions.room_for(limit if length is None else length)
                 try:

@@ -11,6 +11,7 @@ import contextlib
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from ..workers.cancel import CancelToken
 from .live import LiveSession
 from .reasons import Reasons
 
+_RETURN = 5.0  # seconds within which a tab that was cut off may come back
 _UNTOUCHED = 1800.0  # seconds after which a file that no session uses is deleted
 _KEPT = 4  # uploads of a session that are needed
 _ARRIVING = 60.0  # seconds that it has in any case: the page tells of an upload after it has come
@@ -118,6 +120,7 @@ class Sessions:
 
     def __init__(self, root: str | Path, idle_seconds: float = 7200, max_bytes: float = 1e9) -> None:
         self.root, self.idle_seconds, self.max_bytes = Path(root).resolve(), idle_seconds, max_bytes
+        self._present: Counter[str] = Counter()  # connections that open tabs hold, by session
         self._arriving = 0.0  # bytes of uploads under way
         self._permanent: set[Path] = set()
         self._sessions: dict[str, Session] = {}
@@ -153,6 +156,27 @@ class Sessions:
             with self._lock:
                 session.uploads.pop(path, None)
                 session.uploads[path] = None
+
+    @contextlib.contextmanager
+    def present(self, id: str) -> Iterator[None]:
+        """While a tab holds its connection; the session is closed when the last one has ended and none comes back soon."""
+        with self._lock:
+            self._present[id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._present[id] -= 1
+            leaving = threading.Timer(_RETURN, self._close_if_left, [id])
+            leaving.daemon = True
+            leaving.start()
+
+    def _close_if_left(self, id: str) -> None:
+        with self._lock:
+            if self._present[id] > 0:
+                return
+            del self._present[id]
+        self.close(id)
 
     def close(self, id: str | None) -> None:
         """End a session: its work and live mode stop, its files are deleted, its features forgotten."""

@@ -100,7 +100,6 @@ def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
             with gr.Tab("About this model", id="about"):
                 gr.Markdown(_text("card.md"))
         app.wait_for_models(page, status)
-        page.unload(app.unload)
     page.queue(max_size=settings.queue, default_concurrency_limit=settings.workers)
     return page
 
@@ -173,10 +172,6 @@ class _App:
                 api_visibility="private",
                 concurrency_limit=None,
             )
-
-    def unload(self, request: gr.Request) -> None:
-        self.given.pop(request.session_hash or "", None)
-        self.sessions.close(request.session_hash)
 
     # The clip ------------------------------------------------------------------------------------------------
 
