@@ -61,6 +61,7 @@ async function give(file) {
 		trigger("clip", { path });
 	} catch (error) {
 		said.textContent = `${file.name} could not be sent (${error && error.message}).`;
+		trigger("clip", { path: "" }); // so that the page does not wait for it
 	}
 }
 
@@ -102,10 +103,12 @@ async function start() {
 	made.ondataavailable = (event) => parts.push(event.data);
 	made.onstop = () => {
 		for (const track of stream.getTracks()) track.stop();
-		clearInterval(recording.timer);
+		const { timer, unwanted } = recording;
+		clearInterval(timer);
 		recording = null;
 		recorder.textContent = "Record";
 		recorder.setAttribute("aria-pressed", "false");
+		if (unwanted) return;
 		const type = made.mimeType.split(";")[0];
 		give(new File(parts, `recording.${type.split("/")[1] || "webm"}`, { type }));
 	};
@@ -136,7 +139,10 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"])
 	});
 window.addEventListener("mlf-example", (event) => {
 	shown += 1;
-	if (recording) recording.made.onstop = null;
+	if (recording) {
+		recording.unwanted = true;
+		recording.made.stop();
+	}
 	showExample(event.detail.name);
 	said.textContent = event.detail.title;
 });
