@@ -274,7 +274,9 @@ def test_words_at_unknown_times_are_marked(predictor):
     typed = find_reasons(predictor, features(), predictor.recipe, "typed by hand")
     drawn = next(trace for trace in timeline(typed).data if trace.mode == "text")
     assert list(drawn.text) == ["≈typed", "≈by", "≈hand"]
-    assert "not<br>known" in str(timeline(typed).layout).replace("times<br>not known", "not<br>known")
+    assert any("not known" in axis.title.text for axis in timeline(typed).select_yaxes(row=2))
+    silent = find_reasons(predictor, features(), predictor.recipe, "")
+    assert not next(trace for trace in timeline(silent).data if trace.mode == "text").text
 
 
 def test_words_that_would_overlap_stand_above_each_other():
@@ -374,7 +376,9 @@ def test_a_held_answer_is_compared_stream_by_stream(predictor, reasons):
     now = replace(reasons.streams, adds={"text": -1.0, "audio": 0.5, "vision": 0.0})
     html = views.answer(prediction, now, held=then)
     assert 'class="ring"' in html and "words -2.00" in html and "it was good" in html
-    assert "face" not in html.split("Against")[1] and 'class="ring"' not in views.answer(prediction, now)
+    assert "face" not in html.split("Against")[1].split("</p>")[0] and 'class="ring"' not in views.answer(
+        prediction, now
+    )
 
 
 def test_words_can_be_dropped_replaced_and_put_back():
@@ -448,7 +452,7 @@ def test_a_small_face_gets_a_hint_and_a_box():
     assert any("come closer" in note for note in far.found.notes)
     near = rows.copy()
     near[:, -1] = -40.0
-    assert not _checked(replace(clip, vision=near), MediaInfo(2.0, True, True)).found.notes
+    assert _checked(replace(clip, vision=near), MediaInfo(2.0, True, True)).found.notes == clip.found.notes
     _, x, y, size = face_boxes(replace(clip, vision=near))[0]
     assert x == 0 and -0.25 < y < -0.15 and 0.3 < size < 0.6  # above the middle, half of the picture's height
 
@@ -589,7 +593,7 @@ def test_words_of_overlapping_windows_are_not_said_twice():
     assert [w["word"] for w in later] == ["I", "was", "there", "today", "with"]
 
 
-def test_the_live_curve_keeps_a_minute():
+def test_the_live_curve_keeps_thirty_seconds():
     figure = live_curve([(float(t), 0.1) for t in range(0, 200, 2)], [], 3.0)
     curve = next(trace for trace in figure.data if trace.name == "Sentiment")
-    assert min(curve.x) >= 138 and max(curve.x) == 198
+    assert min(curve.x) >= 168 and max(curve.x) == 198

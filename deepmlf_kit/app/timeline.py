@@ -57,9 +57,10 @@ def timeline(reasons: Reasons) -> go.Figure:
     made.update_yaxes(title_text="tokens", tickfont_size=10, row=1, col=1)
     made.update_yaxes(title_text="words" if known else "words, times<br>not known", row=2, col=1)
     words = next(trace for trace in made.data if trace.mode == "text")
-    middle = np.asarray(words.x, float)
+    said = [] if words.text is None else list(words.text)
+    middle = np.asarray([] if words.x is None else words.x, float)
     span = float(reading.steps[-1] - reading.steps[0]) or 1.0
-    words.update(y=_in_lanes(middle, words.text, span), text=[w if known else f"≈{w}" for w in words.text])
+    words.update(y=_in_lanes(middle, said, span), text=[w if known else f"≈{w}" for w in said])
     return made
 
 
