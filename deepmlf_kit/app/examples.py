@@ -57,7 +57,8 @@ class Example:
         path = self.path.with_suffix(".npz")
         if not path.is_file() or self.recipe != recipe_key(recipe):
             return None
-        return replace(ClipFeatures.load(path), text=self.text, words=self.words, text_source="given")
+        made = ClipFeatures.load(path)
+        return replace(made, text=self.text, words=self.words, text_source="given", timings={})
 
 
 def examples() -> list[Example]:
