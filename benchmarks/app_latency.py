@@ -28,7 +28,7 @@ def main(
     from rich.console import Console
     from rich.table import Table
 
-    from deepmlf_kit.app.answering import Answer, answer, read_clip
+    from deepmlf_kit.app.answering import Answer, answers, read_clip
     from deepmlf_kit.app.models import Models
     from deepmlf_kit.app.settings import Settings
 
@@ -64,9 +64,9 @@ def main(
     again = []
     for n in range(repeats):
         began = time.perf_counter()
-        answer(models, features, recipe, f"it is number {n}")
+        next(answers(models, features, recipe, f"it is number {n}"))
         again.append(time.perf_counter() - began)
-    console.print(f"Other words, with all reasons: {statistics.median(again):.2f} s")
+    console.print(f"Other words, until the answer stands: {statistics.median(again):.2f} s")
     console.print(f"Live, one answer about 6 s: {live_answer(models, recipe):.2f} s (one is due every 2 s)")
     loads = ", ".join(f"{name} {took:.1f} s" for name, took in models.seconds.items())
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"

@@ -45,7 +45,7 @@ def main(
     def read(client: Client, number: int) -> str:
         path = paths[number % len(paths)]
         words = f"this is clip number {number % len(paths)}"
-        result = client.predict(None, handle_file(str(path)), words, True, True, None, api_name="/read")
+        result = client.predict(handle_file(str(path)), words, True, True, api_name="/read")
         found = re.search(r'data-testid="sentiment">([^<]+)', result[1])
         return found[1] if found else ""
 

@@ -20,16 +20,17 @@ from test_predict import features
 
 from deepmlf_kit import Predictor
 from deepmlf_kit.app import views
-from deepmlf_kit.app.answering import read_clip
-from deepmlf_kit.app.downloads import write_files
-from deepmlf_kit.app.examples import FOLDER, examples
+from deepmlf_kit.app.answering import _checked, face_boxes, read_clip
+from deepmlf_kit.app.downloads import write_files, write_page
+from deepmlf_kit.app.examples import FOLDER, examples, forms
 from deepmlf_kit.app.live import LiveSession, LiveState, merged_words
-from deepmlf_kit.app.reasons import find_reasons, strongest
+from deepmlf_kit.app.reasons import find_reasons, grouped_tokens, strongest
 from deepmlf_kit.app.sessions import Sessions
 from deepmlf_kit.app.settings import Settings
-from deepmlf_kit.app.timeline import live_curve, timeline
+from deepmlf_kit.app.streams import Said, Streams, take_apart
+from deepmlf_kit.app.timeline import live_curve, timeline, timeline_said
 from deepmlf_kit.app.uploads import UploadRefused, check_upload
-from deepmlf_kit.features.media import probe
+from deepmlf_kit.features.media import MediaInfo, probe
 from deepmlf_kit.workers.cancel import Cancelled
 
 
@@ -220,6 +221,27 @@ def test_reasons_are_the_changes_of_the_prediction(predictor, reasons):
     assert len(reasons.tokens) == predictor.model.config.fusion_tokens
 
 
+def test_what_the_streams_add_makes_up_the_answer(predictor):
+    clip = features()
+    found = take_apart(predictor, clip, "what a lovely day")
+    assert found.together.sentiment == pytest.approx(
+        predictor.features(clip, "what a lovely day").sentiment, abs=1e-4
+    )
+    assert found.start + sum(found.adds.values()) == pytest.approx(found.together.sentiment, abs=1e-5)
+    alone = predictor.features(clip, "what a lovely day", audio=False, vision=False).sentiment
+    assert found.alone["text"].sentiment == pytest.approx(alone, abs=1e-4)
+    silent = take_apart(predictor, clip, "", vision=False)
+    assert silent.alone["text"] is silent.alone["vision"] is silent.adds["text"] is None
+    assert silent.start + silent.adds["audio"] == pytest.approx(silent.together.sentiment, abs=1e-5)
+
+
+def test_fusion_tokens_that_do_the_same_are_one_row():
+    tokens = [{"name": f"token {n}", "effect": e, "says": 1.0} for n, e in enumerate((0.1, 0.11, 0.9, 0.09))]
+    found = grouped_tokens(tokens, 3.0)
+    assert [group["name"] for group in found] == ["tokens 1 to 2, 4", "token 3"]
+    assert found[0]["effect"] == pytest.approx(0.1)
+
+
 def test_moments_cover_the_clip(reasons):
     assert reasons.moments[0]["start"] == pytest.approx(0.0, abs=0.15)
     assert reasons.moments[-1]["end"] == pytest.approx(2.0, abs=0.15)
@@ -242,8 +264,39 @@ def test_the_timeline_has_attention_words_voice_and_face(reasons):
     figure = timeline(reasons)
     names = {trace.name for trace in figure.data if trace.name}
     assert {"loudness", "smile"} <= names
-    assert any(trace.type == "heatmap" for trace in figure.data)
+    heatmap = next(trace for trace in figure.data if trace.type == "heatmap")
+    assert np.mean(heatmap.z) == pytest.approx(1.0, abs=0.01) and "times uniform" in heatmap.hovertemplate
     assert figure.layout.title.text
+    assert "times as much as with equal attention" in timeline_said(reasons)
+
+
+def test_words_at_unknown_times_are_marked(predictor):
+    typed = find_reasons(predictor, features(), predictor.recipe, "typed by hand")
+    drawn = next(trace for trace in timeline(typed).data if trace.mode == "text")
+    assert list(drawn.text) == ["≈typed", "≈by", "≈hand"]
+    assert any("not known" in axis.title.text for axis in timeline(typed).select_yaxes(row=2))
+    silent = find_reasons(predictor, features(), predictor.recipe, "")
+    assert not next(trace for trace in timeline(silent).data if trace.mode == "text").text
+
+
+def test_words_that_would_overlap_stand_above_each_other():
+    from deepmlf_kit.app.timeline import _in_lanes
+
+    heights = _in_lanes(np.array([0.1, 0.2, 0.3, 9.0]), ["wonderful", "wonderful", "wonderful", "day"], 10.0)
+    assert len(set(heights[:3])) == 3 and heights[3] == heights[0]
+
+
+def test_a_page_to_hand_on_works_without_a_network_and_holds_no_clip_unless_asked(
+    predictor, reasons, tmp_path
+):
+    prediction = predictor.features(features(), "what a lovely day")
+    page = write_page(tmp_path / "answer.html", prediction, reasons).read_text()
+    assert "lovely" in page and "As a sum" in page and "<video" not in page
+    assert "http://" not in page and "https://" not in page and "<script" not in page
+    assert (
+        "data:video/mp4;base64,"
+        in write_page(tmp_path / "answer.html", prediction, reasons, examples()[0].path).read_text()
+    )
 
 
 def test_the_tables_can_be_read_back(predictor, reasons, tmp_path):
@@ -254,6 +307,7 @@ def test_the_tables_can_be_read_back(predictor, reasons, tmp_path):
     assert told["sentiment"] == prediction.sentiment and told["effects"]["words"] == reasons.words
     assert np.shape(told["attention"]["fusion_tokens"]) == (3, 8)
     rows = list(csv.DictReader(effects.open()))
+    assert told["streams"]["together"]["sentiment"] == pytest.approx(prediction.sentiment, abs=1e-4)
     assert {row["kind"] for row in rows} == {"words", "moments", "tokens", "modalities"}
     rows = list(csv.DictReader(frames.open()))
     assert sum(row["stream"] == "audio" for row in rows) == 200
@@ -267,10 +321,15 @@ def test_the_tables_can_be_read_back(predictor, reasons, tmp_path):
 def test_text_from_outside_is_escaped_everywhere(predictor, reasons):
     evil = "<img src=x onerror=alert(1)>"
     prediction = replace(predictor.features(features()), notes=[evil], polarity=evil)
-    found = replace(reasons, words=[{"name": evil, "effect": 1.0, "start": None, "end": None}])
+    word = {"word": evil, "effect": 1.0, "start": None, "end": None}
+    streams = replace(reasons.streams, text=evil, words=[word] * 3)
+    found = replace(reasons, moments=[{"name": evil, "effect": 1.0, "start": None, "end": None}])
     state = LiveState(words=[{"word": evil, "start": 0, "end": 1}], ended=evil, prediction=prediction)
     for html in (
-        views.answer(prediction),
+        views.answer(prediction, streams),
+        views.answer(prediction, reasons.streams, held=streams),
+        views.transcript(streams),
+        views.transcript(streams, views.slots_given([{"word": evil, "off": True}])),
         views.reasons(found),
         views.problem(evil),
         views.live_answer(state),
@@ -278,14 +337,124 @@ def test_text_from_outside_is_escaped_everywhere(predictor, reasons):
         assert "<img" not in html and "&lt;img" in html
 
 
-def test_an_answer_says_what_it_was_before(predictor):
-    html = views.answer(predictor.features(features()), changed=1.234)
+def test_an_answer_says_what_it_was_before(predictor, reasons):
+    html = views.answer(predictor.features(features()), reasons.streams, changed=1.234)
     assert "was +1.23" in html
+
+
+def calibrated(streams, zone=0.5):
+    def sure(said):
+        return said and replace(said, low=said.sentiment - 1, high=said.sentiment + 1, zone=zone)
+
+    alone = {name: sure(said) for name, said in streams.alone.items()}
+    return replace(streams, together=sure(streams.together), alone=alone)
+
+
+def test_all_marks_of_the_chart_stand_on_one_scale():
+    said = {"text": Said(1.5, 0.5, 2.5, 0.6), "audio": None, "vision": Said(-3.0, -3.0, -2.0, 0.6)}
+    adds = {"text": 0.75, "audio": None, "vision": -1.5}
+    html = views.chart(Streams(Said(-0.75, -1.75, 0.25, 0.6), said, adds, 0.0, {}))
+    assert '<b class="text" style="left:75.0%">' in html and '<b class="vision" style="left:0.0%">' in html
+    assert '<i class="bar text" style="left:50.0%;width:12.5%">' in html
+    assert (
+        '<i class="bar vision" style="left:37.5%;width:25.0%">' in html
+    )  # begins where the words' bar ended
+    assert html.count("<td>–</td>") == 2  # the voice, by itself and in the sum
+    assert '<i class="zone" style="left:40.0%;width:20.0%">' in html and "I cannot tell" in html
+
+
+def test_an_answer_too_near_to_0_is_none(predictor, reasons):
+    prediction = replace(predictor.features(features()), certain=False, interval=(-1.0, 1.1), coverage=0.8)
+    html = views.answer(prediction, calibrated(reasons.streams))
+    assert "I cannot tell" in html and "-1.00 to +1.10" in html and "80%" in html
+    assert "was not measured" in views.answer(replace(prediction, interval=None), reasons.streams)
+
+
+def test_a_held_answer_is_compared_stream_by_stream(predictor, reasons):
+    prediction = predictor.features(features())
+    then = replace(reasons.streams, adds={"text": 1.0, "audio": None, "vision": 0.0}, text="it was good")
+    now = replace(reasons.streams, adds={"text": -1.0, "audio": 0.5, "vision": 0.0})
+    html = views.answer(prediction, now, held=then)
+    assert 'class="ring"' in html and "words -2.00" in html and "it was good" in html
+    assert "face" not in html.split("Against")[1].split("</p>")[0] and 'class="ring"' not in views.answer(
+        prediction, now
+    )
+
+
+def test_words_can_be_dropped_replaced_and_put_back():
+    slots = views.slots_of("Well, this was good.")
+    assert [slot["word"] for slot in slots] == ["Well,", "this", "was", "good."]
+    slots[3]["word"] = "really bad."
+    slots[0]["off"] = True
+    given = views.slots_given(slots)
+    assert views.text_of(given) == "this was really bad." and len(given) == 5
+    given[0]["off"] = False
+    assert views.text_of(views.slots_given(given)) == "Well, this was really bad."
+    assert views.slots_of("") == views.slots_given(None) == [] and views.slots_given([3, {"word": ""}]) == []
+
+
+def test_a_dropped_word_stays_to_be_put_back(predictor):
+    slots = views.slots_of("what a lovely day")
+    slots[2]["off"] = True
+    html = views.transcript(take_apart(predictor, features(), views.text_of(slots)), slots)
+    assert html.count('data-n="') == 4 and "lovely: left out" in html
+
+
+def test_examples_show_what_the_model_answers_to_them(predictor):
+    shown = forms()
+    said = replace(
+        predictor.features(features()), sentiment=1.234, polarity="slightly positive", certain=None
+    )
+    html = views.cards(shown, {shown[0].name: said})
+    assert "+1.23 slightly positive" in html and html.count("…</em>") == len(shown) - 1
+    unsure = {shown[0].name: replace(said, certain=False)}
+    assert "+1.23 I cannot tell" in views.cards(shown, unsure)
 
 
 def test_steps_say_which_is_under_way_and_which_is_not_needed():
     html = views.steps({"open": 0.1}, "voice", 0.4, {"transcript"})
     assert 'aria-current="step"' in html and "40%" in html and "not needed" in html
+
+
+def test_what_is_too_short_or_a_single_picture_is_not_judged(predictor, tmp_path):
+    class Extractor:
+        def probe(self, path, cancel):
+            return probe(path, None)
+
+        def extract(self, path, recipe, **more):
+            whole = features()
+            found = replace(whole.found, has_audio=False, seconds=2.0)
+            nothing = {"audio": whole.audio[:0], "audio_times": whole.audio_times[:0]}
+            return replace(
+                whole, vision=whole.vision[:1], vision_times=whole.vision_times[:1], found=found, **nothing
+            )
+
+    class Models:
+        face_model = None
+
+        def recipe(self):
+            return predictor.recipe
+
+    Models.predictor = type("Predictor", (), {"extractor": Extractor()})()
+    blink = make_clip(tmp_path / "blink.wav", 0.3, video=None, audio="pcm_s16le")
+    with pytest.raises(UploadRefused, match="which is too short to judge"):
+        list(read_clip(Models(), Settings(), blink, "yes"))
+    still = make_clip(tmp_path / "still.mp4", 2.0, audio=None)
+    with pytest.raises(UploadRefused, match="single picture"):
+        list(read_clip(Models(), Settings(), still, "yes"))
+
+
+def test_a_small_face_gets_a_hint_and_a_box():
+    clip = features()
+    rows = np.zeros((20, 58), np.float32)
+    rows[:, 45], rows[:, -3:] = 0.5, (0.0, 10.0, -120.0)
+    far = _checked(replace(clip, vision=rows), MediaInfo(2.0, True, True))
+    assert any("come closer" in note for note in far.found.notes)
+    near = rows.copy()
+    near[:, -1] = -40.0
+    assert _checked(replace(clip, vision=near), MediaInfo(2.0, True, True)).found.notes == clip.found.notes
+    _, x, y, size = face_boxes(replace(clip, vision=near))[0]
+    assert x == 0 and -0.25 < y < -0.15 and 0.3 < size < 0.6  # above the middle, half of the picture's height
 
 
 # Examples ----------------------------------------------------------------------------------------------------
@@ -424,7 +593,7 @@ def test_words_of_overlapping_windows_are_not_said_twice():
     assert [w["word"] for w in later] == ["I", "was", "there", "today", "with"]
 
 
-def test_the_live_curve_keeps_a_minute():
+def test_the_live_curve_keeps_thirty_seconds():
     figure = live_curve([(float(t), 0.1) for t in range(0, 200, 2)], [], 3.0)
     curve = next(trace for trace in figure.data if trace.name == "Sentiment")
-    assert min(curve.x) >= 138 and max(curve.x) == 198
+    assert min(curve.x) >= 168 and max(curve.x) == 198

@@ -51,22 +51,22 @@ def clip(tmp_path):
 
 
 def read(client, path, words=""):
-    """Read a sound file; returns (steps, answer, plot, reasons, three files, words, again)."""
+    """Read a sound file; returns (steps, answer, words, plot, what it shows, reasons, four files, ...)."""
     from gradio_client import handle_file
 
-    return client.predict(None, handle_file(str(path)), words, True, True, None, api_name="/read")
+    return client.predict(handle_file(str(path)), words, True, True, api_name="/read")
 
 
 def sentiment(result) -> float:
     assert "data-testid" in result[1], result[1]
-    return json.loads(Path(result[4]).read_text())["sentiment"]
+    return json.loads(Path(result[7]).read_text())["sentiment"]
 
 
 def test_a_clip_is_answered_with_words_reasons_and_tables(user, clip):
     result = read(user(), clip, "what a lovely day")
     assert -10 < sentiment(result) < 10
-    assert "What the answer rests on" in result[3] and "lovely" in result[3]
-    told = json.loads(Path(result[4]).read_text())
+    assert "What else it rests on" in result[5] and "lovely" in result[2]
+    told = json.loads(Path(result[7]).read_text())
     assert told["text"] == "what a lovely day" and told["sentiment"] == pytest.approx(
         sentiment(result), abs=0.01
     )
@@ -131,7 +131,7 @@ def test_a_bad_file_is_answered_with_one_line(user, tmp_path, kind):
 
 
 def test_reading_without_a_clip_says_what_to_do(user):
-    result = user().predict(None, None, "", True, True, None, api_name="/read")
+    result = user().predict(None, "", True, True, api_name="/read")
     assert "No clip yet" in result[1]
 
 
@@ -216,7 +216,7 @@ def test_closing_the_tab_ends_the_process_that_reads_its_clip(app, user, tmp_pat
     from gradio_client import handle_file
 
     hanging = make_clip(tmp_path / "hangs.wav", 1.0, video=None, audio="pcm_s16le")
-    client.submit(None, handle_file(str(hanging)), "", True, True, None, api_name="/read")
+    client.submit(handle_file(str(hanging)), "", True, True, api_name="/read")
     process = reading.get(timeout=120).process
     assert process.running
     app.sessions.close(client.session_hash)  # as when it is gone

@@ -28,20 +28,27 @@ const WORKLET = `registerProcessor("tap", class extends AudioWorkletProcessor {
 });`;
 
 async function start() {
+	if (!navigator.mediaDevices) {
+		show("The browser gives camera and microphone to pages with https only.", false);
+		return;
+	}
 	button.disabled = true;
 	show("Asking for camera and microphone", false);
 	let stream = null;
+	let why = null;
 	for (const wanted of [{ video: { width: { ideal: 640 } }, audio: true }, { audio: true }, { video: true }]) {
 		try {
 			stream = await navigator.mediaDevices.getUserMedia(wanted);
 			break;
 		} catch (error) {
-			var why = error;
+			why = why || error;
 		}
 	}
 	button.disabled = false;
 	if (!stream) {
-		show("No camera and no microphone could be opened (" + (why && why.message) + ").", false);
+		const blocked = why && why.name === "NotAllowedError";
+		show(blocked ? "The browser blocks camera and microphone: allow them (the sign beside the address)."
+			: "No camera and no microphone could be opened (" + (why && why.message) + ").", false);
 		return;
 	}
 	const numbers = crypto.getRandomValues(new Uint32Array(4));
@@ -84,7 +91,9 @@ async function start() {
 		};
 	}
 	session.sender = setInterval(send, PACKET_MS, session);
-	show("Live.", true);
+	const missing = !stream.getVideoTracks().length ? " No camera: the face is left out."
+		: !stream.getAudioTracks().length ? " No microphone: the voice is left out." : "";
+	show("Live." + missing, true);
 	trigger("start", { id: session.id });
 }
 
@@ -130,3 +139,10 @@ function stop(why) {
 
 button.addEventListener("click", () => (live ? stop("Stopped.") : start()));
 window.addEventListener("pagehide", () => stop("Stopped."));
+document.addEventListener("visibilitychange", () => {
+	if (document.hidden) stop("Stopped, as the page was left.");
+});
+// Another tab of the page was opened: this one is drawn no more.
+new IntersectionObserver(() => {
+	if (live && !button.offsetParent) stop("Stopped, as the page was left.");
+}).observe(button);

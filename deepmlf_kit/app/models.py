@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DeepMLFError
+from ..features.clip import ClipFeatures
 from ..features.face_model import find_face_model
 from ..features.recipe import FeatureRecipe
 from ..features.transcript import load_speech_model, transcribe
 from ..features.vision_blendshapes import FaceTracker
-from ..predict.predictor import Predictor
-from .examples import examples
+from ..predict.predictor import Prediction, Predictor
+from .examples import examples, forms
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,10 @@ class Models:
         self._status = Status(False, None, None if speech else False)
         self._changed = threading.Condition()
         self.seconds: dict[str, float] = {}
+        #: Features of the bundled clips, by the example's name: their answers wait for nothing but the model.
+        self.examples: dict[str, ClipFeatures] = {}
+        #: What the model answers to them.
+        self.predictions: dict[str, Prediction] = {}
         threading.Thread(target=self._load, name="load-models", daemon=True).start()
 
     @property
@@ -112,6 +117,7 @@ class Models:
             self._set(problem=f"The sentiment model could not be loaded ({error}).")
             return
         self._set(ready=True)
+        self._answer_examples()
         if self._status.speech is None:
             self._try(
                 "speech", "speech model", lambda: self._load_speech(recipe), "words are not transcribed"
@@ -121,6 +127,13 @@ class Models:
         else:
             self._set(face=False)
         self._warm_up()
+
+    def _answer_examples(self) -> None:
+        for example in (*forms(), *examples()):
+            features = example.features(self._predictor.recipe)
+            if features is not None and example.name not in self.predictions:
+                self.examples[example.name] = features
+                self.predictions[example.name] = self._predictor.features(features)
 
     def _load_speech(self, recipe: FeatureRecipe) -> None:
         load_speech_model(recipe.speech_model)

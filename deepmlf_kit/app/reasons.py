@@ -1,8 +1,9 @@
-"""What a prediction rests on, measured by ablation (`explain.effects`)."""
+"""What a prediction rests on: streams and words (`streams`), moments and fusion tokens (`explain.effects`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
 from ..plots.style import modality_label
 from ..predict.predictor import Predictor
+from .streams import Streams, take_apart
 
 MOMENT = 0.6  # seconds that are ablated at a time
+_ALIKE = 0.05  # of the scale: fusion tokens whose effects and predictions differ by less do the same
 
 
 @dataclass
@@ -23,24 +26,41 @@ class Reasons:
     """What moved one prediction.
 
     Attributes:
-        words, moments, tokens, modalities: lists of {name, effect, ...}; effect is the prediction minus the
-            prediction without it, on the dataset's scale. Words and moments carry `start` and `end` in seconds
-            (None where unknown), tokens their own sentiment (`says`).
-        reading: the captured forward pass, as the plots take it.
+        streams: what words, voice and face say and add, and what each word adds.
+        moments, tokens: lists of {name, effect, ...}; effect is the prediction minus the prediction without it, on the
+            dataset's scale. Moments carry `start` and `end` in seconds (None where unknown), tokens their own
+            sentiment (`says`).
+        reading: the captured forward pass, as the plots take it; None until it is measured.
         replacement: what each kind was replaced by.
     """
 
-    words: list[dict[str, Any]]
-    moments: list[dict[str, Any]]
-    tokens: list[dict[str, Any]]
-    modalities: list[dict[str, Any]]
-    reading: Reading
-    replacement: dict[str, str]
+    streams: Streams
+    moments: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[dict[str, Any]] = field(default_factory=list)
+    reading: Reading | None = None
+    replacement: dict[str, str] = field(default_factory=dict)
 
     @property
     def has_av(self) -> bool:
         """Whether there was a voice or a face to attend to."""
-        return bool(self.reading.seen.av_mask.any())
+        return self.streams.alone["audio"] is not None or self.streams.alone["vision"] is not None
+
+    @property
+    def words(self) -> list[dict[str, Any]]:
+        """{name, effect, start, end} of each word."""
+        return [
+            {"name": word["word"], "effect": word["effect"], "start": word["start"], "end": word["end"]}
+            for word in self.streams.words
+        ]
+
+    @property
+    def modalities(self) -> list[dict[str, Any]]:
+        """{name, effect} of each stream that is there: the answer minus the answer without it."""
+        whole = self.streams.together.sentiment
+        return [
+            {"name": modality_label(name), "effect": whole - without}
+            for name, without in self.streams.without.items()
+        ]
 
 
 def find_reasons(
@@ -51,76 +71,56 @@ def find_reasons(
     *,
     audio: bool = True,
     vision: bool = True,
+    streams: Streams | None = None,
+    progress: Callable[[float], None] = lambda done: None,
 ) -> Reasons:
-    """Ablate the words, moments, fusion tokens and modalities of one clip, one at a time."""
-    with predictor.lock:
-        return _find_reasons(predictor, features, recipe, text, audio, vision)
+    """Take one clip's answer apart: its streams and words, then its moments and fusion tokens, one at a time.
 
-
-def _find_reasons(
-    predictor: Predictor,
-    features: ClipFeatures,
-    recipe: FeatureRecipe,
-    text: str,
-    audio: bool,
-    vision: bool,
-) -> Reasons:
-    model = predictor.model
+    Args:
+        streams: where they are measured already.
+        progress: called with the fraction that is done; what it raises ends the work.
+    """
+    streams = streams or take_apart(predictor, features, text, audio=audio, vision=vision)
+    progress(0.3)
+    model, collator = predictor.model, predictor.collator
     row = predictor.row(features, text, audio=audio, vision=vision) | {"recipe": recipe.to_json()}
-    batch = predictor.collator([row])
+    batch = collator([row])
     batch.pop("labels", None)
-    collator = predictor.collator
     words = words_of(
         text, model.tokenizer, collator.max_text_tokens, features.words, long_texts=collator.long_texts
     )
-    seen = capture(model, batch, ("cross_attention",))
+    with predictor.lock:
+        seen = capture(model, batch, ("cross_attention",))
     steps, timed = av_step_times(row, model.config.av_steps)
-    reading = Reading(row, words, seen, steps, timed)
-    reasons = Reasons([], [], [], [], reading, {})
+    reasons = Reasons(streams, reading=Reading(row, words, seen, steps, timed))
+    progress(0.5)
+    if not reasons.has_av:
+        return reasons
 
     def ablated(kind: str, **options: Any) -> Any:
-        found = effects(model, batch, kind, **options)
+        with predictor.lock:
+            found = effects(model, batch, kind, **options)
         reasons.replacement[kind] = found.replacement
         return found
 
-    if reasons.has_av:
-        width = max(1, round(MOMENT * len(steps) / max(features.found.seconds, MOMENT)))
-        found = ablated("time", width=width)
-        half = float(np.median(np.diff(steps))) / 2
-        for name, effect, first, end in zip(found.names, found.effect, found.start, found.end, strict=True):
-            moment = {"name": name, "effect": float(effect), "start": None, "end": None}
-            if timed:
-                moment["start"] = round(max(0.0, float(steps[first]) - half), 3)
-                moment["end"] = round(float(steps[end - 1]) + half, 3)
-                moment["name"] = f"{moment['start']:.1f} to {moment['end']:.1f} s"
-            reasons.moments.append(moment)
-        says = seen.output.fusion_prediction[0].float().cpu().numpy()
-        found = ablated("tokens")
-        reasons.tokens = [
-            {"name": name, "effect": float(effect), "says": float(value)}
-            for name, effect, value in zip(found.names, found.effect, says, strict=True)
-        ]
-    if words.words:
-        found = ablated("words", words=words)
-        reasons.words = [
-            {"name": name, "effect": float(effect), "start": _number(start), "end": _number(end)}
-            for name, effect, start, end in zip(
-                found.names, found.effect, words.start, words.end, strict=True
-            )
-        ]
-    found = ablated("modalities")
-    audio, vision = bool(batch["audio_mask"].any()), bool(batch["vision_mask"].any())
-    present = {
-        "text": bool(words.words),
-        "audio": audio,
-        "vision": vision,
-        "audio and vision": audio and vision,
-    }
-    reasons.modalities = [
-        {"name": modality_label(name), "effect": float(effect)}
-        for name, effect in zip(found.names, found.effect, strict=True)
-        if present[name]
+    width = max(1, round(MOMENT * len(steps) / max(features.found.seconds, MOMENT)))
+    found = ablated("time", width=width)
+    half = float(np.median(np.diff(steps))) / 2
+    for name, effect, first, end in zip(found.names, found.effect, found.start, found.end, strict=True):
+        moment = {"name": name, "effect": float(effect), "start": None, "end": None}
+        if timed:
+            moment["start"] = round(max(0.0, float(steps[first]) - half), 3)
+            moment["end"] = round(float(steps[end - 1]) + half, 3)
+            moment["name"] = f"{moment['start']:.1f} to {moment['end']:.1f} s"
+        reasons.moments.append(moment)
+    progress(0.8)
+    says = seen.output.fusion_prediction[0].float().cpu().numpy()
+    found = ablated("tokens")
+    reasons.tokens = [
+        {"name": name, "effect": float(effect), "says": float(value)}
+        for name, effect, value in zip(found.names, found.effect, says, strict=True)
     ]
+    progress(1.0)
     return reasons
 
 
@@ -129,5 +129,35 @@ def strongest(entries: list[dict[str, Any]], count: int = 5) -> list[dict[str, A
     return sorted(entries, key=lambda entry: -abs(entry["effect"]))[:count]
 
 
-def _number(value: float) -> float | None:
-    return round(float(value), 3) if np.isfinite(value) else None
+def grouped_tokens(tokens: list[dict[str, Any]], scale: float) -> list[dict[str, Any]]:
+    """Fusion tokens that do the same as one entry with their means: {name, effect, says, tokens}."""
+    groups: list[list[int]] = []
+    for number, token in enumerate(tokens):
+        for group in groups:
+            first = tokens[group[0]]
+            if all(abs(token[key] - first[key]) < _ALIKE * scale for key in ("effect", "says")):
+                group.append(number)
+                break
+        else:
+            groups.append([number])
+    return [
+        {
+            "name": numbered(group),
+            "effect": float(np.mean([tokens[n]["effect"] for n in group])),
+            "says": float(np.mean([tokens[n]["says"] for n in group])),
+            "tokens": group,
+        }
+        for group in groups
+    ]
+
+
+def numbered(tokens: list[int]) -> str:
+    """Names of fusion tokens, such as "tokens 1 to 4, 6"."""
+    runs: list[list[int]] = []
+    for number in tokens:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    named = ", ".join(f"{run[0] + 1} to {run[-1] + 1}" if len(run) > 1 else f"{run[0] + 1}" for run in runs)
+    return f"token{'s' if len(tokens) > 1 else ''} {named}"

@@ -70,6 +70,11 @@ class Session:
         before.cancel()
         return ticket
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was asked yet."""
+        return self._ticket.number == 0
+
     def cancel(self) -> None:
         """Stop the request that runs, if any."""
         self._ticket.cancel()

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
+from ..features.clip import ClipFeatures
 from ..storage.optional import optional
 from ..workers.cancel import Cancelled
-from . import answering, views
-from .answering import Answer, Step, ask_again, read_clip
-from .downloads import write_files
-from .examples import Example, examples
+from . import views
+from .answering import Answer, Step, answers, ask_again, face_boxes, read_clip
+from .downloads import write_files, write_page
+from .examples import examples, forms
 from .live import LiveSession
 from .models import Models
 from .privacy import privacy_statement
 from .sessions import Session, Sessions, Ticket
 from .settings import Settings
-from .timeline import live_curve, timeline
+from .streams import Streams
+from .timeline import live_curve, timeline, timeline_said
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -30,30 +37,48 @@ else:
 _log = logging.getLogger(__name__)
 _FONTS = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "sans-serif"]
 _HEAD = """<div class="mlf-head"><h1>DeepMLF: sentiment from words, voice and face</h1>
-<p>Record or upload a clip of somebody saying a sentence or two. The model answers with a sentiment and says what it
-rests on.</p></div>"""
-_CAUTION = """<p class="mlf-caution" role="note"><b>Trained on synthetic data. Not for judging people.</b>
-{privacy} See <i>About this model</i>.</p>"""
+<p>Give a clip of somebody saying a sentence, or take an example. Then change a word, or leave out voice or face: what
+changes the model's mind?</p></div>"""
+_CAUTION = """<p class="mlf-caution" role="note"><b>Not for judging people.</b> {privacy} See <i>About this model</i>.</p>"""
+_CLIP = """<div class="mlf-in"><div class="mlf-stage"><div class="mlf-face" hidden aria-hidden="true"></div>
+<p>Drop a video or sound file here</p></div>
+<div class="mlf-buttons"><button type="button" class="mlf-primary" data-do="record" aria-pressed="false">Record</button>
+<button type="button" data-do="choose">Choose a file</button></div>
+<input type="file" hidden aria-label="A clip"><p class="mlf-status" role="status">Any video or sound file, up to
+{seconds:.0f} s and {megabytes} MB</p>
+<span hidden data-seconds="{seconds:g}" data-megabytes="{megabytes}" data-first="{first}" data-clips="{clips}"></span></div>"""
 _LIVE = """<div class="mlf-live"><video muted playsinline aria-label="Your camera"></video>
-<button type="button" aria-pressed="false">Start camera and microphone</button>
+<button type="button" class="mlf-primary" aria-pressed="false">Start camera and microphone</button>
 <p class="mlf-status" role="status">The camera is off.</p><span hidden data-fps="{fps:g}"></span></div>"""
 
 
 def theme() -> gr.themes.Base:
-    """The theme: system fonts only, so that nothing is downloaded."""
-    return gr.themes.Default(
+    """The theme: system fonts only, so that nothing is downloaded; colours that can be read (WCAG AA)."""
+    made = gr.themes.Default(
         primary_hue=gr.themes.colors.blue, font=_FONTS, font_mono=["ui-monospace", "Consolas", "monospace"]
+    )
+    return made.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_text_color="white",
+        button_primary_text_color_dark="white",
     )
 
 
 def css() -> str:
     """The page's style sheet."""
-    return (files(__package__) / "style.css").read_text(encoding="utf-8")
+    return _text("style.css")
 
 
 def js() -> str:
     """The page's script."""
-    return (files(__package__) / "cursor.js").read_text(encoding="utf-8")
+    return _text("cursor.js")
+
+
+def _text(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
 
 
 def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
@@ -77,12 +102,32 @@ def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
             with gr.Tab("Live", id="live"):
                 app.live_tab()
             with gr.Tab("About this model", id="about"):
-                gr.Markdown((files(__package__) / "card.md").read_text(encoding="utf-8"))
-        loading = gr.Timer(1.5)
-        page.load(app.tick, outputs=[status, loading], show_progress="hidden", api_visibility="private")
-        loading.tick(app.tick, outputs=[status, loading], show_progress="hidden", api_visibility="private")
+                gr.Markdown(_text("card.md"))
+        app.wait_for_models(page, status)
     page.queue(max_size=settings.queue, default_concurrency_limit=settings.workers)
     return page
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A clip that is to be read: its file, the words where they are known, and their times."""
+
+    path: Path
+    text: str = ""
+    words: list[dict[str, Any]] | None = None
+    features: ClipFeatures | None = None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How a clip is asked about: which streams, against which held answer, and with which words left out."""
+
+    voice: bool = True
+    face: bool = True
+    held: Streams | None = None
+    with_clip: bool = False
+    before: float | None = None
+    slots: list[dict[str, Any]] | None = None
 
 
 class _App:
@@ -90,256 +135,413 @@ class _App:
 
     def __init__(self, models: Models, sessions: Sessions, settings: Settings) -> None:
         self.models, self.sessions, self.settings = models, sessions, settings
+        self.examples = list({example.name: example for example in (*forms(), *examples())}.values())
+        self.given: dict[str, _Given] = {}
         self.live: dict[str, LiveSession] = {}
         self.refused: dict[str, str] = {}
 
-    def tick(self) -> tuple[str, Any]:
-        """Update the loading status; stops the timer once everything is loaded or known to be missing."""
-        status = self.models.status
-        known = bool(status.problem) or (
-            status.ready and status.face is not None and status.speech is not None
-        )
-        return views.status_line(status), gr.Timer(active=not known)
+    def wait_for_models(self, page: gr.Blocks, status: gr.HTML) -> None:
+        """Tell what is loaded; show the examples' answers, and the first one's in full, as soon as they are there."""
+        loading = gr.Timer(1.0)
+
+        def tick(answered: int, words: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
+            now = self.models.status
+            known = bool(now.problem) or (now.ready and now.face is not None and now.speech is not None)
+            changed = {status: views.status_line(now), loading: gr.Timer(active=not known)}
+            count = len(self.models.predictions)
+            if count != answered:
+                changed |= {
+                    self.answered: count,
+                    self.cards: views.cards(self.examples, self.models.predictions),
+                }
+            yield changed
+            session = self.sessions.get(request.session_hash)
+            first = self.examples[0] if self.examples else None
+            typed = (words or "").strip()
+            if (
+                session.untouched
+                and not typed
+                and first is not None
+                and first.name in self.models.predictions
+            ):
+                given = _Given(first.path, first.text, features=self.models.examples[first.name])
+                yield from self._read(session, given, _Asked())
+
+        for begin in (page.load, loading.tick):
+            begin(
+                tick,
+                inputs=[self.answered, self.words],
+                outputs=[status, loading, self.answered, self.cards, *self.shown],
+                show_progress="hidden",
+                api_visibility="private",
+                concurrency_limit=None,
+            )
 
     # The clip ------------------------------------------------------------------------------------------------
 
     def clip_tab(self) -> None:
-        limit = f"up to {self.settings.max_seconds:.0f} s and {self.settings.max_megabytes} MB"
+        self.answered, self.held, self.put = gr.State(0), gr.State(None), gr.State("")
+        self.cards = gr.HTML(
+            views.cards(self.examples, {}),
+            js_on_load=_text("cards.js"),
+            elem_id="examples",
+            apply_default_css=False,
+            visible=bool(self.examples),
+        )
         with gr.Row():
-            with gr.Column(scale=5, min_width=320):
-                with gr.Tabs():
-                    with gr.Tab("Video"):
-                        video = gr.Video(
-                            label=f"Video, {limit}",
-                            sources=["upload", "webcam"],
-                            include_audio=True,
-                            webcam_options=gr.WebcamOptions(mirror=False),
-                            elem_id="video",
-                        )
-                    with gr.Tab("Sound"):
-                        sound = gr.Audio(
-                            label=f"Sound, {limit}",
-                            sources=["upload", "microphone"],
-                            type="filepath",
-                            elem_id="sound",
-                        )
-                    with gr.Tab("File"):
-                        file = gr.File(  # the other two take only what the browser knows by its ending
-                            label=f"Any video or sound file, {limit}", type="filepath", elem_id="file"
-                        )
-                words = gr.Textbox(
+            with gr.Column(scale=4, min_width=300):
+                panel = gr.HTML(
+                    html_template=self._panel(),
+                    js_on_load=_text("clip.js"),
+                    elem_id="clip-panel",
+                    apply_default_css=False,
+                )
+                self.words = gr.Textbox(
                     label="Words",
-                    info="Leave empty to have them transcribed; correct them and press Enter to ask again.",
+                    info="Leave empty to have them transcribed; Enter asks again.",
                     placeholder="what is said in the clip",
                     lines=1,
                     max_lines=4,
                     max_length=1000,
                     elem_id="words",
                 )
-                with gr.Row():
-                    voice = gr.Checkbox(True, label="Use the voice", min_width=120)
-                    face = gr.Checkbox(True, label="Use the face", min_width=120)
-                with gr.Row():
-                    read = gr.Button("Read the clip", variant="primary", min_width=120)
-                    again = gr.Button("Ask again with these words", interactive=False, min_width=120)
-                buttons = []
-                if examples():
-                    gr.HTML(
-                        "<p class='mlf-found'>No camera at hand? Three drawn clips, made by the kit "
-                        "(a drawn face, a hummed voice, words given):</p>",
-                        apply_default_css=False,
-                    )
-                    with gr.Row():
-                        for example in examples():
-                            button = gr.Button(example.title, size="sm", min_width=90)
-                            buttons.append((button, example))
-            with gr.Column(scale=7, min_width=320):
-                steps = gr.HTML(views.steps({}, None, 0, set()), elem_id="steps", apply_default_css=False)
-                answer = gr.HTML(views.EMPTY_ANSWER, elem_id="answer", apply_default_css=False)
-                plot = gr.Plot(
-                    show_label=False, label="The clip over time", visible=False, elem_id="timeline"
+                self.steps = gr.HTML(
+                    views.steps({}, None, 0, set()), elem_id="steps", apply_default_css=False
                 )
-                reasons = gr.HTML(elem_id="reasons", apply_default_css=False)
-                with gr.Row(visible=False) as downloads:
-                    files_ = [
-                        gr.DownloadButton(name, size="sm", min_width=100)
-                        for name in ("Answer (JSON)", "Effects (CSV)", "Frames (CSV)")
-                    ]
-        shown = [steps, answer, plot, reasons, downloads, *files_, words, again]
-        quiet = {"show_progress": "hidden"}
-        private = {"api_visibility": "private"}
-        for source, given in (
-            (video, video.input),
-            (sound, sound.input),
-            (file, file.upload),
-            (file, file.clear),
+                self.stop = gr.Button("Cancel", size="sm", visible=False, elem_id="cancel")
+            with gr.Column(scale=7, min_width=320):
+                self.answer = gr.HTML(views.EMPTY_ANSWER, elem_id="answer", apply_default_css=False)
+                self.transcript = gr.HTML(
+                    js_on_load=_text("words.js"), elem_id="transcript", apply_default_css=False
+                )
+                with gr.Row():
+                    self.voice = gr.Checkbox(True, label="Use the voice", min_width=120, container=False)
+                    self.face = gr.Checkbox(True, label="Use the face", min_width=120, container=False)
+                    self.hold = gr.Button("Hold to compare", size="sm", min_width=120, interactive=False)
+                    self.let_go = gr.Button("Let go", size="sm", min_width=90, visible=False)
+        self.plot = gr.Plot(show_label=False, label="The clip over time", visible=False, elem_id="timeline")
+        self.plot_said = gr.HTML(elem_id="timeline-said", apply_default_css=False)
+        self.reasons = gr.HTML(elem_id="reasons", apply_default_css=False)
+        with gr.Row(visible=False) as self.downloads:
+            self.with_clip = gr.Checkbox(
+                False, label="Put the clip into the page", min_width=180, container=False
+            )
+            self.files = [
+                gr.DownloadButton(name, size="sm", min_width=100)
+                for name in ("Page (HTML)", "Answer (JSON)", "Effects (CSV)", "Frames (CSV)")
+            ]
+        file = gr.File(type="filepath", visible=False)
+        self.shown = [self.steps, self.answer, self.transcript, self.plot, self.plot_said, self.reasons]
+        self.shown += [self.downloads, *self.files, self.words, self.put, self.hold, self.stop]
+        self._connect(panel, file)
+
+    def _panel(self) -> str:
+        clips = {
+            example.name: f"data:video/mp4;base64,{base64.b64encode(example.path.read_bytes()).decode()}"
+            for example in self.examples
+        }
+        return _CLIP.format(
+            seconds=self.settings.max_seconds,
+            megabytes=self.settings.max_megabytes,
+            first=self.examples[0].name if self.examples else "",
+            clips=escape(json.dumps(clips)),
+        )
+
+    def _connect(self, panel: gr.HTML, file: gr.File) -> None:
+        quiet: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple"}
+        private: dict[str, Any] = {**quiet, "api_visibility": "private"}
+        asked = [self.voice, self.face, self.held, self.with_clip]
+        work = {"concurrency_id": "work", "concurrency_limit": self.settings.workers + 1}
+        reading = {"inputs": asked, "outputs": self.shown, **work}
+        panel.sending(self.clear, outputs=self.shown, queue=False, **private)
+        for given, accept, inputs in (
+            (panel.clip, self.take_upload, [self.words, self.put]),
+            (self.cards.choose, self.take_example, []),
         ):
-            given(self.new_clip, inputs=[source], outputs=shown, queue=False, **quiet, **private)
-        read.click(
+            given(accept, inputs=inputs, outputs=self.shown, queue=False, **private).then(
+                self.read_given, **reading, **private
+            )
+        file.upload(
             self.read,
-            inputs=[video, sound, words, voice, face, file],
-            outputs=shown,
-            concurrency_id="work",
-            concurrency_limit=self.settings.workers,
+            inputs=[file, self.words, *asked[:2]],
+            outputs=self.shown,
             api_name="read",
+            **work,
             **quiet,
         )
-        for button, example in buttons:
+        asking: dict[str, Any] = {"outputs": self.shown, "concurrency_id": "again", "concurrency_limit": 4}
+        self.words.submit(self.again, inputs=[self.words, *asked], **asking, **private)
+        self.transcript.edit(self.edited, inputs=asked, **asking, **private)
+        for switch in (self.voice, self.face):
+            switch.input(self.again, inputs=[self.words, *asked], **asking, **private)
+        api = gr.Button(visible=False)
+        api.click(
+            self.again_bare, inputs=[self.words, self.voice, self.face], api_name="again", **asking, **quiet
+        )
+        self.stop.click(self.cancel, outputs=self.shown, queue=False, **private)
+        for button, hold in ((self.hold, True), (self.let_go, False)):
             button.click(
-                self.choose(example), outputs=[video, sound, words, file], queue=False, **quiet, **private
-            ).then(
-                self.read_example(example),
-                inputs=[voice, face],
-                outputs=shown,
-                concurrency_id="work",
-                concurrency_limit=self.settings.workers,
-                **quiet,
+                self.hold_answer if hold else self.let_answer_go,
+                outputs=[self.held, self.answer, self.let_go],
+                queue=False,
                 **private,
             )
-        asking: dict[str, Any] = {"inputs": [words, voice, face], "outputs": shown, **quiet}
-        asking |= {"concurrency_id": "work", "concurrency_limit": self.settings.workers}
-        again.click(self.again, api_name="again", **asking)
-        words.submit(self.again, **private, **asking)
-        for switch in (voice, face):
-            switch.input(self.again, **private, **asking)
+        self.with_clip.input(
+            self.write_page, inputs=[self.with_clip], outputs=[self.files[0]], queue=False, **private
+        )
 
-    def new_clip(self, clip: str | None, request: gr.Request) -> list[Any]:
-        """Another clip was given (or taken away): forget the last one."""
+    def clear(self, request: gr.Request) -> dict[Any, Any]:
+        """Another clip is on its way: stop the work, forget the last one."""
+        session = self.sessions.get(request.session_hash)
+        self.given.pop(session.id, None)
+        session.forget_clip()
+        return self._cleared(views.READING)
+
+    def take_upload(self, words: str, put: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+        """A clip has come. Words that were typed for it stay; those that belong to the one before go."""
         session = self.sessions.get(request.session_hash)
         session.forget_clip()
-        if clip:
-            self.sessions.add_upload(session, Path(clip))
-        return [
-            views.steps({}, None, 0, set()),
-            views.EMPTY_ANSWER,
-            *self._hidden(),
-            "",
-            gr.Button(interactive=False),
-        ]
+        path = Path(str(event._data.get("path"))).resolve()
+        if not (path.is_relative_to(self.sessions.root) and path.is_file()):
+            return self._problem("The file is no longer there. Give the clip again.")
+        self.sessions.add_upload(session, path)
+        typed = words if (words or "").strip() != put.strip() else ""
+        self.given[session.id] = _Given(path, typed)
+        return self._cleared(views.READING) | {
+            self.words: typed,
+            self.put: "",
+            self.stop: gr.Button(visible=True),
+        }
 
-    def choose(self, example: Example) -> Any:
-        def chosen() -> tuple[str, None, str, None]:
-            return str(example.path), None, example.text, None
+    def take_example(self, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+        """An example was chosen."""
+        session = self.sessions.get(request.session_hash)
+        session.forget_clip()
+        name = event._data.get("name")
+        example = next((example for example in self.examples if example.name == name), None)
+        if example is None:
+            return self._problem("There is no such example.")
+        features = self.models.examples.get(example.name)
+        self.given[session.id] = _Given(example.path, example.text, example.words, features)
+        put = {self.words: example.text, self.put: example.text}
+        return self._cleared(views.READING) | put | {self.stop: gr.Button(visible=True)}
 
-        return chosen
-
-    def read_example(self, example: Example) -> Any:
-        def run(voice: bool, face: bool, request: gr.Request) -> Iterator[list[Any]]:
-            session = self.sessions.get(request.session_hash)
-            yield from self._read(session, example.path, example.text, voice, face, example.words)
-
-        return run
+    def read_given(
+        self, voice: bool, face: bool, held: Streams | None, with_clip: bool, request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
+        """Read the clip that was given last, reporting each step."""
+        session = self.sessions.get(request.session_hash)
+        given = self.given.pop(session.id, None)
+        if given is None:  # another request has taken it
+            yield {self.steps: gr.skip()}
+            return
+        yield from self._read(session, given, _Asked(voice, face, held, with_clip))
 
     def read(
-        self,
-        video: str | None,
-        sound: str | None,
-        words: str,
-        voice: bool,
-        face: bool,
-        file: str | None,
-        request: gr.Request,
-    ) -> Iterator[list[Any]]:
-        """Read the clip that was given, reporting each step."""
+        self, file: str | None, words: str, voice: bool, face: bool, request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
+        """Read a clip: the interface for programs."""
         session = self.sessions.get(request.session_hash)
-        given = video or sound or file
-        if not given:
-            yield self._problem("No clip yet: record or upload one, or press one of the examples.")
+        if not file:
+            yield self._problem("No clip yet: record or choose one, or take one of the examples.")
             return
-        path = Path(given)
-        self.sessions.add_upload(session, path)
-        known = next((e.words for e in examples() if path.name == e.path.name and words == e.text), None)
-        yield from self._read(session, path, words or "", voice, face, known)
+        self.sessions.add_upload(session, Path(file))
+        known = next((e for e in examples() if Path(file).name == e.path.name and words == e.text), None)
+        given = _Given(Path(file), words or "", known.words if known else None)
+        yield from self._read(session, given, _Asked(voice, face))
 
-    def _read(
-        self,
-        session: Session,
-        path: Path,
-        words: str,
-        voice: bool,
-        face: bool,
-        times: list[dict[str, Any]] | None = None,
-    ) -> Iterator[list[Any]]:
+    def _read(self, session: Session, given: _Given, asked: _Asked) -> Iterator[dict[Any, Any]]:
         session.forget_clip()
         ticket = session.begin()
-        done: dict[str, float] = {}
-        order = list(views.STEPS)
-        last: tuple[str, int] | None = None
+        yield self._cleared(views.READING) | {self.stop: gr.Button(visible=True)}
+        last, done, began = ("", 0), dict[str, float](), time.perf_counter()
+        streams = {"audio": asked.voice, "vision": asked.face}
         try:
-            for news in read_clip(self.models, self.settings, path, words, times, ticket):
-                if isinstance(news, Step):
-                    now = (news.stage, int(news.fraction * 5))
-                    if now != last and news.stage in order:
-                        last = now
-                        yield self._steps(views.steps(done, news.stage, news.fraction, set()))
+            if given.features is not None:
+                recipe = self.models.predictor.recipe
+                news: Iterator[Step | Answer] = answers(
+                    self.models, given.features, recipe, given.text, cancel=ticket, **streams
+                )
+            else:
+                news = read_clip(
+                    self.models, self.settings, given.path, given.text, given.words, ticket, **streams
+                )
+            for item in news:
+                if ticket.cancelled:
+                    return  # a newer request shows its own
+                if isinstance(item, Answer):
+                    yield self._show(session, ticket, given.path, item, asked)
                     continue
-                if not (voice and face):
-                    text = news.prediction.text
-                    news = answering.answer(
-                        self.models, news.features, news.recipe, text, audio=voice, vision=face, cancel=ticket
-                    )
-                yield self._show(session, ticket, path, news)
+                now = (item.stage, int(item.fraction * 5))
+                if now == last or item.stage not in views.STEPS:
+                    continue
+                if item.stage != last[0]:
+                    if last[0] in views.STEPS:
+                        done.setdefault(last[0], time.perf_counter() - began)
+                    began = time.perf_counter()
+                last = now
+                yield {self.steps: views.steps(done, item.stage, item.fraction, set())}
         except Cancelled:
-            return  # a newer request shows its own
+            return
         except DeepMLFError as error:
             yield self._problem(str(error))
         except Exception:
             _log.exception("reading a clip failed")
             yield self._problem("Something went wrong with this clip; it is written to the app's log.")
 
-    def again(self, words: str, voice: bool, face: bool, request: gr.Request) -> list[Any]:
+    def again(
+        self,
+        words: str,
+        voice: bool,
+        face: bool,
+        held: Streams | None,
+        with_clip: bool,
+        request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:
         """Answer again for the same clip with other words or streams."""
+        yield from self._again(views.slots_of(words or ""), _Asked(voice, face, held, with_clip), request)
+
+    def again_bare(
+        self, words: str, voice: bool, face: bool, request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
+        """As `again`: the interface for programs."""
+        yield from self._again(views.slots_of(words or ""), _Asked(voice, face), request)
+
+    def edited(
+        self,
+        voice: bool,
+        face: bool,
+        held: Streams | None,
+        with_clip: bool,
+        event: gr.EventData,
+        request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:
+        """A word was dropped, put back or replaced."""
+        slots = views.slots_given(event._data.get("slots"))
+        yield from self._again(slots, _Asked(voice, face, held, with_clip), request)
+
+    def _again(
+        self, slots: list[dict[str, Any]], asked: _Asked, request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
         session = self.sessions.get(request.session_hash)
         if session.features is None:
-            return [gr.skip()] * 10
-        before = session.prediction.sentiment if session.prediction else None
+            yield {self.steps: gr.skip()}
+            return
+        asked = replace(
+            asked, before=session.prediction.sentiment if session.prediction else None, slots=slots
+        )
         ticket = session.begin()
         try:
-            answer = ask_again(self.models, session, words or "", audio=voice, vision=face, cancel=ticket)
+            for answer in ask_again(
+                self.models,
+                session,
+                views.text_of(slots),
+                audio=asked.voice,
+                vision=asked.face,
+                cancel=ticket,
+            ):
+                yield self._show(session, ticket, session.clip, answer, asked)
         except Cancelled:
-            return [gr.skip()] * 10
+            return
         except DeepMLFError as error:
-            return self._problem(str(error))
-        return self._show(session, ticket, session.clip, answer, before)
+            yield self._problem(str(error))
 
-    # What handlers return: steps, answer, plot, reasons, downloads, three files, words, again ----------------
+    def cancel(self, request: gr.Request) -> dict[Any, Any]:
+        """Stop reading."""
+        session = self.sessions.get(request.session_hash)
+        self.given.pop(session.id, None)
+        session.forget_clip()
+        return self._problem("Cancelled. Give a clip again, or take one of the examples.")
+
+    def hold_answer(self, request: gr.Request) -> dict[Any, Any]:
+        """Keep the answer to compare the next ones with."""
+        session = self.sessions.get(request.session_hash)
+        if session.reasons is None or session.prediction is None:
+            return {self.let_go: gr.skip()}
+        streams = session.reasons.streams
+        drawn = views.answer(session.prediction, streams, held=streams, faces=face_boxes(session.features))
+        return {self.held: streams, self.answer: drawn, self.let_go: gr.Button(visible=True)}
+
+    def let_answer_go(self, request: gr.Request) -> dict[Any, Any]:
+        """Compare no more."""
+        session = self.sessions.get(request.session_hash)
+        changed: dict[Any, Any] = {self.held: None, self.let_go: gr.Button(visible=False)}
+        if session.reasons is not None and session.prediction is not None:
+            faces = face_boxes(session.features)
+            changed[self.answer] = views.answer(session.prediction, session.reasons.streams, faces=faces)
+        return changed
+
+    def write_page(self, with_clip: bool, request: gr.Request) -> Any:
+        """Write the page to hand on anew, with or without the clip."""
+        session = self.sessions.get(request.session_hash)
+        if session.reasons is None or session.prediction is None:
+            return gr.skip()
+        return str(self._page_file(session, with_clip))
+
+    def _page_file(self, session: Session, with_clip: bool) -> Path:
+        assert session.prediction is not None and session.reasons is not None
+        clip = session.clip if with_clip else None
+        return write_page(session.folder / "answer.html", session.prediction, session.reasons, clip)
+
+    # What handlers return: the components that change --------------------------------------------------------
 
     def _show(
-        self,
-        session: Session,
-        ticket: Ticket,
-        clip: Path | None,
-        answer: Answer,
-        before: float | None = None,
-    ) -> list[Any]:
-        if not session.keep(ticket, clip, answer.features, answer.prediction, answer.reasons):
-            return [gr.skip()] * 10
-        written = write_files(
-            session.folder, answer.prediction, answer.reasons, answer.features, answer.recipe
+        self, session: Session, ticket: Ticket, clip: Path | None, answer: Answer, asked: _Asked
+    ) -> dict[Any, Any]:
+        prediction, reasons, so_far = answer.prediction, answer.reasons, answer.state == "heard"
+        if ticket.cancelled:
+            return {self.steps: gr.skip()}
+        drawn = views.answer(
+            prediction,
+            reasons.streams,
+            changed=asked.before,
+            held=asked.held,
+            so_far=so_far,
+            faces=[] if so_far else face_boxes(answer.features),
         )
+        changed: dict[Any, Any] = {
+            self.answer: drawn,
+            self.transcript: views.transcript(reasons.streams, asked.slots),
+            self.words: prediction.text,
+            self.put: prediction.text,
+        }
+        if so_far:
+            return changed
+        if not session.keep(ticket, clip, answer.features, prediction, reasons):
+            return {self.steps: gr.skip()}
         left_out = {stage for stage in views.STEPS if stage not in answer.seconds}
-        has_av = answer.reasons.has_av
-        figure = timeline(answer.reasons) if has_av else None
-        return [
-            views.steps(answer.seconds, None, 0, left_out),
-            views.answer(answer.prediction, before),
-            gr.Plot(figure, visible=has_av),
-            views.reasons(answer.reasons),
-            gr.Row(visible=True),
-            *(str(path) for path in written),
-            answer.prediction.text,
-            gr.Button(interactive=True),
-        ]
+        if answer.state == "answered":
+            return changed | {self.steps: views.steps(answer.seconds, "model", 0.5, left_out)}
+        page = self._page_file(session, asked.with_clip)
+        written = write_files(session.folder, prediction, reasons, answer.features, answer.recipe)
+        has_av = reasons.has_av
+        return changed | {
+            self.steps: views.steps(answer.seconds, None, 0, left_out),
+            self.plot: gr.Plot(timeline(reasons) if has_av else None, visible=has_av),
+            self.plot_said: f'<p class="mlf-found">{escape(timeline_said(reasons))}</p>' if has_av else "",
+            self.reasons: views.reasons(reasons),
+            self.downloads: gr.Row(visible=True),
+            **dict(zip(self.files, map(str, (page, *written)), strict=True)),
+            self.hold: gr.Button(interactive=True),
+            self.stop: gr.Button(visible=False),
+        }
 
-    def _hidden(self) -> list[Any]:
-        return [gr.Plot(None, visible=False), "", gr.Row(visible=False), None, None, None]
+    def _cleared(self, answer: str) -> dict[Any, Any]:
+        return {
+            self.steps: views.steps({}, None, 0, set()),
+            self.answer: answer,
+            self.transcript: "",
+            self.plot: gr.Plot(None, visible=False),
+            self.plot_said: "",
+            self.reasons: "",
+            self.downloads: gr.Row(visible=False),
+            **dict.fromkeys(self.files),
+            self.hold: gr.Button(interactive=False),
+            self.stop: gr.Button(visible=False),
+        }
 
-    def _problem(self, message: str) -> list[Any]:
-        nothing = views.steps({}, None, 0, set())
-        return [nothing, views.problem(message), *self._hidden(), gr.skip(), gr.Button(interactive=False)]
-
-    def _steps(self, html: str) -> list[Any]:
-        return [html, *[gr.skip()] * 9]
+    def _problem(self, message: str) -> dict[Any, Any]:
+        return self._cleared(views.problem(message))
 
     # Live ----------------------------------------------------------------------------------------------------
 
@@ -351,7 +553,7 @@ class _App:
             with gr.Column(scale=5, min_width=320):
                 panel = gr.HTML(
                     html_template=_LIVE.format(fps=self.settings.live_fps),
-                    js_on_load=(files(__package__) / "live.js").read_text(encoding="utf-8"),
+                    js_on_load=_text("live.js"),
                     server_functions=[push_live],
                     apply_default_css=False,
                     elem_id="live-panel",
@@ -402,11 +604,12 @@ class _App:
             self.models.predictor, recipe, self.settings, face_model=self.models.face_model, text=text or ""
         )
         session.live = self.live[id] = live
+        sure = self.models.predictor.calibration
+        zone = sure.zone("text+audio+vision") if sure else None
         try:
             for state in live.states():
-                figure = gr.Plot(
-                    live_curve(state.points, state.words, self.models.predictor.scale), visible=True
-                )
+                drawn = live_curve(state.points, state.words, self.models.predictor.scale, zone=zone)
+                figure = gr.Plot(drawn, visible=True)
                 yield [views.live_answer(state), figure if state.points else gr.skip()]
         finally:
             live.stop("The tab was closed.")

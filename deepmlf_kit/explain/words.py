@@ -81,8 +81,8 @@ def words_of(
             that punctuation or a corrected word does not shift the others.
         long_texts: which part, their `end` or their `start`.
     """
-    spans = [(match.start(), match.end()) for match in _WORD.finditer(text)]
-    start, end = _times([text[a:b] for a, b in spans], list(timed))
+    spans = word_spans(text)
+    start, end = word_times([text[a:b] for a, b in spans], list(timed))
     offsets, ids = _offsets(text, tokenizer, max_tokens, long_texts)
     first = np.full(len(ids), -1)  # first and last span that a token reads from
     last = np.full(len(ids), -1)
@@ -132,7 +132,13 @@ def _offsets(
     return [offsets[i] for i in kept], [ids[i] for i in kept]
 
 
-def _times(words: list[str], timed: list[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """From which character to which each word of a text reaches; in scripts without spaces each character is a word."""
+    return [(match.start(), match.end()) for match in _WORD.finditer(text)]
+
+
+def word_times(words: list[str], timed: list[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """When words are said, by timed words that are spelt the same: start and end in seconds [W]; NaN where unknown."""
     start, end = np.full(len(words), np.nan), np.full(len(words), np.nan)
     mine = [_plain(word) for word in words]
     theirs = [_plain(str(entry["word"])) for entry in timed]

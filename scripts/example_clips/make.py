@@ -1,24 +1,27 @@
-"""The app's three example clips: their scripts, and the way from a script to a video file."""
+"""The app's example clips: their scripts, and the way from a script to a video file, its thumbnail and its features."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
-from deepmlf_kit.app.examples import FOLDER, Example
+from deepmlf_kit.app.examples import FOLDER, Example, recipe_key
 from deepmlf_kit.data import sample_signals as signals
+from deepmlf_kit.features import FeatureRecipe, extract_clip
 
 from .drawn_face import draw_face
 from .synthetic_voice import synthesize
 
 FPS = 15  # frames per second
 SIDE = 256  # pixels
+THUMBNAIL = 160  # pixels
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ class _Script:
     strong: int
     expression: signals.Expression
     seed: int
+    face_of: signals.Expression | None = None  # the face's, where it is another than the voice's
+    varies: str = ""
+    clip: str = ""
+    meant: int = 0
 
 
 SCRIPTS = (
@@ -41,6 +48,29 @@ SCRIPTS = (
         2,
         signals.Expression(face=0.9, voice=0.8),
         seed=11,
+        meant=1,
+    ),
+    _Script(
+        "praise-words",
+        "The words turned round",
+        "Harsh words on the same smile and voice",
+        ("I", "really", "hated", "this", "film"),
+        2,
+        signals.Expression(face=0.9, voice=0.8),
+        seed=11,
+        varies="praise",
+        clip="praise",
+    ),
+    _Script(
+        "praise-face",
+        "The face turned round",
+        "The same words and voice, brows down and no smile",
+        ("I", "really", "loved", "this", "film"),
+        2,
+        signals.Expression(face=0.9, voice=0.8),
+        seed=11,
+        face_of=signals.Expression(face=-0.9, voice=0.8),
+        varies="praise",
     ),
     _Script(
         "complaint",
@@ -50,6 +80,7 @@ SCRIPTS = (
         3,
         signals.Expression(face=-0.9, voice=-0.8),
         seed=12,
+        meant=-1,
     ),
     _Script(
         "irony",
@@ -59,32 +90,50 @@ SCRIPTS = (
         3,
         signals.Expression(face=0.8, voice=-0.9, smirk=0.9, drawl=0.9),
         seed=13,
+        meant=-1,
     ),
 )
 
 
 def make_examples(folder: Path = FOLDER) -> list[Path]:
-    """Draw, synthesize and encode the three clips into `folder`, with `examples.json` beside them."""
+    """Draw, synthesize and encode the clips into `folder`, with their features and `examples.json` beside them."""
     folder.mkdir(parents=True, exist_ok=True)
     made = [_make(script, folder) for script in SCRIPTS]
     listed = json.dumps([asdict(example) for example in made], indent=1) + "\n"
     (folder / "examples.json").write_text(listed)
-    return [folder / f"{example.name}.mp4" for example in made]
+    return sorted(folder.glob("*.mp4"))
 
 
 def _make(script: _Script, folder: Path) -> Example:
     rng = np.random.default_rng(script.seed)
     speaker = signals.make_speaker(rng)
     spoken = signals.time_words(rng, script.words, script.strong, script.expression, 2.5, 4.0)
-    audio, _ = signals.make_audio(rng, speaker, spoken)
-    vision, _ = signals.make_vision(rng, speaker, spoken, FPS)
-    seen = vision.any(axis=1)  # a tracker loses a face for a moment, a drawing does not
-    vision = vision[np.maximum.accumulate(np.where(seen, np.arange(len(vision)), 0))]
-    sound = synthesize(audio, script.seed)
-    write_mp4(folder / f"{script.name}.mp4", (draw_face(row, SIDE) for row in vision), FPS, sound)
+    recipe = FeatureRecipe(transcribe=False)
+    path = folder / f"{script.clip or script.name}.mp4"
+    if not script.clip:
+        audio, _ = signals.make_audio(rng, speaker, spoken)
+        seen_as = replace(spoken, expression=script.face_of or script.expression)
+        vision, _ = signals.make_vision(rng, speaker, seen_as, FPS)
+        seen = vision.any(axis=1)  # a tracker loses a face for a moment, a drawing does not
+        vision = vision[np.maximum.accumulate(np.where(seen, np.arange(len(vision)), 0))]
+        sound = synthesize(audio, script.seed)
+        write_mp4(path, (draw_face(row, SIDE) for row in vision), FPS, sound)
+        still = draw_face(vision[len(vision) // 2], SIDE)
+        Image.fromarray(still).resize((THUMBNAIL, THUMBNAIL)).save(path.with_suffix(".jpg"), quality=80)
+        extract_clip(path, recipe, text="").save(path.with_suffix(".npz"))
     text = " ".join(script.words)
     text = text[0].upper() + text[1:] + "."
-    return Example(script.name, script.title, script.about, text, spoken.words)
+    return Example(
+        name=script.name,
+        title=script.title,
+        about=script.about,
+        text=text,
+        words=spoken.words,
+        recipe=recipe_key(recipe),
+        varies=script.varies,
+        clip=script.clip,
+        meant=script.meant,
+    )
 
 
 def write_mp4(
