@@ -62,7 +62,8 @@ def _relative(reasons: Reasons) -> np.ndarray:
     """Attention of each fusion token to each AV step, mean over MM Blocks and heads, in times uniform [F, K]."""
     reading = reasons.reading
     assert reading is not None
-    return times_uniform(reading.get("cross_attention").mean(axis=(0, 1)), reading.get("av_mask"))
+    weights = reading.get("cross_attention").mean(axis=(0, 1))
+    return np.nan_to_num(times_uniform(weights, reading.get("av_mask")))
 
 
 def timeline_said(reasons: Reasons) -> str:
