@@ -20,7 +20,7 @@ BROWSER ?= yes
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 NBVAL_SANITIZE := $(wildcard notebooks/nbval.cfg)
 
-.PHONY: help install demo test test-all test-slow test-notebooks chromium lint app lab release clean
+.PHONY: help install demo test test-all test-slow test-notebooks chromium lint app lab docs release clean
 
 help:  ## this list
 	@echo "DeepMLF kit. Commands:"
@@ -53,7 +53,7 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.kit
 
 $(VENV)/.real: $(VENV)/.test pyproject.toml constraints.txt
-	$(PIP) -e '.[all,test,real,quantized]'
+	$(PIP) -e '.[all,test,real,quantized,docs]'
 	@touch $@
 
 install: $(VENV)/.kit  ## create .venv and install the kit with all extras
@@ -100,6 +100,9 @@ lab: $(VENV)/.kit  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
 
 # setuptools comes with PyTorch, at its pinned version.
+docs: $(VENV)/.real  ## the documentation as a site: site/index.html
+	$(BIN)/python scripts/docs_site.py
+
 release: $(VENV)/.kit  ## build sdist and wheel into dist/ and check them
 	$(BIN)/python scripts/release.py
 

@@ -55,7 +55,7 @@ def test_what_is_copied_is_there_and_is_what_runs():
     assert {word for word in command if word.startswith("--")} <= options()
     installed = next(rest for rest in arguments("RUN") if rest.startswith("pip "))
     assert "requirements.txt" in installed and "requirements.txt" in copied
-    assert "deepmlf-kit" in (APPS / "requirements.txt").read_text().split()
+    assert "deepmlf-kit[app,gguf]" in (APPS / "requirements.txt").read_text().split()
 
 
 def test_the_user_is_an_ordinary_one_who_owns_the_one_folder(environment: dict[str, str]):
@@ -133,4 +133,4 @@ def test_the_space_has_the_header_that_spaces_need():
 
     header = yaml.safe_load((APPS / "README.md").read_text().split("---")[1])
     assert header["sdk"] == "gradio" and (APPS / header["app_file"]).is_file()
-    assert "deepmlf-kit" in (APPS / "requirements.txt").read_text()
+    assert "deepmlf-kit[app,gguf]" in (APPS / "requirements.txt").read_text()

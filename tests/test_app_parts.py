@@ -265,7 +265,7 @@ def test_the_timeline_has_attention_words_voice_and_face(reasons):
     names = {trace.name for trace in figure.data if trace.name}
     assert {"loudness", "smile"} <= names
     heatmap = next(trace for trace in figure.data if trace.type == "heatmap")
-    assert np.mean(heatmap.z) == pytest.approx(1.0, abs=0.01) and "times uniform" in heatmap.hovertemplate
+    assert np.mean(heatmap.z) == pytest.approx(1.0, abs=0.01) and "times even" in heatmap.hovertemplate
     assert figure.layout.title.text
     assert "times as much as with equal attention" in timeline_said(reasons)
 
