@@ -13,13 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
 STAGES = [
-    "00_quickstart",
-    "01_data_preparation",
-    "02_av_pretraining",
-    "03_fused_training",
-    "04_fusion_token_attention",
-    "05_depth_and_tokens",
-    "06_your_own_clips",
+    "00_five_minutes",
+    "03_voice_and_face",
+    "04_train",
+    "06_inside",
+    "07_the_papers_claims",
+    "08_your_data",
+    "08b_your_clips",
 ]
 NOTEBOOKS = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|usr|var|opt|mnt)/[\w.-]+|[A-Z]:\\\\")
@@ -47,7 +47,7 @@ def texts_of(book):
                         yield cell, str(value)
 
 
-def test_all_seven_are_there():
+def test_all_are_there():
     assert list(NOTEBOOKS) == STAGES
 
 
@@ -193,7 +193,7 @@ def test_trainings_on_the_sample_set_are_made_anew_and_others_kept(monkeypatch, 
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import run_notebooks
 
-    for name in ("03-sample", "03-mosi", "04-sample"):
+    for name in ("04-sample", "04-mosi", "06-sample"):
         (tmp_path / "runs" / name / "fused").mkdir(parents=True)
-    run_notebooks.forget_runs(tmp_path / "03_fused_training.ipynb")
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["03-mosi", "04-sample"]
+    run_notebooks.forget_runs(tmp_path / "04_train.ipynb")
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["04-mosi", "06-sample"]
