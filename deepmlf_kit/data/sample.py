@@ -36,6 +36,7 @@ NEUTRAL_SHARE = 0.18
 IRONY_SHARE = {1: 0.26, -1: 0.26}  # of positive and of negative words
 NOISE = 0.2  # deviation of the label's noise: no model gets below it
 SHORTEST, LONGEST = 1.5, 6.0  # seconds
+KINDS = ("sincere", "ironic", "neutral")
 
 
 def make_sample(
@@ -69,6 +70,12 @@ def make_sample(
         splits[split] = build_split(rows, signals.AUDIO_DIM, signals.VISION_DIM)
         splits[split].info.description = DESCRIPTION
     return DatasetDict(splits)
+
+
+def kind_of(id: str) -> str:
+    """What kind of utterance an id of the sample set names: one of `KINDS`; empty for any other id."""
+    kind = id.rpartition("_")[2]
+    return kind if id.startswith("sample_") and kind in KINDS else ""
 
 
 def label_of(

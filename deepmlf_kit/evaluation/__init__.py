@@ -7,6 +7,7 @@
     by_bin(result.predictions), by_length(...)         # error breakdowns
     robustness("runs/first")                           # missing modality, noise, shuffled words, misaligned time
     compare(one.predictions, other.predictions)        # paired test
+    linear_mix(result.predictions, "fusion")           # does the head say more than a sum of the others?
     published("mosi")                                  # published numbers of other models
 """
 
@@ -18,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "breakdown": ["by_bin", "by_class", "by_length"],
         "perturbations": ["robustness"],
         "intervals": ["bootstrap"],
+        "linear_mix": ["LinearMix", "linear_mix"],
         "paired": ["Comparison", "compare"],
         "peers": ["published"],
         "tables": ["latex", "markdown"],
