@@ -17,10 +17,10 @@ LESSONS = [
     "00_five_minutes",
     "01_how_a_label_comes_about",
     "02_build_it",
+    "03_voice_and_face",
 ]
 #: Notebooks in the form of version 0.1.0: exercises with a folded answer.
 OTHERS = [
-    "03_voice_and_face",
     "04_train",
     "06_inside",
     "07_the_papers_claims",
