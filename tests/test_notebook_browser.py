@@ -1,4 +1,4 @@
-"""Notebook 04 as a user has it: opened in JupyterLab, run, and its explorer's controls used."""
+"""Notebook 06 as a user has it: opened in JupyterLab, run, and its explorer's controls used."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from explorer_page import MEASURED, PICTURE, pick, redrawn, sentiment, watch
 from jupyter_lab import THEMES, code_cell, jupyter_lab, open_notebook, run_all, run_cell, show
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04_fusion_token_attention.ipynb"
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_inside.ipynb"
 PATIENCE = 180  # seconds for one thing; a busy machine is slow, not wrong
 SEEN_BY_PYTHON = "print(explorer.index, explorer.view, explorer.effects_of, explorer.without, explorer.text)"
 # Contrast (WCAG 2) of the page's ink with what lies behind it, for an element: 21 is black on white.
@@ -29,7 +29,7 @@ CONTRAST = """(element) => {
 
 @pytest.fixture
 def copy(tmp_path):
-    """A copy of notebook 04 without outputs, with a last cell that prints what Python sees; the explorer's place."""
+    """A copy of notebook 06 without outputs, with a last cell that prints what Python sees; the explorer's place."""
     book = nbformat.read(NOTEBOOK, as_version=4)
     book.cells.append(nbformat.v4.new_code_cell(SEEN_BY_PYTHON))
     for cell in book.cells:
@@ -44,7 +44,7 @@ def copy(tmp_path):
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_notebook_04_runs_in_jupyterlab_and_its_explorer_answers(chromium, copy, tmp_path, theme):
+def test_notebook_06_runs_in_jupyterlab_and_its_explorer_answers(chromium, copy, tmp_path, theme):
     folder, place, last = copy
     with jupyter_lab(tmp_path / "lab", folder, theme, PATIENCE) as address:
         context = chromium.new_context(viewport={"width": 1400, "height": 1300})

@@ -121,7 +121,7 @@ def run_demo(
         f"  {report}  (in a browser: curves, predictions, attention of the fusion tokens)", soft_wrap=True
     )
     console.print(f"  deepmlf predict CLIP --checkpoint {out / FUSED}  (a clip of yours)", soft_wrap=True)
-    console.print("  notebooks/00_quickstart.ipynb  (the same, step by step: make lab)", soft_wrap=True)
+    console.print("  notebooks/00_five_minutes.ipynb  (the same, step by step: make lab)", soft_wrap=True)
     return DemoResult(out, data, fused, rows, report, seconds)
 
 
@@ -139,6 +139,6 @@ def _verdict(rows: Mapping[str, Mapping[str, float]]) -> str:
 _NEXT_IN_REPORT = (
     "<code>deepmlf predict CLIP --checkpoint runs/demo/fused</code>: the sentiment of a clip of yours",
     "<code>deepmlf app</code>: the same with your webcam",
-    "<code>make lab</code>, then <code>notebooks/00_quickstart.ipynb</code>: this page, step by step",
-    "<code>notebooks/04_fusion_token_attention.ipynb</code>: what the fusion tokens listen to, and whether it matters",
+    "<code>make lab</code>, then <code>notebooks/00_five_minutes.ipynb</code>: this page, step by step",
+    "<code>notebooks/06_inside.ipynb</code>: what the fusion tokens listen to, and whether it matters",
 )

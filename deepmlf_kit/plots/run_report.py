@@ -169,7 +169,7 @@ def _attention_part(
     return [
         "<h2>What the fusion tokens look at</h2>",
         f"<p>Utterance <code>{html.escape(wanted)}</code>: {sentence}. Attention is where the tokens read, not yet "
-        "why the model answers as it does; notebook 04 sets the two beside each other.</p>",
+        "why the model answers as it does; notebook 06 sets the two beside each other.</p>",
         figure_html(fig),
     ]
 

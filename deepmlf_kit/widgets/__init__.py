@@ -1,4 +1,4 @@
-"""Widgets: play with a trained model in a notebook."""
+"""Widgets: play with a trained model in a notebook, and what the notebooks of the course are made with."""
 
 import lazy_loader
 
@@ -6,6 +6,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "course": ["Course", "check", "fold", "quiet", "say"],
         "explorer": ["Explorer"],
     },
 )
