@@ -201,8 +201,8 @@ def test_an_example_is_answered_with_timeline_reasons_and_files(tab):
 @pytest.mark.parametrize("ending", ["avi", "mkv"])
 def test_any_file_is_answered_by_itself(tab, tmp_path, ending):
     give(tab, make_clip(tmp_path / f"clip.{ending}", 1.5))
-    wait_until(lambda: tab.locator("#answer").inner_text(), lambda text: "1.5 s" in text)
     answer(tab)
+    assert re.search(r"1\.[4-6] s", tab.locator("#answer").inner_text())
     assert f"clip.{ending}" in tab.locator("#clip-panel [role=status]").inner_text()
 
 

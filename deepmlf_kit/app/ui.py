@@ -270,14 +270,10 @@ class _App:
             **quiet,
         )
         asking: dict[str, Any] = {"outputs": self.shown, "concurrency_id": "again", "concurrency_limit": 4}
-        self.words.submit(self.again, inputs=[self.words, *asked], **asking, **private)
+        self.words.submit(self.again, inputs=[self.words, *asked], api_name="again", **asking, **quiet)
         self.transcript.edit(self.edited, inputs=asked, **asking, **private)
         for switch in (self.voice, self.face):
             switch.input(self.again, inputs=[self.words, *asked], **asking, **private)
-        api = gr.Button(visible=False)
-        api.click(
-            self.again_bare, inputs=[self.words, self.voice, self.face], api_name="again", **asking, **quiet
-        )
         self.stop.click(self.cancel, outputs=self.shown, queue=False, **private)
         for button, hold in ((self.hold, True), (self.let_go, False)):
             button.click(
@@ -400,12 +396,6 @@ class _App:
     ) -> Iterator[dict[Any, Any]]:
         """Answer again for the same clip with other words or streams."""
         yield from self._again(views.slots_of(words or ""), _Asked(voice, face, held, with_clip), request)
-
-    def again_bare(
-        self, words: str, voice: bool, face: bool, request: gr.Request
-    ) -> Iterator[dict[Any, Any]]:
-        """As `again`: the interface for programs."""
-        yield from self._again(views.slots_of(words or ""), _Asked(voice, face), request)
 
     def edited(
         self,
