@@ -128,7 +128,7 @@ ASKED = {
     "a GGUF": (
         "gguf",
         "from deepmlf_kit.model.config import DeepMLFConfig as C; from deepmlf_kit.model.lm_loading import _options\n"
-        "_options(C(lm_gguf_file='x.gguf'))",
+        "_options(C(lm_gguf_file='x.gguf'), {})",
     ),
     "SmolLM2": (
         "gguf",

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import pickle
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -139,6 +140,6 @@ def test_gpt2_whose_projections_are_stored_turned_round_is_quantized_too(bits, f
 
 
 def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(lm_loading, "find_spec", lambda name: None)
-    with pytest.raises(DeepMLFError, match="pip install bitsandbytes"):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(DeepMLFError, match=r"pip install 'deepmlf-kit\[quantized\]'"):
         lm_loading.load_lm(tiny_config(lm="embedded", lm_bits=8))

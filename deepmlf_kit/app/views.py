@@ -145,14 +145,14 @@ def chart(streams: Streams, held: Streams | None = None) -> str:
     rows.append(_cells("Knowing nothing", start, signed(at), held and signed(held.start)))
     for name, title in NAMES.items():
         added = streams.adds[name]
-        other = held.adds[name] if held else None
+        before = held.adds[name] if held else None
         drawn = "" if added is None else _bar(at, at + added, scale, name)
         rows.append(
             _cells(
                 f"+ {title.lower()}",
                 _track(scale, "", drawn),
                 DASH if added is None else signed(added),
-                held and (DASH if other is None else signed(other)),
+                held and (DASH if before is None else signed(before)),
             )
         )
         at += added or 0.0

@@ -95,7 +95,7 @@ def opposite(sentence: Sentence) -> Sentence:
 
 
 def _opposites() -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for good, bad in ((GOOD, BAD), (GOOD_VERBS, BAD_VERBS)):
         for strength in good:
             for one, other in zip(good[strength].split(), bad[strength].split(), strict=True):

@@ -263,7 +263,7 @@ def _hooks(model: DeepMLFModel, todo: Sequence[Intervention], source: Source) ->
         def change_readout(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
             fusion, last_text, av_mean = args
             if av is not None:
-                patched = mean_state(*patched_av(*encoded, len(blocks)))
+                patched = mean_state(*patched_av(encoded[0], encoded[1], len(blocks)))
                 av_mean = torch.where(av[:, -1].any(dim=1, keepdim=True), patched, av_mean)
                 output = module.forward(fusion, last_text, av_mean)
             ablated = torch.arange(fusion.shape[1], device=device) == left_out[:, None]  # [rows, F]

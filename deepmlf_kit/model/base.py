@@ -163,7 +163,10 @@ class SentimentModel(PreTrainedModel):
     @classmethod
     def _check_arguments(cls, names: Iterable[str]) -> None:
         """Refuse what neither this loader nor the constructor takes."""
-        known = set(inspect.signature(cls.__init__).parameters) - {"self", "config"}
+        parameters = inspect.signature(cls.__init__).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return
+        known = set(parameters) - {"self", "config"}
         for name in names:
             if name not in known:
                 loader = inspect.signature(cls.from_pretrained).parameters

@@ -19,14 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import DatasetDict, disable_progress_bars
-from IPython.display import Markdown, display
 from transformers.utils.logging import disable_progress_bar
 
 from ..data import schema
 from ..data.sample import make_sample
+from ..storage.optional import optional
 from ..training import Run, train
 from ..training.dataset import incompatibilities
 from ..training.presets import Preset, load_preset
+
+ipython = optional("IPython.display")
 
 
 class Course:
@@ -100,7 +102,7 @@ def quiet() -> None:
 
 def say(text: str) -> None:
     """Show Markdown: the way in which numbers of a run get into a text."""
-    display(Markdown(text))
+    ipython.display(ipython.Markdown(text))
 
 
 def fold(title: str, text: str) -> None:
