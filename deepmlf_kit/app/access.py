@@ -31,7 +31,7 @@ _NOTEBOOKS = (
     "'self' http://localhost:* https://localhost:* http://127.0.0.1:* https://127.0.0.1:* vscode-webview:"
 )
 _SPACE = "'self' https://huggingface.co https://*.hf.space"
-_HEARTBEAT = re.compile(r"/heartbeat/(\w+)/?$")  # the connection that a tab holds while it is open
+_HEARTBEAT = re.compile(r"/heartbeat/([\w-]+)/?$")  # the connection that a tab holds while it is open
 _ENVELOPE = 1_000_000  # bytes that a form adds to its files
 
 
