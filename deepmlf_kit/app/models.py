@@ -6,6 +6,7 @@ available; without the others the app leaves out the face, or asks for the words
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -24,6 +25,7 @@ from ..predict.predictor import Prediction, Predictor
 from .examples import examples, forms
 
 _log = logging.getLogger(__name__)
+_PATIENCE = 20.0  # seconds; native code that is cut off while it loads aborts the process
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ class Models:
         self.examples: dict[str, ClipFeatures] = {}
         #: What the model answers to them.
         self.predictions: dict[str, Prediction] = {}
-        threading.Thread(target=self._load, name="load-models", daemon=True).start()
+        loading = threading.Thread(target=self._load, name="load-models", daemon=True)
+        loading.start()
+        atexit.register(loading.join, _PATIENCE)
 
     @property
     def status(self) -> Status:
