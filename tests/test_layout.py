@@ -6,6 +6,7 @@ The drawing of the floors is read from that document, so that what is written th
 from __future__ import annotations
 
 import ast
+import gc
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,6 +48,15 @@ class Import:
         return f"{self.module}:{self.line} imports {self.name}{where}"
 
 
+def parsed(text: str) -> ast.Module:
+    """The syntax tree. Without garbage collection: CPython 3.11 fails where a finaliser parses in between (gh-106905)."""
+    gc.disable()
+    try:
+        return ast.parse(text)
+    finally:
+        gc.enable()
+
+
 class Package:
     """The modules of a package's folder and everything they import, read without importing anything."""
 
@@ -55,7 +65,7 @@ class Package:
         self.trees: dict[str, ast.Module] = {}
         for path in sorted(folder.rglob("*.py")):
             parts = [folder.name, *path.relative_to(folder).with_suffix("").parts]
-            self.trees[".".join(parts)] = ast.parse(path.read_text())
+            self.trees[".".join(parts)] = parsed(path.read_text())
         self.imports = [found for module, tree in self.trees.items() for found in self._of(module, tree)]
 
     def folder(self, module: str) -> str:

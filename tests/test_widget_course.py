@@ -80,9 +80,9 @@ def test_an_answer_is_judged_in_a_sentence(answer, expected, said, capsys):
 
 
 def test_folded_texts_are_closed(monkeypatch):
-    from deepmlf_kit.widgets import course
+    import IPython.display
 
     shown = []
-    monkeypatch.setattr(course, "display", shown.append)
+    monkeypatch.setattr(IPython.display, "display", shown.append)
     fold("1. A title", "An answer of 0.5.")
     assert shown[0].data == "<details><summary>1. A title</summary>\n\nAn answer of 0.5.\n\n</details>"
