@@ -78,16 +78,7 @@ async function start() {
 	}
 	recorder.disabled = true;
 	said.textContent = "Asking for camera and microphone …";
-	let stream = null;
-	let why = null;
-	for (const wanted of [{ video: { width: { ideal: 640 } }, audio: true }, { audio: true }, { video: true }]) {
-		try {
-			stream = await navigator.mediaDevices.getUserMedia(wanted);
-			break;
-		} catch (error) {
-			why = why || error;
-		}
-	}
+	const { stream, why } = await openCamera();
 	recorder.disabled = false;
 	if (!stream) {
 		said.textContent = WHY[why.name] || `No camera and no microphone could be opened (${why.message}).`;

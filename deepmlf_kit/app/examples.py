@@ -72,6 +72,11 @@ def forms() -> list[Example]:
     return [example for example in _listed() if example.name in varied or example.varies]
 
 
+def shown_examples() -> list[Example]:
+    """What the page shows, each once: the forms of one clip first, then the others."""
+    return list({example.name: example for example in (*forms(), *examples())}.values())
+
+
 def recipe_key(recipe: FeatureRecipe) -> str:
     """Tells recipes apart that make different features of voice or face."""
     return f"{recipe.key('audio')} {recipe.key('vision')}"

@@ -34,16 +34,7 @@ async function start() {
 	}
 	button.disabled = true;
 	show("Asking for camera and microphone", false);
-	let stream = null;
-	let why = null;
-	for (const wanted of [{ video: { width: { ideal: 640 } }, audio: true }, { audio: true }, { video: true }]) {
-		try {
-			stream = await navigator.mediaDevices.getUserMedia(wanted);
-			break;
-		} catch (error) {
-			why = why || error;
-		}
-	}
+	const { stream, why } = await openCamera();
 	button.disabled = false;
 	if (!stream) {
 		const blocked = why && why.name === "NotAllowedError";

@@ -22,7 +22,7 @@ from ..features.recipe import FeatureRecipe
 from ..features.transcript import load_speech_model, transcribe
 from ..features.vision_blendshapes import FaceTracker
 from ..predict.predictor import Prediction, Predictor
-from .examples import examples, forms
+from .examples import examples, shown_examples
 
 _log = logging.getLogger(__name__)
 _PATIENCE = 20.0  # seconds; native code that is cut off while it loads aborts the process
@@ -133,9 +133,9 @@ class Models:
         self._warm_up()
 
     def _answer_examples(self) -> None:
-        for example in (*forms(), *examples()):
+        for example in shown_examples():
             features = example.features(self._predictor.recipe)
-            if features is not None and example.name not in self.predictions:
+            if features is not None:
                 self.examples[example.name] = features
                 self.predictions[example.name] = self._predictor.features(features)
 

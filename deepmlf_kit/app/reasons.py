@@ -131,15 +131,10 @@ def strongest(entries: list[dict[str, Any]], count: int = 5) -> list[dict[str, A
 
 def grouped_tokens(tokens: list[dict[str, Any]], scale: float) -> list[dict[str, Any]]:
     """Fusion tokens that do the same as one entry with their means: {name, effect, says, tokens}."""
-    groups: list[list[int]] = []
-    for number, token in enumerate(tokens):
-        for group in groups:
-            first = tokens[group[0]]
-            if all(abs(token[key] - first[key]) < _ALIKE * scale for key in ("effect", "says")):
-                group.append(number)
-                break
-        else:
-            groups.append([number])
+
+    def same(one: int, other: int) -> bool:
+        return all(abs(tokens[one][key] - tokens[other][key]) < _ALIKE * scale for key in ("effect", "says"))
+
     return [
         {
             "name": numbered(group),
@@ -147,8 +142,20 @@ def grouped_tokens(tokens: list[dict[str, Any]], scale: float) -> list[dict[str,
             "says": float(np.mean([tokens[n]["says"] for n in group])),
             "tokens": group,
         }
-        for group in groups
+        for group in grouped(len(tokens), same)
     ]
+
+
+def grouped(count: int, same: Callable[[int, int], bool]) -> list[list[int]]:
+    """Numbers from 0 in groups, each of those that are the same as the group's first."""
+    groups: list[list[int]] = []
+    for number in range(count):
+        group = next((group for group in groups if same(number, group[0])), None)
+        if group is None:
+            groups.append([number])
+        else:
+            group.append(number)
+    return groups
 
 
 def numbered(tokens: list[int]) -> str:

@@ -35,11 +35,6 @@ class Said:
     high: float | None = None
     zone: float | None = None
 
-    @property
-    def certain(self) -> bool | None:
-        """Whether the sign is to be trusted; None where it is not known."""
-        return None if self.zone is None else abs(self.sentiment) >= self.zone
-
 
 @dataclass(frozen=True)
 class Streams:
@@ -122,10 +117,9 @@ def _only(predictor: Predictor, features: ClipFeatures, text: str, chosen: tuple
 def _said(predictor: Predictor, row: dict[str, Any], sentiment: float) -> Said:
     if predictor.calibration is None:
         return Said(sentiment)
-    streams, scale = streams_of(row), predictor.scale
-    width = predictor.calibration.half_width(streams)
-    low, high = max(sentiment - width, -scale), min(sentiment + width, scale)
-    return Said(sentiment, min(low, sentiment), max(high, sentiment), predictor.calibration.zone(streams))
+    streams = streams_of(row)
+    low, high = predictor.calibration.interval(sentiment, streams, predictor.scale)
+    return Said(sentiment, low, high, predictor.calibration.zone(streams))
 
 
 def _added(name: str, there: list[str], answers: dict[tuple[str, ...], float]) -> float:

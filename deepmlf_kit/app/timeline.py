@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ..explain.reading import times_uniform
 from ..plots import clip_timeline
 from ..plots.style import COLOURS, GREY, figure
-from .reasons import Reasons, numbered
+from .reasons import Reasons, grouped, numbered
 from .views import LIVE_SPAN
 
 _ALIKE = 0.35  # times uniform: fusion tokens whose attention differs by less, on average, look at the same
@@ -93,15 +93,9 @@ def timeline_said(reasons: Reasons) -> str:
 
 def _alike(relative: np.ndarray) -> list[list[int]]:
     """Fusion tokens that look at the same [groups]."""
-    groups: list[list[int]] = []
-    for number, row in enumerate(relative):
-        for group in groups:
-            if np.abs(row - relative[group[0]]).mean() < _ALIKE:
-                group.append(number)
-                break
-        else:
-            groups.append([number])
-    return groups
+    return grouped(
+        len(relative), lambda one, other: bool(np.abs(relative[one] - relative[other]).mean() < _ALIKE)
+    )
 
 
 def _in_lanes(middle: np.ndarray, words: Any, span: float) -> list[float]:

@@ -20,7 +20,7 @@ from ..workers.cancel import Cancelled
 from . import views
 from .answering import Answer, Step, answers, ask_again, face_boxes, read_clip
 from .downloads import write_files, write_page
-from .examples import examples, forms
+from .examples import examples, shown_examples
 from .live import LiveSession
 from .models import Models
 from .privacy import privacy_statement
@@ -135,7 +135,7 @@ class _App:
 
     def __init__(self, models: Models, sessions: Sessions, settings: Settings) -> None:
         self.models, self.sessions, self.settings = models, sessions, settings
-        self.examples = list({example.name: example for example in (*forms(), *examples())}.values())
+        self.examples = shown_examples()
         self.given: dict[str, _Given] = {}
         self.live: dict[str, LiveSession] = {}
         self.refused: dict[str, str] = {}
@@ -192,7 +192,7 @@ class _App:
             with gr.Column(scale=4, min_width=300):
                 panel = gr.HTML(
                     html_template=self._panel(),
-                    js_on_load=_text("clip.js"),
+                    js_on_load=_text("camera.js") + _text("clip.js"),
                     elem_id="clip-panel",
                     apply_default_css=False,
                 )
@@ -543,7 +543,7 @@ class _App:
             with gr.Column(scale=5, min_width=320):
                 panel = gr.HTML(
                     html_template=_LIVE.format(fps=self.settings.live_fps),
-                    js_on_load=_text("live.js"),
+                    js_on_load=_text("camera.js") + _text("live.js"),
                     server_functions=[push_live],
                     apply_default_css=False,
                     elem_id="live-panel",

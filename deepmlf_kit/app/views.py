@@ -95,9 +95,7 @@ def answer(
     was = f'<span class="mlf-was">was {signed(changed)}</span>' if changed is not None else ""
     if so_far:
         was = '<span class="mlf-was">so far, without the face</span>'
-    verdict = (
-        prediction.polarity if prediction.certain is not False else f"I cannot tell ({prediction.polarity})"
-    )
+    verdict = prediction.verdict + (f" ({prediction.polarity})" if prediction.certain is False else "")
     notes = "".join(f"<li>{escape(sentence(note))}</li>" for note in prediction.notes)
     notes = f'<ul class="mlf-notes" aria-label="Remarks">{notes}</ul>' if notes else ""
     by = prediction.answered_by
@@ -347,10 +345,8 @@ def cards(shown: list[Example], predictions: dict[str, Prediction]) -> str:
     items = []
     for example in shown:
         said = predictions.get(example.name)
-        told = "…" if said is None else f"{signed(said.sentiment)} {said.polarity}"
-        if said is not None and said.certain is False:
-            told = f"{signed(said.sentiment)} I cannot tell"
-        elif said is not None and said.sentiment * example.meant < 0:
+        told = "…" if said is None else f"{signed(said.sentiment)} {said.verdict}"
+        if said is not None and said.certain is not False and said.sentiment * example.meant < 0:
             told += ": it misses what is meant"
         items.append(
             f'<button type="button" class="mlf-card" data-name="{escape(example.name)}"><img alt="" src="{example.thumbnail}">'
@@ -424,7 +420,7 @@ def live_answer(now: Any) -> str:
         prediction = now.prediction
         parts.append(
             f'<p class="mlf-big"><strong data-testid="live-sentiment">{signed(prediction.sentiment)}</strong> '
-            f"<em>{escape(prediction.polarity if prediction.certain is not False else 'I cannot tell')}</em></p>"
+            f"<em>{escape(prediction.verdict)}</em></p>"
         )
         face = prediction.clip.get("face_share")
         if face == 0:

@@ -116,12 +116,11 @@ def _show(prediction) -> None:
 
     console = Console(highlight=False)
     clip = prediction.clip
-    verdict = prediction.polarity if prediction.certain is not False else "I cannot tell"
     sure = ""
     if prediction.interval is not None:
         low, high = prediction.interval
         sure = f"  ({prediction.coverage:.0%} interval {low:+.2f} to {high:+.2f})"
-    console.print(f"\n[bold]{prediction.sentiment:+.2f}[/bold]  {verdict}{sure}")
+    console.print(f"\n[bold]{prediction.sentiment:+.2f}[/bold]  {prediction.verdict}{sure}")
     console.print(_bar(prediction.sentiment, prediction.scale), markup=False)
     heads = {"text": "the words", "av": "voice and face", "fusion": "the fusion tokens"}
     rows = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -139,6 +140,11 @@ class FeatureRecipe:
         if not isinstance(values, dict):
             raise RecipeError(f"recipe: found {text[:60]!r}, expected a JSON object.")
         return cls.from_dict(values)
+
+    @classmethod
+    def from_stored(cls, stored: str | Mapping[str, Any]) -> FeatureRecipe:
+        """The recipe that a run notes: JSON as of its dataset, or an object."""
+        return cls.from_dict(stored) if isinstance(stored, Mapping) else cls.from_json(stored)
 
     def key(self, part: Part, **more: str) -> str:
         """Cache key of a part: a hash, 16 hex digits, of all that determines its features.

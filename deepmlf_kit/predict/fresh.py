@@ -62,7 +62,5 @@ def _expected_recipe(checkpoint: str | Path | None, face: str | None) -> Feature
     # What is wrong with it is said when the run is opened. The bundled checkpoints have one recipe.
     with contextlib.suppress(DeepMLFError, OSError, KeyError, TypeError):
         stored = read_json(Path(checkpoint or PEOPLE) / "run.json", "")["preprocessing"]["recipe"]
-        recipe = (
-            FeatureRecipe.from_dict(stored) if isinstance(stored, dict) else FeatureRecipe.from_json(stored)
-        )
+        recipe = FeatureRecipe.from_stored(stored)
     return recipe if face is None else dataclasses.replace(recipe, face=face)

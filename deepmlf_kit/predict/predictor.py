@@ -70,6 +70,11 @@ class Prediction:
     notes: list[str] = field(default_factory=list)
     answered_by: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def verdict(self) -> str:
+        """The polarity, unless the sign is not to be trusted."""
+        return self.polarity if self.certain is not False else "I cannot tell"
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return dataclasses.asdict(self)
@@ -121,11 +126,7 @@ class Predictor:
         try:
             if not stored:
                 raise RecipeError("the dataset does not say how its features were made")
-            return (
-                FeatureRecipe.from_dict(stored)
-                if isinstance(stored, dict)
-                else FeatureRecipe.from_json(stored)
-            )
+            return FeatureRecipe.from_stored(stored)
         except RecipeError as error:
             raise DeepMLFError(
                 f"{self.run.path} was trained on features that the kit cannot take from a clip ({error}). Train on a "
@@ -248,9 +249,8 @@ class Predictor:
         if self.calibration is None:
             return None, None
         streams = streams_of(row)
-        width = self.calibration.half_width(streams)
-        low, high = max(sentiment - width, -self.scale), min(sentiment + width, self.scale)
-        return (min(low, sentiment), max(high, sentiment)), abs(sentiment) >= self.calibration.zone(streams)
+        interval = self.calibration.interval(sentiment, streams, self.scale)
+        return interval, abs(sentiment) >= self.calibration.zone(streams)
 
     def row(
         self, features: ClipFeatures, text: str | None = None, *, audio: bool = True, vision: bool = True

@@ -84,6 +84,12 @@ class Calibration:
         """That of a prediction made from `streams`."""
         return self.half_widths.get(streams, self.half_widths[_ALL])
 
+    def interval(self, prediction: float, streams: str, scale: float) -> tuple[float, float]:
+        """Where the label of a prediction made from `streams` lies; cut at the scale's ends, unless the prediction is beyond."""
+        width = self.half_width(streams)
+        low, high = max(prediction - width, -scale), min(prediction + width, scale)
+        return min(low, prediction), max(high, prediction)
+
     def zone(self, streams: str) -> float:
         """Below which size the sign of a prediction made from `streams` is not to be trusted."""
         return self.zones.get(streams, self.zones[_ALL])
