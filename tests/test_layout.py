@@ -23,7 +23,7 @@ PACKAGE = ROOT / "deepmlf_kit"
 # `storage/optional.py`.
 HEAVY = {
     "peft": "seconds to import, with bitsandbytes where that is installed; only for LoRA",
-    "sklearn": "half a second to import; only where F1 is computed",
+    "sklearn": "half a second to import; only where F1 or a calibration is computed",
 }
 IMPORTERS = {"deepmlf_kit.storage.optional": "the one way to optional packages"}
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from datasets import Dataset
-from sklearn.linear_model import LogisticRegression
 
 from ..data.schema import for_batches
 from ..errors import DeepMLFError
@@ -184,6 +183,8 @@ def _zone(predictions: np.ndarray, labels: np.ndarray, coverage: float) -> float
     sizes, right = np.abs(predictions), predictions * labels > 0
     if right.all() or not right.any():
         return 0.0 if right.all() else float(sizes.max())
+    from sklearn.linear_model import LogisticRegression
+
     fitted = LogisticRegression(C=1e6).fit(sizes[:, None], right)
     slope, start = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     wanted = math.log(coverage / (1 - coverage))
