@@ -45,7 +45,7 @@ TIMES_UNIFORM: dict[str, Any] = {
     "cmin": 0,
     "cmax": 4,
     "colorbar": {
-        "title": {"text": "attention,<br>times even"},
+        "title": {"text": "attention, times even", "side": "right"},
         "tickvals": [0, 1, 2, 3, 4],
         "ticktext": ["0", "1 (even)", "2", "3", "4 or more"],
     },
