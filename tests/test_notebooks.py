@@ -18,12 +18,12 @@ LESSONS = [
     "01_how_a_label_comes_about",
     "02_build_it",
     "03_voice_and_face",
+    "07_the_papers_claims",
 ]
 #: Notebooks in the form of version 0.1.0: exercises with a folded answer.
 OTHERS = [
     "04_train",
     "06_inside",
-    "07_the_papers_claims",
     "08_your_data",
     "08b_your_clips",
 ]
