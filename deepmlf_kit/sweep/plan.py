@@ -91,6 +91,12 @@ class SweepPlan:
                 raise DeepMLFError(
                     f"grid.{key} of the sweep {self.name!r} is {values!r}, but must be a list of values."
                 )
+        for name in self.arms:
+            if not isinstance(name, str):
+                raise DeepMLFError(
+                    f"The sweep {self.name!r} has a variant named {name!r}, which YAML does not read as text: put the name "
+                    'in quotes, for example "off".'
+                )
         if not self.seeds:
             raise DeepMLFError(
                 f"The sweep {self.name!r} has no seeds: give at least one, for example [0, 1, 2]."
