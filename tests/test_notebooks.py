@@ -19,11 +19,11 @@ LESSONS = [
     "02_build_it",
     "03_voice_and_face",
     "06_inside",
+    "07_the_papers_claims",
 ]
 #: Notebooks in the form of version 0.1.0: exercises with a folded answer.
 OTHERS = [
     "04_train",
-    "07_the_papers_claims",
     "08_your_data",
     "08b_your_clips",
 ]
