@@ -329,7 +329,7 @@ def test_words_at_unknown_times_are_marked(predictor):
     assert not next(trace for trace in timeline(silent).data if trace.mode == "text").text
 
 
-def overlapping(trace, span, letter=0.02):
+def overlapping(trace, span, letter=0.025):
     """Pairs of drawn words of a trace that share a place, where a letter takes that share of the picture."""
     drawn = [(x, y, w) for x, y, w in zip(trace.x, trace.y, trace.text, strict=True) if y is not None]
     return [

@@ -14,7 +14,7 @@ from .reasons import Reasons, grouped, numbered
 from .views import LIVE_SPAN
 
 _ALIKE = 0.35  # times uniform: fusion tokens whose attention differs by less, on average, look at the same
-_LETTER = 0.02  # width of a letter as a share of the plot's, on a phone
+_LETTER = 0.025  # width of a letter as a share of the plot's, on a phone
 _LANES = 8  # of words above each other; further ones are left out of the picture
 _LANE = 14  # pixels
 _GAP = 14  # pixels between the parts of the timeline
@@ -39,7 +39,7 @@ def timeline(reasons: Reasons) -> go.Figure:
         colorbar={
             "orientation": "h",
             "thickness": 8,
-            "len": 0.9,
+            "len": 0.85,
             "x": 0,
             "xanchor": "left",
             "xpad": 0,
@@ -48,7 +48,8 @@ def timeline(reasons: Reasons) -> go.Figure:
             "ypad": 4,
             "tickfont": {"size": 10},
             "title": {"text": ""},
-            "ticktext": ["0", "even", "2", "3", "4 times or more"],
+            "ticktext": ["0", "even", "2", "3", "4 or more"],
+            "ticklabeloverflow": "allow",
         },
     )
     known = bool(np.isfinite(reading.words.start).any()) or not reading.words.words
@@ -60,12 +61,12 @@ def timeline(reasons: Reasons) -> go.Figure:
     words.update(
         y=[None if lane is None else 1 - (lane + 0.5) / used for lane in lanes],
         text=[w if known else f"≈{w}" for w in said],
-        textfont={"size": 11},
+        textfont={"size": 10},
         cliponaxis=False,
     )
     heights = [max(40, 24 * len(groups)), max(24, _LANE * used), 95, 110]  # of the four rows, pixels
     inner = sum(heights) + _GAP * (len(heights) - 1)
-    titles = ("", "words" if known else "words,<br>times not<br>known", "voice", "face")
+    titles = ("", "words" if known else "words, times<br>not known", "voice", "face")
     top = 1.0
     for row, (height, title) in enumerate(zip(heights, titles, strict=True), start=1):
         domain = [max(0.0, top - height / inner), top]
@@ -203,7 +204,7 @@ def live_curve(
             yaxis="y2",
             text=[w["word"] for w in recent],
             mode="text",
-            textfont={"color": GREY, "size": 11},
+            textfont={"color": GREY, "size": 10},
             cliponaxis=False,
             showlegend=False,
             hoverinfo="skip",
