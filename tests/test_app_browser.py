@@ -473,7 +473,7 @@ def test_the_page_fits_the_screen_and_can_be_read(app, browser, tmp_path, scheme
     assert not page.locator("#steps").get_by_text("not needed").count() or "words given" in page.inner_text(
         "#answer"
     )
-    assert contrast(page, "#timeline .xtick text", "fill") >= 4.5
+    assert contrast(page, "#timeline .gtitle", "fill") >= 4.5
     levels = [
         int(level[1])
         for level in page.evaluate(

@@ -34,7 +34,7 @@ def timeline(reasons: Reasons) -> go.Figure:
     heatmap = next(trace for trace in made.data if trace.type == "heatmap")
     heatmap.update(
         z=np.stack([relative[group].mean(axis=0) for group in groups]),
-        y=[numbered(group) for group in groups],
+        y=[numbered(group).replace(", ", ",<br>") for group in groups],
         customdata=heatmap.customdata[: len(groups)],
         colorbar={
             "orientation": "h",
@@ -82,7 +82,7 @@ def timeline(reasons: Reasons) -> go.Figure:
     made.update_yaxes(
         title_text="", showticklabels=False, ticks="", secondary_y=True
     )  # pitch: see the hover text
-    margin = {"l": 74, "r": 14, "t": 112, "b": 112}
+    margin = {"l": 80, "r": 14, "t": 112, "b": 112}
     made.update_layout(
         title={
             "text": "The clip over time",
