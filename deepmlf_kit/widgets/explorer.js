@@ -306,7 +306,7 @@ function render({ model, el: root }) {
       yaxis5: axis(second ? second.name : "", { overlaying: "y3", side: "right", showgrid: false, nticks: 4 }),
       shapes: [] });
     rows.forEach(({ tracks: [first], label, domain, target }, i) => {
-      const title = first ? `${i ? label : first.name} (${first.unit})` : `no ${label}`;
+      const title = first ? (i ? label : first.name) : `no ${label}`; // units: see the hover text
       layout[`yaxis${target}`] = axis(title, { domain, nticks: 4 });
     });
     const spoken = data.words.filter((w) => w.start !== null);
