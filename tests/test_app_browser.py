@@ -403,7 +403,7 @@ def test_live_answers_while_the_camera_runs_and_stops(app, tab):
     tab.get_by_role("button", name="Start camera and microphone").wait_for()
     session = next(s for s in app.sessions._sessions.values() if s.live is not None)
     assert session.live.stopped
-    session.live.thread.join(10)
+    session.live.thread.join(PATIENCE / 1000)  # the answer under way is finished first
     assert not session.live.thread.is_alive()
 
 
@@ -470,6 +470,7 @@ def test_the_page_fits_the_screen_and_can_be_read(app, browser, tmp_path, scheme
     plot = page.locator("#timeline .js-plotly-plot")
     assert plot.evaluate("plot => plot._fullLayout._size.w / plot._fullLayout.width") > 0.7
     assert not plot.evaluate(OUTSIDE)
+    assert page.get_by_text("Use the voice", exact=True).evaluate("e => e.clientHeight") < 40  # in one line
     assert not page.locator("#steps").get_by_text("not needed").count() or "words given" in page.inner_text(
         "#answer"
     )

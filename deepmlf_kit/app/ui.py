@@ -214,10 +214,10 @@ class _App:
                 self.transcript = gr.HTML(
                     js_on_load=_text("words.js"), elem_id="transcript", apply_default_css=False
                 )
-                with gr.Row(equal_height=True):
+                with gr.Row(equal_height=True, elem_classes="mlf-switches"):
                     self.voice = gr.Checkbox(True, label="Use the voice", min_width=120, container=False)
                     self.face = gr.Checkbox(True, label="Use the face", min_width=120, container=False)
-                    self.hold = gr.Button("Hold to compare", size="sm", min_width=200, interactive=False)
+                    self.hold = gr.Button("Hold to compare", size="sm", min_width=120, interactive=False)
                     self.let_go = gr.Button("Let go", size="sm", min_width=90, visible=False)
         self.plot = gr.Plot(show_label=False, label="The clip over time", visible=False, elem_id="timeline")
         self.plot_said = gr.HTML(elem_id="timeline-said", apply_default_css=False)
