@@ -124,6 +124,9 @@ def read_clip(
         news.put(Step(stage, fraction))
 
     def extracted(cache: FeatureCache) -> Iterator[tuple[ClipFeatures, FeatureRecipe]]:
+        took: dict[
+            str, float
+        ] = {}  # by all parts: what the one before has read comes from the cache, untimed
         for part in _recipes(recipe, info):
             try:
                 features = extractor.extract(
@@ -139,6 +142,8 @@ def read_clip(
                 if part == recipe or isinstance(error, LostClip):
                     raise
                 continue  # a damaged sound: the face may still be read
+            took |= features.timings
+            features = replace(features, timings=dict(took))
             if part == recipe:
                 features = _checked(features, info)
             yield features, part
@@ -211,7 +216,9 @@ def answers(
     progress(0.0)
     prediction = predictor.features(features, text, audio=audio, vision=vision)
     progress(0.1)
-    streams = take_apart(predictor, features, prediction.text, audio=audio, vision=vision)
+    streams = take_apart(
+        predictor, features, prediction.text, audio=audio, vision=vision, sentiment=prediction.sentiment
+    )
     cancel.check()
     yield made(Reasons(streams), "answered")
     reasons = find_reasons(

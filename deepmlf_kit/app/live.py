@@ -150,14 +150,14 @@ class LiveSession:
     # To the page ---------------------------------------------------------------------------------------------
 
     def states(self) -> Iterator[LiveState]:
-        """States as they change, until the session has ended."""
+        """States as they change, until the session has ended; before the first answer, every second."""
         seen = -1
         while True:
             with self._changed:
                 self._changed.wait_for(partial(self._is_news, seen), timeout=1.0)
                 if time.monotonic() - self._last_packet > _PACKET_TIMEOUT and not self._stopped:
                     self._stopped, self._state.ended = True, "Stopped: nothing came from the camera."
-                if self._version == seen and not self._stopped:
+                if self._version == seen and not self._stopped and self._state.answers:
                     continue
                 seen = self._version
                 state = replace(self._state, points=list(self._state.points), words=list(self._state.words))

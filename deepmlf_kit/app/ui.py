@@ -214,7 +214,7 @@ class _App:
                 self.transcript = gr.HTML(
                     js_on_load=_text("words.js"), elem_id="transcript", apply_default_css=False
                 )
-                with gr.Row():
+                with gr.Row(equal_height=True, elem_classes="mlf-switches"):
                     self.voice = gr.Checkbox(True, label="Use the voice", min_width=120, container=False)
                     self.face = gr.Checkbox(True, label="Use the face", min_width=120, container=False)
                     self.hold = gr.Button("Hold to compare", size="sm", min_width=120, interactive=False)
@@ -222,7 +222,7 @@ class _App:
         self.plot = gr.Plot(show_label=False, label="The clip over time", visible=False, elem_id="timeline")
         self.plot_said = gr.HTML(elem_id="timeline-said", apply_default_css=False)
         self.reasons = gr.HTML(elem_id="reasons", apply_default_css=False)
-        with gr.Row(visible=False) as self.downloads:
+        with gr.Row(visible=False, equal_height=True) as self.downloads:
             self.with_clip = gr.Checkbox(
                 False, label="Put the clip into the page", min_width=180, container=False
             )
@@ -548,16 +548,16 @@ class _App:
                     apply_default_css=False,
                     elem_id="live-panel",
                 )
+            with gr.Column(scale=7, min_width=320):
+                answer = gr.HTML(views.live_answer(None), elem_id="live-answer", apply_default_css=False)
+                curve = gr.Plot(
+                    show_label=False, label="Sentiment over time", visible=False, elem_id="live-curve"
+                )
                 text = gr.Textbox(
                     label="Words while live",
                     info="Used where no speech model is at hand.",
                     max_length=1000,
                     elem_id="live-words",
-                )
-            with gr.Column(scale=7, min_width=320):
-                answer = gr.HTML(views.live_answer(None), elem_id="live-answer", apply_default_css=False)
-                curve = gr.Plot(
-                    show_label=False, label="Sentiment over time", visible=False, elem_id="live-curve"
                 )
         panel.start(
             self.start_live,
