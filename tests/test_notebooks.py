@@ -257,7 +257,9 @@ def test_measured_numbers_in_a_text_are_those_of_the_run(lesson):
         for number in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", text):
             assert number in known, f"{cell.id}: {number} is not what a cell nearby computed"
         for number in re.findall(r"(?<![\w.])(\d+) ?%", text):
-            assert re.search(rf"(?<![\w.]){number} ?%", known), f"{cell.id}: no cell nearby computed {number} %"
+            assert re.search(rf"(?<![\w.]){number} ?%", known), (
+                f"{cell.id}: no cell nearby computed {number} %"
+            )
 
 
 def test_rendered_page_shows_every_picture(book):
@@ -288,7 +290,8 @@ def contrast(ink: str, paper: str) -> float:
     def luminance(colour: str) -> float:
         parts = np.array([int(colour[n : n + 2], 16) for n in (1, 3, 5)]) / 255
         return float(
-            np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+            np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+            @ (0.2126, 0.7152, 0.0722)
         )
 
     low, high = sorted(luminance(colour) for colour in (ink, paper))
@@ -343,7 +346,9 @@ def test_the_install_cell_installs_the_kit_only_where_it_is_missing(scripts, mon
     here = scripts.COLAB_CELL.replace('KIT = ""', 'KIT = "https://example.org/kit"')
     exec(here, {})
     assert calls[0][1:4] == ["-m", "pip", "install"]
-    assert calls[0][-1] == "deepmlf-kit[all] @ git+https://example.org/kit"  # plain `deepmlf-kit` draws no figures
+    assert (
+        calls[0][-1] == "deepmlf-kit[all] @ git+https://example.org/kit"
+    )  # plain `deepmlf-kit` draws no figures
 
 
 def settings_of(book):
@@ -354,7 +359,9 @@ def settings_of(book):
 def trains(name):
     """Whether a notebook takes a recipe, a dataset and settings of the reader's."""
     cell = settings_of(nbformat.read(NOTEBOOKS[name], as_version=4))
-    return cell is not None and all(f"\n{key} = " in f"\n{cell.source}" for key in ("PRESET", "DATASET", "OVERRIDES"))
+    return cell is not None and all(
+        f"\n{key} = " in f"\n{cell.source}" for key in ("PRESET", "DATASET", "OVERRIDES")
+    )
 
 
 @pytest.mark.slow
@@ -398,8 +405,12 @@ def test_stored_figures_of_mosei_texts_are_shown_beside_their_references(tmp_pat
     (tmp_path / "results" / "mosei_text_references.csv").write_text(references, encoding="utf-8")
     exec(cell.source, names)
     table, known, told = said
-    assert table["Corr"]["mean"].to_dict() == {"a, also on text": 0.31, "a, not on text": 0.41, "b, not on text": 0.51}
-    assert "b, not on text" in told and "0.510" in told and "0.020" in told
+    assert table["Corr"]["mean"].to_dict() == {
+        "a, FFW on text": 0.31,
+        "a, no FFW on text": 0.41,
+        "b, no FFW on text": 0.51,
+    }
+    assert "b, no FFW on text" in told and "0.510" in told and "0.020" in told
     assert set(known["source"]) and not known["source"].isna().any()
     assert {trace.name for trace in drawn[-1].data} == {"a training each", "references"}
 

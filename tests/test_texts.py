@@ -184,7 +184,9 @@ def test_word_pairs_are_a_reference_that_reads_the_words(tmp_path: Path):
     ]
     file = write(tmp_path, "text,label,split", *lines)
     found = word_pairs(prepare_texts(file, tmp_path / "out").dataset)
-    assert found["Corr"] > 0.95 and found["Non0_acc_2"] == 1  # "not good" is a pair: single words say nothing here
+    assert (
+        found["Corr"] > 0.95 and found["Non0_acc_2"] == 1
+    )  # "not good" is a pair: single words say nothing here
 
 
 def test_the_text_benchmark_writes_a_line_for_each_training(texts: Any, tmp_path: Path):
