@@ -102,7 +102,7 @@ def test_the_best_checkpoint_at_hand_answers(tmp_path, monkeypatch):
 def test_a_model_of_a_pickles_features_says_why_it_cannot_read_clips(predictor, monkeypatch):
     stored = {"source": "MMSA pickle", "file": "unaligned_50.pkl", "aligned": False, "label_scale": 3.0}
     monkeypatch.setitem(predictor.run.info["preprocessing"], "recipe", stored)
-    with pytest.raises(DeepMLFError, match="an MMSA pickle, unaligned_50.pkl, which does not say how they were"):
+    with pytest.raises(DeepMLFError, match=r"MMSA pickle, .*does not say how they were made"):
         _ = predictor.recipe
 
 
