@@ -3,12 +3,25 @@
 import ast
 import base64
 import importlib.util
+import io
 import json
+import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
+from test_mmsa_convert import make_mmsa
+
+from deepmlf_kit.data.mmsa import convert_mmsa
+from deepmlf_kit.evaluation.peers import published
+from deepmlf_kit.plots.style import COLOURS, faint, figure
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
@@ -20,20 +33,37 @@ LESSONS = [
     "03_voice_and_face",
     "06_inside",
     "07_the_papers_claims",
+    "08_your_data",
 ]
 #: Notebooks in the form of version 0.1.0: exercises with a folded answer.
 OTHERS = [
     "04_train",
-    "08_your_data",
-    "08b_your_clips",
 ]
 STAGES = sorted([*LESSONS, *OTHERS])
 #: Notebooks that read no data of the reader's.
 WITHOUT_SETTINGS = {"01_how_a_label_comes_about", "02_build_it"}
 LONGEST_LINE = 100
 NOTEBOOKS = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
+#: Pages that a figure stands on: white, and JupyterLab's dark one.
+PAPERS = ("#ffffff", "#111111")
+#: CMU-MOSI's recipe on the embedded LM, as short as can be.
+SHORT_MOSI = [
+    *("lm.name=embedded", "lm.dtype=float32", "fusion.layers=[3, 5]", "fusion.heads=8", "fusion.ffw=full"),
+    *("training.epochs=1", "training.batch_size=8", "training.accumulation=1"),
+    *("pretraining.epochs=1", "pretraining.batch_size=8", "pretraining.accumulation=1"),
+]
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|usr|var|opt|mnt)/[\w.-]+|[A-Z]:\\\\")
 SECONDS = re.compile(r"\b\d+(?:\.\d+)?\s?(?:it/s|s/it|ms/step)\b|\b\d+:\d\d<|elapsed|wall time", re.I)
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """`scripts/run_notebooks.py`."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    sys.modules.pop("run_notebooks", None)
+    import run_notebooks
+
+    return run_notebooks
 
 
 @pytest.fixture(params=STAGES)
@@ -214,7 +244,8 @@ def test_one_picture_answers_without_a_kernel(lesson):
 
 
 def test_measured_numbers_in_a_text_are_those_of_the_run(lesson):
-    # A decimal that the text states by itself must stand in the code or an output nearby: nothing is left from another run.
+    # A decimal or a percentage that the text states by itself must stand in the code or an output nearby: nothing is left from
+    # another run.
     for place, cell in enumerate(lesson.cells):
         if cell.cell_type != "markdown":
             continue
@@ -225,6 +256,168 @@ def test_measured_numbers_in_a_text_are_those_of_the_run(lesson):
         )
         for number in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", text):
             assert number in known, f"{cell.id}: {number} is not what a cell nearby computed"
+        for number in re.findall(r"(?<![\w.])(\d+) ?%", text):
+            assert re.search(rf"(?<![\w.]){number} ?%", known), (
+                f"{cell.id}: no cell nearby computed {number} %"
+            )
+
+
+def test_rendered_page_shows_every_picture(book):
+    from nbconvert import HTMLExporter
+
+    page, _ = HTMLExporter().from_notebook_node(book)
+    pictures = re.findall(r'<img[^>]+src="([^"]+)"', page)
+    assert len(pictures) >= 3
+    for address in pictures:
+        kind, _, content = address.partition(";base64,")
+        assert kind.startswith("data:image/"), address[:80]
+        if kind == "data:image/svg+xml":
+            ElementTree.fromstring(base64.b64decode(content))
+        else:
+            Image.open(io.BytesIO(base64.b64decode(content))).verify()
+
+
+def figures_of(book):
+    for cell in code(book):
+        for output in cell.outputs:
+            if made := output.get("data", {}).get("application/vnd.plotly.v1+json"):
+                yield cell, made
+
+
+def contrast(ink: str, paper: str) -> float:
+    """WCAG 2 contrast of two colours `#rrggbb`."""
+
+    def luminance(colour: str) -> float:
+        parts = np.array([int(colour[n : n + 2], 16) for n in (1, 3, 5)]) / 255
+        return float(
+            np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+            @ (0.2126, 0.7152, 0.0722)
+        )
+
+    low, high = sorted(luminance(colour) for colour in (ink, paper))
+    return (high + 0.05) / (low + 0.05)
+
+
+def colours_in(tree, place=""):
+    """Each plain colour of a figure with the keys that lead to it; what stands on a paper of its own is left out."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            if key not in ("hoverlabel", "updatemenus", "colorscale", "template") and "bgcolor" not in key:
+                yield from colours_in(value, f"{place}.{key}")
+    elif isinstance(tree, list) and place.endswith("color"):
+        yield from ((place, value) for value in tree if isinstance(value, str))
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from colours_in(value, place)
+    elif isinstance(tree, str) and place.endswith("color"):
+        yield place, tree
+
+
+def test_figures_are_readable_on_light_and_dark_pages(book):
+    for cell, made in figures_of(book):
+        text = made["layout"]["template"]["layout"]["font"]["color"]
+        found = [("text", text, 4.0)]
+        found += [
+            (place, colour, 2.9)
+            for place, colour in colours_in({"data": made["data"], "layout": made["layout"]})
+            if re.fullmatch("#[0-9a-f]{6}", colour)
+        ]
+        for place, colour, wanted in found:
+            for paper in PAPERS:
+                assert contrast(colour, paper) >= wanted, f"{cell.id}: {place} {colour} on {paper}"
+
+
+def test_prose_has_no_long_dashes(book):
+    for cell in book.cells:
+        assert not re.search("[\u2013\u2014]", cell.source), cell.id
+
+
+def test_opens_in_colab_and_installs_the_kit_there(lesson, scripts):
+    before = json.dumps(lesson, sort_keys=True)
+    scripts.with_colab(lesson)  # changes nothing where badge and cell are there
+    assert json.dumps(lesson, sort_keys=True) == before, "run scripts/run_notebooks.py on it"
+    assert lesson.cells[1].source == scripts.COLAB_CELL
+    assert "[![Open in Colab](attachment:colab.svg)](https://colab" in lesson.cells[0].source
+
+
+def test_the_install_cell_installs_the_kit_only_where_it_is_missing(scripts, monkeypatch):
+    calls = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: calls.append(command))
+    exec(scripts.COLAB_CELL, {})
+    assert not calls
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(AssertionError, match="address"):
+        exec(scripts.COLAB_CELL, {})
+    here = scripts.COLAB_CELL.replace('KIT = ""', 'KIT = "https://example.org/kit"')
+    exec(here, {})
+    assert calls[0][1:4] == ["-m", "pip", "install"]
+    assert (
+        calls[0][-1] == "deepmlf-kit[all] @ git+https://example.org/kit"
+    )  # plain `deepmlf-kit` draws no figures
+
+
+def settings_of(book):
+    """The cell of settings; None where a notebook reads no data of the reader's."""
+    return next((cell for cell in code(book) if "preset" in cell.metadata.get("tags", [])), None)
+
+
+def trains(name):
+    """Whether a notebook takes a recipe, a dataset and settings of the reader's."""
+    cell = settings_of(nbformat.read(NOTEBOOKS[name], as_version=4))
+    return cell is not None and all(
+        f"\n{key} = " in f"\n{cell.source}" for key in ("PRESET", "DATASET", "OVERRIDES")
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("name", [name for name in STAGES if name in NOTEBOOKS and trains(name)])
+def test_trains_on_an_mmsa_pickle_of_5_and_20_dimensions(name, tmp_path):
+    from nbclient import NotebookClient
+
+    (tmp_path / "mosi.pkl").write_bytes(pickle.dumps(make_mmsa("mosi_unaligned", sizes=(48, 16, 24))))
+    convert_mmsa(tmp_path / "mosi.pkl", tmp_path / "data")
+    book = nbformat.read(NOTEBOOKS[name], as_version=4)
+    given = {"PRESET": "mosi", "OVERRIDES": SHORT_MOSI}
+    cell = settings_of(book)
+    given |= {"PICKLE": "mosi.pkl"} if "PICKLE = " in cell.source else {"DATASET": "data"}
+    cell.source += "".join(f"\n{key} = {value!r}" for key, value in given.items())
+    NotebookClient(book, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    said = "".join(value for _, value in texts_of(book))
+    assert "av_encoder.audio_dim=5" in said and "av_encoder.vision_dim=20" in said
+
+
+def test_stored_figures_of_mosei_texts_are_shown_beside_their_references(tmp_path, monkeypatch):
+    book = nbformat.read(NOTEBOOKS["08_your_data"], as_version=4)
+    (cell,) = [cell for cell in code(book) if "mosei_text" in cell.source]
+    monkeypatch.chdir(tmp_path)
+    said, drawn = [], []
+    made = lambda *args, **options: drawn.append(figure(*args, **options)) or drawn[-1]  # noqa: E731
+    monkeypatch.setattr("plotly.graph_objects.Figure.show", lambda self: None)
+    names = {"np": np, "pd": pd, "Path": Path, "figure": made, "faint": faint, "COLOURS": COLOURS}
+    names |= {"published": published, "say": said.append, "display": lambda *tables: said.extend(tables)}
+    exec(cell.source, names)
+    assert "Skipped" in said.pop() and not said
+
+    (tmp_path / "results").mkdir()
+    rows = [
+        {"lm": lm, "ffw_on_text": on, "seed": seed, "MAE": 0.7, "Corr": start + 0.01 * seed, "minutes": 3.0}
+        for lm, on, start in (("a", True, 0.3), ("a", False, 0.4), ("b", False, 0.5))
+        for seed in range(3)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "results" / "mosei_text.csv", index=False)
+    references = (FOLDER / "results" / "mosei_text_references.csv").read_text(encoding="utf-8")
+    (tmp_path / "results" / "mosei_text_references.csv").write_text(references, encoding="utf-8")
+    exec(cell.source, names)
+    table, known, told = said
+    assert table["Corr"]["mean"].to_dict() == {
+        "a, FFW on text": 0.31,
+        "a, no FFW on text": 0.41,
+        "b, no FFW on text": 0.51,
+    }
+    assert "b, no FFW on text" in told and "0.510" in told and "0.020" in told
+    assert set(known["source"]) and not known["source"].isna().any()
+    assert {trace.name for trace in drawn[-1].data} == {"a training each", "references"}
 
 
 def test_pictures_of_a_page_are_there(book):
@@ -295,48 +488,36 @@ def test_readme_lists_every_notebook():
     assert re.findall(r"\]\((\w+)\.ipynb\)", page) == STAGES
 
 
-def test_cleaning_drops_bars_and_adds_pictures_beside_figures(monkeypatch):
-    import sys
-
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    sys.modules.pop("run_notebooks", None)
-    import run_notebooks
-
-    monkeypatch.setattr(run_notebooks, "picture_of", lambda figure: "cGljdHVyZQ==")
+def test_cleaning_drops_bars_and_adds_pictures_beside_figures(monkeypatch, scripts):
+    monkeypatch.setattr(scripts, "picture_of", lambda figure: "cGljdHVyZQ==")
     figure = {"data": [], "layout": {}}
     outputs = [
         nbformat.v4.new_output(
             "display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"}
         ),
         nbformat.v4.new_output("stream", name="stderr", text="a warning"),
-        nbformat.v4.new_output("execute_result", {run_notebooks.PLOTLY: figure}, execution_count=7),
+        nbformat.v4.new_output("execute_result", {scripts.PLOTLY: figure}, execution_count=7),
     ]
     cell = nbformat.v4.new_code_cell("fig", execution_count=7, outputs=outputs)
     book = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": 1}})
-    run_notebooks.clean(book)
+    scripts.clean(book)
     (kept,) = book.cells[0].outputs
-    assert kept.data[run_notebooks.PNG] == "cGljdHVyZQ=="
-    assert kept.data[run_notebooks.PLOTLY] == figure
+    assert kept.data[scripts.PNG] == "cGljdHVyZQ=="
+    assert kept.data[scripts.PLOTLY] == figure
     assert kept.execution_count == book.cells[0].execution_count == 1  # by place, not by what was run before
     assert "widgets" not in book.metadata
 
 
-def test_a_path_of_this_machine_in_an_output_is_refused(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import run_notebooks
-
+def test_a_path_of_this_machine_in_an_output_is_refused(scripts):
     cell = nbformat.v4.new_code_cell(
         "x", outputs=[nbformat.v4.new_output("stream", text="saved in /home/me/run")]
     )
     with pytest.raises(SystemExit, match="/home/me"):
-        run_notebooks.clean(nbformat.v4.new_notebook(cells=[cell]))
+        scripts.clean(nbformat.v4.new_notebook(cells=[cell]))
 
 
-def test_trainings_on_the_sample_set_are_made_anew_and_others_kept(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import run_notebooks
-
+def test_trainings_on_the_sample_set_are_made_anew_and_others_kept(scripts, tmp_path):
     for name in ("04-sample", "04-mosi", "06-sample"):
         (tmp_path / "runs" / name / "fused").mkdir(parents=True)
-    run_notebooks.forget_runs(tmp_path / "04_train.ipynb")
+    scripts.forget_runs(tmp_path / "04_train.ipynb")
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["04-mosi", "06-sample"]

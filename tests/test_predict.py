@@ -99,6 +99,13 @@ def test_the_best_checkpoint_at_hand_answers(tmp_path, monkeypatch):
     assert best_at_hand().name == "people-smollm2"
 
 
+def test_a_model_of_a_pickles_features_says_why_it_cannot_read_clips(predictor, monkeypatch):
+    stored = {"source": "MMSA pickle", "file": "unaligned_50.pkl", "aligned": False, "label_scale": 3.0}
+    monkeypatch.setitem(predictor.run.info["preprocessing"], "recipe", stored)
+    with pytest.raises(DeepMLFError, match=r"MMSA pickle, .*does not say how they were made"):
+        _ = predictor.recipe
+
+
 def test_other_words_move_the_words_alone(predictor):
     clip = features()
     one, two = predictor.features(clip), predictor.features(clip, "I hate every minute of it")
