@@ -447,7 +447,7 @@ def test_the_inference_path_compiles_to_machine_code():
     torch.compiler.reset()
     model = tiny_model(av_batchnorm=True)
     compiled = torch.compile(model, fullgraph=True)
-    for sizes in ({}, *OTHER_SIZES):
+    for sizes in ({}, OTHER):
         batch = unlabelled(**sizes)
         torch.testing.assert_close(compiled(**batch).prediction, model(**batch).prediction, atol=1e-5, rtol=0)
 
