@@ -24,6 +24,7 @@ from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.model.av_encoder import AVSentimentModel
 from deepmlf_kit.model.checkpoints import INDEX_FILE, WEIGHTS_FILE
 from deepmlf_kit.model.frozen_lm import attention_of
+from deepmlf_kit.training import Run
 
 ROOT = Path(__file__).parents[1]
 
@@ -157,6 +158,11 @@ def test_the_language_model_attends_as_asked(saved, implementation):
     model = DeepMLFModel.from_pretrained(folder / "whole", attn_implementation=implementation)
     assert model.language.lm.config._attn_implementation == implementation
     torch.testing.assert_close(answer(model), expected, atol=1e-5, rtol=0)
+
+
+def test_a_model_where_a_run_is_expected_is_told_from_nothing(saved):
+    with pytest.raises(DeepMLFError, match=r"No run at .*AutoModel\.from_pretrained"):
+        Run.open(saved[0] / "whole")
 
 
 def test_weights_in_memory_replace_the_stored_ones(saved):
