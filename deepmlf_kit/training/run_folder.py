@@ -141,9 +141,13 @@ class Run:
         try:
             info = read_json(path / "run.json", repair)
         except FileNotFoundError as error:
-            raise DeepMLFError(
-                f"No run at {path}: expected the folder that `deepmlf train` wrote, with run.json and best/ in it."
-            ) from error
+            expected = "expected the folder that `deepmlf train` wrote, with run.json and best/ in it."
+            if (path / "config.json").is_file():  # what save_pretrained leaves
+                expected += (
+                    " A model alone does not say how its features are made: load it with AutoModel.from_pretrained and give "
+                    "it clips as docs/hugging_face.md does."
+                )
+            raise DeepMLFError(f"No run at {path}: {expected}") from error
         if info.get("format") != FORMAT:
             raise DeepMLFError(
                 f"{path / 'run.json'} has format {info.get('format')}, this kit reads {FORMAT}: use the version of the "
