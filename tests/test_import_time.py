@@ -74,6 +74,24 @@ def test_a_predictor_imports_nothing_of_training_or_of_other_parts():
     assert run.stdout.splitlines()[-1] == "[]"
 
 
+def test_the_apps_page_is_served_before_torch_is_imported():
+    """With the first example's answer in it; the models are opened from then on."""
+    statement = """
+import sys, urllib.request
+from deepmlf_kit.app import launch
+from deepmlf_kit.app.models import Models
+from deepmlf_kit.predict.bundled import PEOPLE
+Models.start = lambda self: None
+app = launch(PEOPLE, block=False, quiet=True)
+with urllib.request.urlopen(app.url) as page:
+    assert "I really loved this film" in page.read().decode()
+loaded = [name for name in sys.modules if name.startswith("torch")]
+app.close()
+assert not loaded, loaded
+"""
+    assert not {"torch", "transformers", "datasets", "peft", "mediapipe", "av"} & set(heavy_after(statement))
+
+
 def test_the_check_sees_a_heavy_import():
     assert heavy_after("import plotly") == ["plotly"]
 

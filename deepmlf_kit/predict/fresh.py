@@ -10,7 +10,6 @@ import dataclasses
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .. import predict
 from ..data.extraction_process import ClipExtractor
@@ -19,9 +18,7 @@ from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
 from ..storage.files import read_json
 from .bundled import PEOPLE
-
-if TYPE_CHECKING:
-    from .predictor import Prediction
+from .prediction import Prediction
 
 
 def predict_clip(
@@ -38,7 +35,7 @@ def predict_clip(
         DeepMLFError: as there.
     """
     extractor = ClipExtractor()
-    expected = _expected_recipe(checkpoint, face)
+    expected = _reading(expected_recipe(checkpoint), face)
     begun: Future[ClipFeatures] = Future()
 
     def extract() -> None:
@@ -49,18 +46,21 @@ def predict_clip(
 
     # A daemon: where the model cannot be loaded, nobody waits for the clip.
     threading.Thread(target=extract, daemon=True).start()
-    predictor = predict.Predictor(checkpoint)
-    recipe = predictor.recipe if face is None else dataclasses.replace(predictor.recipe, face=face)
-    if recipe != expected:
+    predictor = predict.Predictor(checkpoint, extractor=extractor)
+    if _reading(predictor.recipe, face) != expected:
         return predictor.clip(clip, text, face=face, face_model=face_model)
     return predictor.features(begun.result())
 
 
-def _expected_recipe(checkpoint: str | Path | None, face: str | None) -> FeatureRecipe:
+def expected_recipe(checkpoint: str | Path | None) -> FeatureRecipe:
     """The recipe that a run seems to need: the one in its `run.json`, else the default."""
-    recipe = FeatureRecipe()
     # What is wrong with it is said when the run is opened. The bundled checkpoints have one recipe.
     with contextlib.suppress(DeepMLFError, OSError, KeyError, TypeError):
         stored = read_json(Path(checkpoint or PEOPLE) / "run.json", "")["preprocessing"]["recipe"]
-        recipe = FeatureRecipe.from_stored(stored)
+        return FeatureRecipe.from_stored(stored)
+    return FeatureRecipe()
+
+
+def _reading(recipe: FeatureRecipe, face: str | None) -> FeatureRecipe:
+    """The recipe with the face that was asked for, if any was."""
     return recipe if face is None else dataclasses.replace(recipe, face=face)

@@ -29,7 +29,7 @@
     best            epoch, step, metric, value (validation)
     seconds         of training, resumed sessions together
     test            the final metrics
-    calibration     how sure a prediction is (`calibration.calibrate`); null for classes and small validation splits
+    calibration     how sure a prediction is (`scoring.calibrate`); null for classes and small validation splits
 """
 
 from __future__ import annotations
