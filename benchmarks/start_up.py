@@ -74,7 +74,9 @@ def main(
             "from transformers import PreTrainedModel": lambda: finished(
                 *_PYTHON, "from transformers import PreTrainedModel"
             ),
-            "from deepmlf_kit import Predictor": lambda: finished(*_PYTHON, "from deepmlf_kit import Predictor"),
+            "from deepmlf_kit import Predictor": lambda: finished(
+                *_PYTHON, "from deepmlf_kit import Predictor"
+            ),
             "deepmlf predict CLIP --text ...": lambda: finished(*predicting),
             "import gradio": lambda: finished(*_PYTHON, "import gradio"),
             "deepmlf app, to its first page": lambda: served(*_KIT, "app", "--no-open", *chosen),
@@ -87,7 +89,11 @@ def main(
     for name, pairs in found.items():
         took, used = zip(*pairs, strict=True)
         table.add_row(
-            name, *(f"{value:.2f}" for value in (statistics.median(took), min(took), max(took), statistics.median(used)))
+            name,
+            *(
+                f"{value:.2f}"
+                for value in (statistics.median(took), min(took), max(took), statistics.median(used))
+            ),
         )
     console = Console(width=110)
     console.print(table)

@@ -159,7 +159,13 @@ def test_the_answers_kept_for_the_apps_page_are_what_the_checkpoint_says(predict
 
 def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Every number, string, ... inside lists and dicts, with its place."""
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
+    parts = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else None
+    )
     if parts is None:
         yield place, value
         return

@@ -25,7 +25,7 @@ from ..features.face_model import FaceModelMissing, find_face_model
 from ..features.recipe import FeatureRecipe
 from ..features.transcript import load_speech_model, transcribe
 from ..features.vision_blendshapes import FaceTracker
-from ..predict.fresh import expected_recipe
+from ..predict.fresh import expected_recipe, without_collection
 from ..predict.prediction import Prediction
 from ..workers.cancel import Cancelled, CancelToken
 from .examples import examples, shown_examples
@@ -82,9 +82,7 @@ class Models:
         #: What is known to be answered to them.
         self.kept = kept_answers(checkpoint)
         #: What the model answers to them.
-        self.predictions: dict[str, Prediction] = {
-            name: kept.prediction for name, kept in self.kept.items()
-        }
+        self.predictions: dict[str, Prediction] = {name: kept.prediction for name, kept in self.kept.items()}
         self._closing = CancelToken()
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
@@ -147,7 +145,7 @@ class Models:
 
     def _load(self) -> None:
         try:
-            with self._timed("sentiment model"):
+            with self._timed("sentiment model"), without_collection():
                 if self._wanted_threads is not None:
                     self._threads_before = predict.limit_threads(self._wanted_threads)
                 self._closing.check()
@@ -199,7 +197,11 @@ class Models:
                     recipe = replace(recipe, vision="none")
             for example in examples()[:1]:
                 self._extractor.extract(
-                    example.path, recipe, text=example.text, face_model=self._wanted_face, cancel=self._closing
+                    example.path,
+                    recipe,
+                    text=example.text,
+                    face_model=self._wanted_face,
+                    cancel=self._closing,
                 )
         except Cancelled:
             return

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -46,10 +48,24 @@ def predict_clip(
 
     # A daemon: where the model cannot be loaded, nobody waits for the clip.
     threading.Thread(target=extract, daemon=True).start()
-    predictor = predict.Predictor(checkpoint, extractor=extractor)
+    with without_collection():
+        predictor = predict.Predictor(checkpoint, extractor=extractor)
     if _reading(predictor.recipe, face) != expected:
         return predictor.clip(clip, text, face=face, face_model=face_model)
     return predictor.features(begun.result())
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Without the garbage collector of cycles, in the whole process: what an import makes stays, and is else looked through
+    again and again, which is a sixth of what torch and transformers take."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def expected_recipe(checkpoint: str | Path | None) -> FeatureRecipe:
