@@ -27,7 +27,7 @@ from ..features.transcript import load_speech_model, transcribe
 from ..features.vision_blendshapes import FaceTracker
 from ..predict.fresh import expected_recipe, without_collection
 from ..predict.prediction import Prediction
-from ..workers.cancel import Cancelled, CancelToken
+from ..workers.cancel import CancelToken
 from .examples import examples, shown_examples
 from .kept import kept_answers
 
@@ -203,8 +203,8 @@ class Models:
                     face_model=self._wanted_face,
                     cancel=self._closing,
                 )
-        except Cancelled:
-            return
+        except DeepMLFError as error:  # stopped, or a model is missing, which loading tells
+            _log.info("%s", error)
         except Exception:
             _log.exception("warming up failed")
 
