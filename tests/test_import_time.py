@@ -70,6 +70,22 @@ def test_a_predictor_imports_nothing_of_training_or_of_other_parts():
     assert run.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_prediction_does_not_load_torchs_code_generator():
+    """Where bitsandbytes is installed, peft imports it, and that has functions compiled."""
+    script = """
+import sys
+from deepmlf_kit.cli import main
+sys.argv = ["deepmlf", "predict"]  # lacks a clip
+try:
+    main()
+except SystemExit:
+    import peft
+print("torch._inductor.select_algorithm" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "False"
+
+
 def test_the_apps_page_is_served_before_torch_is_imported():
     """With the first example's answer in it; the models are opened from then on."""
     statement = """
