@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import shutil
 import sys
 import threading
 import time
@@ -21,10 +22,12 @@ from test_predict import features
 
 from deepmlf_kit import Predictor
 from deepmlf_kit.app import views
-from deepmlf_kit.app.answering import Answer, _checked, answers, face_boxes, read_clip
+from deepmlf_kit.app.answering import Answer, _checked, answer_example, answers, face_boxes, read_clip
 from deepmlf_kit.app.downloads import write_files, write_page
-from deepmlf_kit.app.examples import FOLDER, examples, forms
+from deepmlf_kit.app.examples import FOLDER, examples, forms, shown_examples
+from deepmlf_kit.app.kept import kept_answers
 from deepmlf_kit.app.live import LiveSession, LiveState, merged_words
+from deepmlf_kit.app.models import Models
 from deepmlf_kit.app.reasons import find_reasons, grouped_tokens, strongest
 from deepmlf_kit.app.sessions import Sessions
 from deepmlf_kit.app.settings import Settings
@@ -32,7 +35,8 @@ from deepmlf_kit.app.streams import Said, Streams, take_apart
 from deepmlf_kit.app.timeline import live_curve, timeline, timeline_said
 from deepmlf_kit.app.uploads import UploadRefused, check_upload
 from deepmlf_kit.features.media import MediaInfo, probe
-from deepmlf_kit.workers.cancel import Cancelled
+from deepmlf_kit.predict.bundled import PEOPLE
+from deepmlf_kit.workers.cancel import Cancelled, CancelToken
 
 
 def look(path):
@@ -546,6 +550,25 @@ def test_three_small_examples_come_with_the_kit():
         assert " ".join(word["word"] for word in example.words) == example.text.rstrip(".").lower().replace(
             "i really", "I really"
         )
+
+
+def test_the_first_example_is_answered_before_a_model_is_loaded():
+    models = Models(PEOPLE)  # not started: asking for its predictor would wait for ever
+    first = shown_examples()[0]
+    said = next(answer_example(models, first, audio=True, vision=True, cancel=CancelToken()))
+    assert said.state == "answered" and said.prediction == models.predictions[first.name]
+    assert first.text == said.prediction.text == said.reasons.streams.text
+    html = views.cards(shown_examples(), models.predictions)
+    assert "…</em>" not in html and said.prediction.verdict in html
+
+
+def test_another_checkpoint_has_no_kept_answers(predictor, tmp_path):
+    assert kept_answers(predictor.run.path) == {} and kept_answers(tmp_path) == {}
+    other = tmp_path / "edited"
+    shutil.copytree(PEOPLE, other)
+    assert kept_answers(other)
+    (other / "run.json").write_text((other / "run.json").read_text() + "\n")
+    assert kept_answers(other) == {}
 
 
 def test_examples_show_the_face_that_they_were_drawn_from(face_model):

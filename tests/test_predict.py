@@ -18,7 +18,7 @@ from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features.clip import ClipFeatures, ClipFound
 from deepmlf_kit.predict import bundled
 from deepmlf_kit.predict.bundled import best_at_hand
-from deepmlf_kit.predict.predictor import disagreements, polarity
+from deepmlf_kit.predict.prediction import disagreements, polarity
 from deepmlf_kit.training import train
 from deepmlf_kit.training.calibration import Calibration
 

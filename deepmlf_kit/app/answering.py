@@ -25,8 +25,9 @@ from ..features.clip import ClipFeatures
 from ..features.container import ClipError
 from ..features.media import MediaInfo
 from ..features.recipe import FeatureRecipe
-from ..predict.predictor import Prediction
+from ..predict.prediction import Prediction
 from ..workers.cancel import Cancelled, CancelToken
+from .examples import Example
 from .models import Models
 from .reasons import Reasons, find_reasons
 from .sessions import Session
@@ -159,6 +160,23 @@ def read_clip(
     except GeneratorExit:
         cancel.cancel()
         raise
+
+
+def answer_example(
+    models: Models, example: Example, *, audio: bool, vision: bool, cancel: CancelToken
+) -> Iterator[Answer]:
+    """Predict for an example from the features that came with it; where the answer is kept (`kept.py`), it comes first, at once.
+
+    Args:
+        example: one of `models.examples`.
+        audio, vision: False leaves that stream out of the answer.
+        cancel: looked at in between.
+    """
+    features, kept = models.examples[example.name], models.kept.get(example.name)
+    if kept is not None and audio and vision:
+        yield Answer(kept.prediction, Reasons(kept.streams), features, models.expected_recipe, {}, "answered")
+    recipe = models.predictor.recipe
+    yield from answers(models, features, recipe, example.text, audio=audio, vision=vision, cancel=cancel)
 
 
 def ask_again(

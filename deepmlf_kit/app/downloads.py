@@ -15,7 +15,7 @@ import numpy as np
 from ..features import feature_names
 from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
-from ..predict.predictor import Prediction
+from ..predict.prediction import Prediction
 from ..storage.files import write_json
 from . import views
 from .reasons import Reasons

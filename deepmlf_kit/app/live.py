@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,9 +28,12 @@ from ..features.media import Frame, Sound
 from ..features.recipe import FeatureRecipe
 from ..features.transcript import transcribe
 from ..features.vision_blendshapes import FaceTracker
-from ..predict.predictor import Prediction, Predictor
+from ..predict.prediction import Prediction
 from ..storage.optional import optional
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..predict import Predictor
 
 Image = optional("PIL.Image")
 

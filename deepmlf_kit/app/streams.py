@@ -10,14 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import combinations
 from math import factorial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..explain.words import word_spans, word_times
 from ..features.clip import ClipFeatures
-from ..predict.predictor import Predictor
 from ..training.calibration import streams_of
+
+if TYPE_CHECKING:
+    from ..predict import Predictor
 
 NAMES = {"text": "Words", "audio": "Voice", "vision": "Face"}
 MOST_WORDS = 60  # whose effects are measured; of longer texts the last ones, which the model reads

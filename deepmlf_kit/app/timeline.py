@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from ..explain.reading import times_uniform
-from ..plots import clip_timeline
+from .. import explain, plots
 from ..plots.style import COLOURS, GREY, figure
 from .reasons import Reasons, grouped, numbered
 from .views import LIVE_SPAN
@@ -28,7 +27,7 @@ def timeline(reasons: Reasons) -> go.Figure:
     """
     reading = reasons.reading
     assert reading is not None
-    made = clip_timeline(reading)
+    made = plots.clip_timeline(reading)
     relative = _relative(reasons)
     groups = _alike(relative)
     heatmap = next(trace for trace in made.data if trace.type == "heatmap")
@@ -113,7 +112,7 @@ def _relative(reasons: Reasons) -> np.ndarray:
     reading = reasons.reading
     assert reading is not None
     weights = reading.get("cross_attention").mean(axis=(0, 1))
-    return np.nan_to_num(times_uniform(weights, reading.get("av_mask")))
+    return np.nan_to_num(explain.times_uniform(weights, reading.get("av_mask")))
 
 
 def timeline_said(reasons: Reasons) -> str:

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
-from ..features.clip import ClipFeatures
 from ..storage.optional import optional
 from ..workers.cancel import Cancelled
 from . import views
-from .answering import Answer, Step, answers, ask_again, face_boxes, read_clip
+from .answering import Answer, Step, answer_example, ask_again, face_boxes, read_clip
 from .downloads import write_files, write_page
-from .examples import examples, shown_examples
+from .examples import Example, examples, shown_examples
 from .live import LiveSession
 from .models import Models
 from .privacy import privacy_statement
@@ -110,12 +109,12 @@ def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
 
 @dataclass(frozen=True)
 class _Given:
-    """A clip that is to be read: its file, the words where they are known, and their times."""
+    """A clip that is to be read: its file, the words where they are known, and their times; or an example."""
 
     path: Path
     text: str = ""
     words: list[dict[str, Any]] | None = None
-    features: ClipFeatures | None = None
+    example: Example | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ class _App:
                 and first is not None
                 and first.name in self.models.predictions
             ):
-                given = _Given(first.path, first.text, features=self.models.examples[first.name])
+                given = _Given(first.path, first.text, first.words, first)
                 yield from self._read(session, given, _Asked())
 
         for begin in (page.load, loading.tick):
@@ -180,9 +179,10 @@ class _App:
     # The clip ------------------------------------------------------------------------------------------------
 
     def clip_tab(self) -> None:
-        self.answered, self.held, self.put = gr.State(0), gr.State(None), gr.State("")
+        self.answered, self.held = gr.State(len(self.models.predictions)), gr.State(None)
+        self.put = gr.State("")
         self.cards = gr.HTML(
-            views.cards(self.examples, {}),
+            views.cards(self.examples, self.models.predictions),
             js_on_load=_text("cards.js"),
             elem_id="examples",
             apply_default_css=False,
@@ -317,8 +317,7 @@ class _App:
         example = next((example for example in self.examples if example.name == name), None)
         if example is None:
             return self._problem("There is no such example.")
-        features = self.models.examples.get(example.name)
-        self.given[session.id] = _Given(example.path, example.text, example.words, features)
+        self.given[session.id] = _Given(example.path, example.text, example.words, example)
         put = {self.words: example.text, self.put: example.text}
         return self._cleared(views.READING) | put | {self.stop: gr.Button(visible=True)}
 
@@ -353,10 +352,9 @@ class _App:
         last, done, began = ("", 0), dict[str, float](), time.perf_counter()
         streams = {"audio": asked.voice, "vision": asked.face}
         try:
-            if given.features is not None:
-                recipe = self.models.predictor.recipe
-                news: Iterator[Step | Answer] = answers(
-                    self.models, given.features, recipe, given.text, cancel=ticket, **streams
+            if given.example is not None and given.example.name in self.models.examples:
+                news: Iterator[Step | Answer] = answer_example(
+                    self.models, given.example, cancel=ticket, **streams
                 )
             else:
                 news = read_clip(

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from ..explain.words import word_spans
-from ..predict.predictor import Prediction, sentence
+from ..predict.prediction import Prediction, sentence
 from .examples import Example
 from .models import Status
 from .reasons import Reasons, grouped_tokens, strongest
