@@ -1,6 +1,6 @@
 """Several trainings, each put to the tests of notebook 05: makes notebooks/results/did_it_fuse.csv.
 
-    python notebooks/results/did_it_fuse.py                      # the sample set, seeds 0 to 2: ten minutes
+    python notebooks/results/did_it_fuse.py                      # the sample set, seeds 0 to 2
     python notebooks/results/did_it_fuse.py --dataset data/mosi --preset mosi --out mine.csv
 
 Trains, for each seed, the AV encoder, a model of the words alone and the fused model, all on the same data. Stopped and
@@ -30,6 +30,7 @@ from deepmlf_kit.explain import Lens
 from deepmlf_kit.training import train
 from deepmlf_kit.training.presets import load_preset
 
+COLUMNS = ["seed", "answer", "kind", "MAE", "explained"]
 HEADS = {"task head": "prediction", "fusion head": "fusion", "text head": "text", "AV head": "av"}
 
 
@@ -52,11 +53,9 @@ def main(
         text = train(asked, data, folder / "text", model="text", **options)
         fused = train(asked, data, folder / "fused", av_encoder=av, **options)
         answers = [*_of_heads(fused), *_of_late_fusion(fused, text, av), *_silenced(fused, data)]
-        tables.append(pd.DataFrame(answers).assign(seed=seed))
-        print(f"seed {seed}: MAE {fused.metrics['MAE']:.3f}", flush=True)
-    columns = ["seed", "answer", "kind", "MAE", "explained"]
-    pd.concat(tables)[columns].round(4).to_csv(out, index=False, lineterminator="\n")
-    print(f"Written: {out}")
+        tables.append(pd.DataFrame(answers).assign(seed=seed)[COLUMNS])
+        pd.concat(tables).round(4).to_csv(out, index=False, lineterminator="\n")
+        print(f"seed {seed}: MAE {fused.metrics['MAE']:.3f}, written to {out}", flush=True)
 
 
 def _by_kind(answer, ids, predicted, label):
