@@ -35,6 +35,7 @@ def main(
     console = Console()
     began = time.perf_counter()
     models = Models(checkpoint)
+    models.start()
     recipe = models.recipe(patience=600)
     loading = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "model.config": ["DeepMLFConfig"],
         "model.deepmlf": ["DeepMLFModel", "DeepMLFOutput"],
-        "predict.predictor": ["Prediction", "Predictor"],
+        "predict.prediction": ["Prediction"],
+        "predict.predictor": ["Predictor"],
     },
 )
 __all__ += ["__version__"]

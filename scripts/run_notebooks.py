@@ -8,7 +8,8 @@ Each runs top to bottom in a fresh kernel, offline, and trains anew: what an ear
 `notebooks/runs/NN-sample` is deleted first (`--keep-runs` takes it up instead). Then, in its outputs, every plotly figure gets a static picture
 (shown by code hosts, which do not run plotly; drawn by kaleido with the system's Chromium), progress bars and
 warnings go, and so do times and widget states, so that a diff shows what changed. A path of this machine
-in an output is an error.
+in an output is an error. Every notebook gets the same way into Colab: a badge, and a cell that installs the kit where it is
+missing (`with_colab`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,28 @@ PLOTLY, PNG = "application/vnd.plotly.v1+json", "image/png"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDTH = 860  # pixels of a figure without a width of its own
 LARGEST_FIGURE = 120_000  # characters of JSON; a larger figure keeps its picture only
+#: Where Colab asks for a repository: a notebook does not know the address that it is read at.
+COLAB = "https://colab.research.google.com/github/"
+BADGE = """<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20" role="img" aria-label="Open in Colab">\
+<rect width="117" height="20" rx="4" fill="#555b66"/><circle cx="13" cy="10" r="4.5" fill="none" stroke="#f9ab00" stroke-width="3"/>\
+<circle cx="23" cy="10" r="4.5" fill="none" stroke="#e8710a" stroke-width="3"/><text x="34" y="14" fill="#fff" \
+font-family="Verdana,Arial,sans-serif" font-size="11">Open in Colab</text></svg>"""
+COLAB_TEXT = f"""[![Open in Colab](attachment:colab.svg)]({COLAB}) *Colab asks for the address of the repository that you read this
+in; choose this notebook there. The next cell installs the kit where it is missing; elsewhere it does nothing.*"""
+COLAB_CELL = """import importlib.util
+import subprocess
+import sys
+
+KIT = ""  # only where the kit is missing, as on Colab: the address of the repository
+if importlib.util.find_spec("deepmlf_kit") is None:
+    assert KIT, "Put the repository's address into KIT and run this cell again."
+    kit = f"deepmlf-kit[all] @ git+{KIT}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", kit], check=True)
+    importlib.invalidate_caches()
+if "google.colab" in sys.modules:
+    from google.colab import output
+
+    output.enable_custom_widget_manager()  # for the explorer"""
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|usr|var|opt|mnt)/[\w.-]+|[A-Z]:\\\\")
 
 
@@ -49,6 +72,7 @@ def main() -> int:
     options = parser.parse_args()
     for path in options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):
         book = nbformat.read(path, as_version=4)
+        with_colab(book)
         began = time.perf_counter()
         if not options.no_run:
             if not options.keep_runs:
@@ -65,6 +89,20 @@ def main() -> int:
 def forget_runs(path: Path) -> None:
     """Delete what the notebook trained on the sample set before; trainings of other presets stay."""
     shutil.rmtree(path.parent / "runs" / f"{path.stem[:2]}-sample", ignore_errors=True)
+
+
+def with_colab(book: Any) -> None:
+    """Give a notebook the badge, at the end of its first cell, and the cell that installs the kit, behind it."""
+    title = book.cells[0]
+    title.setdefault("attachments", nbformat.from_dict({}))["colab.svg"] = {
+        "image/svg+xml": base64.b64encode(BADGE.encode()).decode()
+    }
+    if COLAB_TEXT not in title.source:
+        title.source = f"{title.source.rstrip()}\n\n{COLAB_TEXT}"
+    id = f"{title.source[2:4]}-colab"
+    if book.cells[1].get("id") != id:
+        book.cells.insert(1, nbformat.v4.new_code_cell(id=id))
+    book.cells[1].source = COLAB_CELL
 
 
 def run(book: Any, folder: Path, timeout: int) -> None:

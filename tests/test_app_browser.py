@@ -403,7 +403,7 @@ def test_live_answers_while_the_camera_runs_and_stops(app, tab):
     tab.get_by_role("button", name="Start camera and microphone").wait_for()
     session = next(s for s in app.sessions._sessions.values() if s.live is not None)
     assert session.live.stopped
-    session.live.thread.join(10)
+    session.live.thread.join(PATIENCE / 1000)  # the answer under way is finished first
     assert not session.live.thread.is_alive()
 
 
@@ -467,6 +467,14 @@ def test_the_page_fits_the_screen_and_can_be_read(app, browser, tmp_path, scheme
         "#steps li span",
     ):
         assert contrast(page, selector) >= 4.5, selector
+    plot = page.locator("#timeline .js-plotly-plot")
+    assert plot.evaluate("plot => plot._fullLayout._size.w / plot._fullLayout.width") > 0.7
+    assert not plot.evaluate(OUTSIDE)
+    assert page.get_by_text("Use the voice", exact=True).evaluate("e => e.clientHeight") < 40  # in one line
+    assert not page.locator("#steps").get_by_text("not needed").count() or "words given" in page.inner_text(
+        "#answer"
+    )
+    assert contrast(page, "#timeline .gtitle", "fill") >= 4.5
     levels = [
         int(level[1])
         for level in page.evaluate(
@@ -479,21 +487,31 @@ def test_the_page_fits_the_screen_and_can_be_read(app, browser, tmp_path, scheme
         time.sleep(0.5)
         page.screenshot(path=str(folder / f"{name.split()[0].lower()}-{scheme}-{width}.png"), full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        if name == "Live":  # the answer comes before what is seldom needed
+            answers, words = page.locator("#live-answer"), page.locator("#live-words")
+            assert answers.bounding_box()["y"] < words.bounding_box()["y"]
     context.close()
 
 
-def contrast(page, selector: str) -> float:
+#: Texts of a plot that reach beyond it.
+OUTSIDE = """plot => { const frame = plot.getBoundingClientRect(); return [...plot.querySelectorAll("text")]
+    .filter((text) => { const box = text.getBoundingClientRect(); return text.textContent && box.width
+        && (box.left < frame.left - 2 || box.right > frame.right + 2); }).map((text) => text.textContent); }"""
+
+
+def contrast(page, selector: str, of: str = "color") -> float:
     """WCAG contrast of the first match's text against what lies behind it."""
     ink, ground = page.locator(selector).first.evaluate(
-        """element => {
-            const ink = getComputedStyle(element).color;
+        """(element, of) => {
+            const ink = getComputedStyle(element)[of];
             let ground = "rgb(255, 255, 255)";
             for (let e = element; e; e = e.parentElement) {
                 const colour = getComputedStyle(e).backgroundColor;
                 if (!/, 0\\)$|transparent|, 0\\.\\d+\\)$/.test(colour)) { ground = colour; break; }
             }
             return [ink, ground];
-        }"""
+        }""",
+        of,
     )
 
     def luminance(colour: str) -> float:

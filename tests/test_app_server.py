@@ -2,11 +2,15 @@
 
 import http.client
 import json
+import os
 import queue
+import signal
+import subprocess
 import sys
 import threading
 import time
 import urllib.request
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -272,6 +276,40 @@ def test_a_missing_checkpoint_is_said_before_anything_starts(tmp_path):
 
     with pytest.raises(DeepMLFError, match="No run at"):
         launch(tmp_path / "nothing", block=False)
+
+
+def test_an_app_that_is_ended_while_its_models_load_says_nothing(tmp_path):
+    """The face model asks for a thread while it loads, which a Python that is shutting down refuses."""
+    with zipfile.ZipFile(tmp_path / "face.task", "w"):
+        pass
+    program = f"""
+import time
+from concurrent.futures import ThreadPoolExecutor
+from deepmlf_kit.app import launch, models
+class FaceTracker:
+    def __init__(self, path):
+        print("loading", flush=True)
+        time.sleep(0.5)
+        ThreadPoolExecutor(1).submit(int).result()
+    def close(self):
+        print("loaded", flush=True)
+models.FaceTracker = FaceTracker
+launch({str(tiny_run(tmp_path))!r}, face_model={str(tmp_path / "face.task")!r}, speech=False)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as process:
+        assert process.stdout is not None
+        assert any(line == "loading\n" for line in process.stdout)
+        os.killpg(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
+    assert out == "loaded\n" and err == "" and process.returncode == 0
+    assert not [*tmp_path.glob("deepmlf-*")]
 
 
 def test_a_closed_app_leaves_no_files(tmp_path):

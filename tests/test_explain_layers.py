@@ -231,11 +231,19 @@ def test_a_text_token_carries_the_turned_words_where_they_stand_until_the_head_r
     sizes = [len(lens.model.tokenizer(r["text"])["input_ids"]) for r in (row, other)]
     assert sizes[0] == sizes[1]
     found = lens.patch(row, other, of="words")
-    assert found.columns == ["the", "dot", "was", "fine", "all"]
+    assert found.columns == ["the", "dot", "was", "fine", "all words"]
     np.testing.assert_allclose(found.recovered[:, 0], 0, atol=1e-5)  # causal: it does not know
     np.testing.assert_allclose(found.recovered[:, -1], 1, atol=1e-4)
     np.testing.assert_allclose(found.recovered[-1], [0, 0, 0, 1, 1], atol=1e-4)
     assert abs(found.recovered[0, 1]) > 1e-3  # from there it has moved on to the last token
+
+
+def test_the_word_all_has_a_column_of_its_own(lens):
+    row = dict(lens.row(2), text="all was fine")
+    found = lens.patch(row, dict(row, text="all was fun"), of="words")
+    assert found.columns == ["all", "was", "fun", "all words"]
+    drawn = plots.patching_map(found).data[0]
+    assert len(set(drawn.x)) == found.recovered.shape[1]
 
 
 def test_pairs_that_cannot_be_compared_are_refused(lens, face_pair):

@@ -7,12 +7,14 @@ import io
 import json
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from clips_made import make_clip
 from made_wheels import tiny_gguf
 from tiny_lms import FAMILIES, tiny_batch, tiny_config, tiny_lm, tiny_model
 from transformers import AutoConfig, AutoModel, Trainer, TrainingArguments
@@ -22,6 +24,7 @@ from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.model.av_encoder import AVSentimentModel
 from deepmlf_kit.model.checkpoints import INDEX_FILE, WEIGHTS_FILE
 from deepmlf_kit.model.frozen_lm import attention_of
+from deepmlf_kit.training import Run
 
 ROOT = Path(__file__).parents[1]
 
@@ -117,10 +120,11 @@ def test_where_to_look_holds_for_the_language_model_and_its_tokenizer_too(saved,
     assert len(seen) == 2 and all(options.items() >= given.items() for options in seen)
 
 
+@pytest.mark.parametrize("argument", ["dtype", "torch_dtype"])
 @pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16, "float16", torch.float16])
-def test_a_dtype_is_that_of_the_whole_model(saved, dtype):
+def test_a_dtype_is_that_of_the_whole_model(saved, dtype, argument):
     folder, expected = saved
-    model = DeepMLFModel.from_pretrained(folder / "whole", dtype=dtype)
+    model = DeepMLFModel.from_pretrained(folder / "whole", **{argument: dtype})
     wanted = getattr(torch, str(dtype).removeprefix("torch."))
     assert {p.dtype for p in model.parameters()} == {wanted} and model.dtype == wanted
     assert model.config.lm_dtype == str(wanted).removeprefix("torch.")
@@ -154,6 +158,11 @@ def test_the_language_model_attends_as_asked(saved, implementation):
     model = DeepMLFModel.from_pretrained(folder / "whole", attn_implementation=implementation)
     assert model.language.lm.config._attn_implementation == implementation
     torch.testing.assert_close(answer(model), expected, atol=1e-5, rtol=0)
+
+
+def test_a_model_where_a_run_is_expected_is_told_from_nothing(saved):
+    with pytest.raises(DeepMLFError, match=r"No run at .*AutoModel\.from_pretrained"):
+        Run.open(saved[0] / "whole")
 
 
 def test_weights_in_memory_replace_the_stored_ones(saved):
@@ -402,13 +411,51 @@ def test_the_inference_path_compiles_as_one_graph(text_first):
         torch.testing.assert_close(compiled(**batch).prediction, model(**batch).prediction, atol=1e-5, rtol=0)
 
 
-@torch.no_grad()
-def test_the_inference_path_exports_and_answers_other_values():
-    model = tiny_model(av_batchnorm=True)
-    exported = torch.export.export(model, (), kwargs=unlabelled()).module()
-    for sizes in ({}, OTHER):
+OTHER_SIZES = [
+    OTHER,
+    {"lengths": (12, 3, 7, 4), "audio": (31, 2, 9, 4), "vision": (3, 20, 8, 3)},
+    {"lengths": (4,), "audio": (5,), "vision": (3,)},
+]
+"""Batches of other values, then of other numbers of clips, tokens and frames."""
+
+
+def free_sizes(batch):
+    """Shapes for `torch.export`: clips, and tokens or frames, are as many as they are."""
+    return {name: {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for name in batch}
+
+
+def check_export(model):
+    batch = unlabelled()
+    exported = torch.export.export(model, (), kwargs=batch, dynamic_shapes=free_sizes(batch)).module()
+    for sizes in OTHER_SIZES:
         batch = unlabelled(**sizes)
         torch.testing.assert_close(exported(**batch).prediction, model(**batch).prediction, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_inference_path_exports_and_answers_other_numbers_of_clips_tokens_and_frames():
+    check_export(tiny_model(av_batchnorm=True))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize("text_first", [False, True])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_exports_with_sizes_left_free(family, text_first):
+    check_export(tiny_model(family, text_first=text_first))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")
+def test_the_inference_path_compiles_to_machine_code():
+    torch.compiler.reset()
+    model = tiny_model(av_batchnorm=True)
+    compiled = torch.compile(model, fullgraph=True)
+    for sizes in ({}, OTHER):
+        batch = unlabelled(**sizes)
+        torch.testing.assert_close(compiled(**batch).prediction, model(**batch).prediction, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -447,10 +494,45 @@ def test_the_page_trains_saves_and_loads(page):
     assert (folder / "out" / "final" / WEIGHTS_FILE).stat().st_size < 40e6
     assert type(names["again"]) is DeepMLFModel and names["half"].dtype == torch.bfloat16
     assert names["plain"].config.text_first is False and names["classes"].config.num_classes == 3
-    compiled, exported, expected = names["answers"]
-    torch.testing.assert_close(compiled, expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(exported, expected, atol=1e-5, rtol=0)
     assert -3 < names["sentiment"] < 3
+
+
+def answers_of(names, indices):
+    """A batch of the page's test split, and what the page's model says to it."""
+    batch = names["collator"]([names["data"]["test"][i] for i in indices])
+    del batch["labels"]
+    with torch.no_grad():
+        return batch, names["model"](**batch).prediction
+
+
+@pytest.mark.slow
+def test_the_page_s_exported_graph_takes_one_clip_and_many(page):
+    for indices in ([0], range(6)):
+        batch, expected = answers_of(page[1], indices)
+        torch.testing.assert_close(
+            page[1]["exported"].module()(**batch).prediction, expected, atol=1e-5, rtol=0
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_s_onnx_file_takes_one_clip_and_many(page, tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    page[1]["to_onnx"](str(tmp_path / "mine.onnx"))
+    for indices in ([0], range(6)):
+        batch, expected = answers_of(page[1], indices)
+        found = torch.from_numpy(page[1]["run_onnx"](str(tmp_path / "mine.onnx"), batch))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_the_page_s_model_answers_clips(page, tmp_path):
+    make_clip(tmp_path / "a.wav", 1.0, video=None, audio="pcm_s16le")
+    said = page[1]["predict_clips"](
+        page[1]["model"], [tmp_path / "a.wav"] * 2, ["what a great day", "never again"]
+    )
+    assert said.shape == (2,) and said.isfinite().all() and said[0] != said[1]
 
 
 @pytest.mark.slow

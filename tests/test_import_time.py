@@ -62,16 +62,46 @@ def test_what_a_fresh_prediction_starts_with_does_not_load_torch():
 
 
 def test_a_predictor_imports_nothing_of_training_or_of_other_parts():
-    """By name. transformers itself imports torch's compiler (masking_utils), and that sklearn: not ours to leave out."""
+    """By name. transformers itself imports torch's compiler (masking_utils) and scipy: not ours to leave out."""
     statement = "import deepmlf_kit.predict.predictor"
-    heavy = set(heavy_after(statement))
-    assert (
-        not {"peft", "captum", "optuna", "gradio", "av", "plotly", "librosa", "opensmile", "mediapipe"}
-        & heavy
-    )
+    assert set(heavy_after(statement)) == {"torch", "transformers", "scipy", "accelerate"}
     script = f"{statement}\nimport sys\nprint(sorted(set({TRAINING}) & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_prediction_does_not_load_torchs_code_generator():
+    """Where bitsandbytes is installed, peft imports it, and that has functions compiled."""
+    script = """
+import sys
+from deepmlf_kit.cli import main
+sys.argv = ["deepmlf", "predict"]  # lacks a clip
+try:
+    main()
+except SystemExit:
+    import peft
+print("torch._inductor.select_algorithm" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "False"
+
+
+def test_the_apps_page_is_served_before_torch_is_imported():
+    """With the first example's answer in it; the models are opened from then on."""
+    statement = """
+import sys, urllib.request
+from deepmlf_kit.app import launch
+from deepmlf_kit.app.models import Models
+from deepmlf_kit.predict.bundled import PEOPLE
+Models.start = lambda self: None
+app = launch(PEOPLE, block=False, quiet=True)
+with urllib.request.urlopen(app.url) as page:
+    assert "I really loved this film" in page.read().decode()
+loaded = [name for name in sys.modules if name.startswith("torch")]
+app.close()
+assert not loaded, loaded
+"""
+    assert not {"torch", "transformers", "datasets", "peft", "mediapipe", "av"} & set(heavy_after(statement))
 
 
 def test_the_check_sees_a_heavy_import():

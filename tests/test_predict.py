@@ -18,7 +18,7 @@ from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features.clip import ClipFeatures, ClipFound
 from deepmlf_kit.predict import bundled
 from deepmlf_kit.predict.bundled import best_at_hand
-from deepmlf_kit.predict.predictor import disagreements, polarity
+from deepmlf_kit.predict.prediction import disagreements, polarity
 from deepmlf_kit.training import train
 from deepmlf_kit.training.calibration import Calibration
 
@@ -97,6 +97,13 @@ def test_the_best_checkpoint_at_hand_answers(tmp_path, monkeypatch):
     assert best_at_hand().name == "people"
     monkeypatch.setattr(bundled, "lm_is_at_hand", lambda name: name == "smollm2")
     assert best_at_hand().name == "people-smollm2"
+
+
+def test_a_model_of_a_pickles_features_says_why_it_cannot_read_clips(predictor, monkeypatch):
+    stored = {"source": "MMSA pickle", "file": "unaligned_50.pkl", "aligned": False, "label_scale": 3.0}
+    monkeypatch.setitem(predictor.run.info["preprocessing"], "recipe", stored)
+    with pytest.raises(DeepMLFError, match=r"MMSA pickle, .*does not say how they were made"):
+        _ = predictor.recipe
 
 
 def test_other_words_move_the_words_alone(predictor):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from datasets import DatasetDict
 
 sys.path.insert(0, str(Path(__file__).parent))
 from clips_made import make_clip
@@ -44,7 +45,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         for split, part in dataset.items()
     }
-    data = schema.DatasetDict({split: schema.build_split(part, 33, 1) for split, part in rows.items()})
+    data = DatasetDict({split: schema.build_split(part, 33, 1) for split, part in rows.items()})
     sizes = {"av_encoder.audio_dim": 33, "av_encoder.vision_dim": 1, "training.epochs": 1}
     overrides = {**TINY, **sizes, "lm.name": str(folder / "lm")}
     train("sample", data, folder / "run", overrides=overrides, progress=False, tensorboard=False)
@@ -233,7 +234,7 @@ def test_a_clip_is_extracted_while_the_model_is_opened(predictor, clips, monkeyp
             begun.set()
             return text_features("what a day")
 
-    def opened(checkpoint):
+    def opened(checkpoint, extractor):
         assert begun.wait(30), "the model was opened before the extraction had begun"
         return predictor
 
@@ -245,7 +246,7 @@ def test_a_clip_is_extracted_while_the_model_is_opened(predictor, clips, monkeyp
 
 def test_a_clip_from_a_fresh_process_is_answered_as_by_a_predictor(predictor, clips, monkeypatch):
     expected = predictor.clip(clips / "a.wav", "what a day").sentiment
-    monkeypatch.setattr(fresh, "predict", SimpleNamespace(Predictor=lambda checkpoint: predictor))
+    monkeypatch.setattr(fresh, "predict", SimpleNamespace(Predictor=lambda checkpoint, extractor: predictor))
     assert fresh.predict_clip(predictor.run.path, clips / "a.wav", "what a day").sentiment == expected
     # A run whose features are others than was guessed: the clip is extracted again.
     assert fresh.predict_clip(None, clips / "a.wav", "what a day").sentiment == expected

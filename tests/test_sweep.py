@@ -74,6 +74,7 @@ def test_grids_are_read_from_the_command_line() -> None:
         ({"gird": {"depth": [1]}}, "grid"),
         ({}, "varies nothing"),
         ({"grid": {"depth": 3}}, "list of values"),
+        ({"arms": {False: {"loss.av": 0}}}, "quotes"),  # YAML reads off as False
         ({"grid": {"depth": [1]}, "seeds": []}, "no seeds"),
         ({"grid": {"depth": [1]}, "search": {"depth": [1]}}, "both"),
         ({"grid": {"depth": [1]}, "claims": [{"text": "x"}]}, "favoured"),
@@ -113,6 +114,30 @@ def test_the_place_plan_crosses_number_and_place_without_training_anything_twice
     layers = {tuple(fusion_layers(p["depth"], 8, p["place"])) for p in points}
     depths, places = ({p[axis] for p in points} for axis in ("depth", "place"))
     assert len(layers) == len(points) == len(depths) * len(places)
+
+
+def test_seqaug_is_off_where_the_plan_says_so_whatever_the_preset_has() -> None:
+    published = load_preset("mosei-base")
+    assert published.seqaug.text_p_feat > 0
+    on = {
+        name: [
+            stream
+            for stream, share in (("text", changed.text_p_feat), ("av", changed.av_p_feat))
+            if share > 0
+        ]
+        for name, settings in load_plan("seqaug").arms.items()
+        for changed in [published.with_overrides(dict(settings)).seqaug]
+    }
+    assert on == {"off": [], "text": ["text"], "audio and vision": ["av"], "both": ["text", "av"]}
+
+
+def test_every_claim_of_a_ready_made_sweep_names_its_source_and_values_of_the_sweep() -> None:
+    for name in available_plans():
+        plan = load_plan(name)
+        for claim in plan.claims:
+            assert "2504.11082" in claim.source
+            assert set(claim.favoured) & set(plan.arms or plan.grid[claim.axis])
+            assert not set(plan.arms or plan.grid[claim.axis]) <= set(claim.favoured)
 
 
 def test_of_a_crossed_sweep_each_axis_has_an_effect_of_its_own() -> None:
@@ -428,6 +453,14 @@ def test_a_verdict_follows_from_the_numbers(errors: dict[int, list[float]], verd
     (found,) = findings(made_up(errors), SweepPlan(grid={"depth": list(errors)}, claims=(claim,)))
     assert found.verdict == verdict
     assert (found.p < 0.05) == (verdict != "cannot tell")
+
+
+def test_a_finding_holds_the_test_behind_its_verdict() -> None:
+    table = made_up({1: [1.0, 1.1, 1.2], 2: [1.3, 1.2, 1.5], 5: [0.8, 0.91, 1.0]})
+    claim = Claim("five is best", "a test", "depth", (5,))
+    (found,) = findings(table, SweepPlan(grid={"depth": [1, 2, 5]}, claims=(claim,)))
+    assert found.test == paired_test(table, "depth", 5, 1)
+    assert found.comparisons == 2 and found.p == pytest.approx(2 * found.test.p)
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.7, 1.0])

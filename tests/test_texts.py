@@ -16,6 +16,7 @@ from deepmlf_kit.cli.frame import run as deepmlf
 from deepmlf_kit.data.label_csv import LabelFileError
 from deepmlf_kit.data.texts import prepare_texts
 from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.experiments.text_benchmark import text_benchmark, word_pairs
 from deepmlf_kit.training import train
 from deepmlf_kit.training.scoring import HEADS, head_values
 
@@ -172,6 +173,38 @@ def test_training_on_texts_reports_nothing_of_voice_and_face(texts: Any, tmp_pat
 def test_the_av_encoder_is_not_pretrained_on_texts(texts: Any, tmp_path: Path):
     with pytest.raises(DeepMLFError, match="texts alone"):
         train("sample", texts, tmp_path / "run", model="av", progress=False, tensorboard=False)
+
+
+def test_word_pairs_are_a_reference_that_reads_the_words(tmp_path: Path):
+    lines = [
+        f"it was {'not ' * (i % 2)}{word}, {i % 5},{sign * (1 - 2 * (i % 2))},{split}".replace(", ", " ", 1)
+        for split, count in (("train", 40), ("valid", 10), ("test", 10))
+        for i in range(count)
+        for word, sign in (("good", 2), ("bad", -2))
+    ]
+    file = write(tmp_path, "text,label,split", *lines)
+    found = word_pairs(prepare_texts(file, tmp_path / "out").dataset)
+    assert (
+        found["Corr"] > 0.95 and found["Non0_acc_2"] == 1
+    )  # "not good" is a pair: single words say nothing here
+
+
+def test_the_text_benchmark_writes_a_line_for_each_training(texts: Any, tmp_path: Path):
+    told: list[str] = []
+    text_benchmark(
+        texts,
+        tmp_path,
+        presets=["sample"],
+        ffw_on_text=(False,),
+        seeds=(0, 1),
+        overrides=["training.epochs=1", "fusion.layers=[7]"],
+        progress=False,
+        tell=told.append,
+    )
+    header, *lines = (tmp_path / "trainings.csv").read_text().splitlines()
+    assert header == "lm,ffw_on_text,seed,MAE,Corr,Has0_acc_2,Non0_acc_2,Mult_acc_7,minutes"
+    assert [line.split(",")[:3] for line in lines] == [["embedded", "False", "0"], ["embedded", "False", "1"]]
+    assert told[0].startswith("words and word pairs, ridge regression: MAE ")
 
 
 # The model where streams are absent ---------------------------------------------------------------------------

@@ -1,8 +1,12 @@
 """The explorer's exported page in a real browser, offline, light and dark."""
 
+import numpy as np
 import pytest
 from explain_fixtures import tiny_lens
 from explorer_page import PICTURE, pick, redrawn, sentiment, watch
+
+from deepmlf_kit.explain.reading import times_uniform
+from deepmlf_kit.plots.style import TIMES_UNIFORM
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(2400)]
 PATIENCE = 180_000  # milliseconds; a busy machine is slow, not wrong
@@ -23,6 +27,35 @@ def exported(tmp_path_factory, clips):
     path = explorer.export_html(tmp_path_factory.mktemp("page") / "explorer.html", [1, 2, 3])
     explorer.close()
     return path
+
+
+def test_attention_is_drawn_as_times_even_on_the_scale_of_the_figures(chromium, exported):
+    lens = tiny_lens()
+    reading = lens.read(1)
+    readable = reading.get("av_mask")
+    weights = times_uniform(reading.get("cross_attention"), readable)  # [M, heads, F, K]
+    page = chromium.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(exported.as_uri())
+    page.wait_for_selector("[data-drawn]")
+    views = {
+        "timeline": weights.mean(axis=(0, 1)),
+        "layers": weights.mean(axis=1)[:, 0],
+        "heads": weights.mean(axis=0)[:, 0],
+    }
+    for number, (view, expected) in enumerate(views.items()):
+        if number:
+            pick(page, "view", view)
+        z, scale, low, high = page.evaluate(
+            "() => { const t = document.querySelector('.dmlf-chart').data[0]; "
+            "return [t.z, t.colorscale, t.zmin, t.zmax]; }"
+        )
+        np.testing.assert_allclose(np.asarray(z, float), expected, atol=1e-3)
+        assert (low, high) == (TIMES_UNIFORM["cmin"], TIMES_UNIFORM["cmax"])
+        assert [tuple(stop) for stop in scale] == [tuple(stop) for stop in TIMES_UNIFORM["colorscale"]]
+    assert "times even" in page.locator(".dmlf-chart").inner_text()
+    assert "Bright" not in page.locator("#explorer").inner_text()
+    page.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

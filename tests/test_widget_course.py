@@ -1,12 +1,17 @@
 """What the notebooks of the course stand on: settings that fit the data, checked exercises, texts that the run writes."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from deepmlf_kit.data import schema
 from deepmlf_kit.data.sample import make_sample
+from deepmlf_kit.sweep import SweepResult, load_plan
 from deepmlf_kit.widgets import Course, check, fold
+from deepmlf_kit.widgets import course as course_module
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +54,41 @@ def test_the_readers_overrides_come_after_what_keeps_the_sample_set_short(narrow
     assert Course("04", overrides=["training.epochs=5"], sizes=sizes, short=short).preset.training.epochs == 5
     published = Course("04", dataset=str(narrow)).preset.training.epochs
     assert Course("04", dataset=str(narrow), short=short).preset.training.epochs == published
+
+
+def test_a_sweep_trains_the_readers_recipe_on_the_readers_data(narrow, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = {}
+
+    def trained(plan, dataset, out, tell):
+        asked.update(plan=plan, dataset=dataset, out=out)
+        return SweepResult(tmp_path, pd.DataFrame({"MAE": [1.0]}), None, 0)
+
+    monkeypatch.setattr(course_module, "run_sweep", trained)
+    table = Course("07", "mosei-base", str(narrow), ["training.epochs=1"]).sweep("depth", "deep")
+    assert list(table["MAE"]) == [1.0]
+    assert (asked["dataset"], asked["out"]) == (str(narrow), "runs/07-mosei-base/deep")
+    assert asked["plan"].preset == "mosei-base"
+    # The plan's own settings are for its sample set; the reader's, and what the data need, are for theirs.
+    assert asked["plan"].set == {
+        "av_encoder.audio_dim": 5,
+        "av_encoder.vision_dim": 20,
+        "training.epochs": 1,
+    }
+    Course("07", overrides=["training.epochs=2"]).sweep("depth", "deep")
+    assert asked["dataset"] is None and asked["plan"].sample == load_plan("depth").sample
+    assert asked["plan"].set == {**load_plan("depth").set, "training.epochs": 2}
+
+
+def test_the_cost_of_trainings_is_told_before_one_of_them_starts(narrow, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(course_module, "measured_rate", lambda: 1e9)
+    course = Course("07", "mosei-base", str(narrow), ["training.epochs=3"])
+    assert re.fullmatch(
+        r"57 trainings of up to 3 epochs on 4 utterances: [\d.]+ (min|h) or more on this machine, one after another",
+        course.cost(57),
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_story_of_the_sample_set_is_skipped_in_words_on_other_data(narrow, capsys):

@@ -32,6 +32,7 @@ def test_the_browser_gets_the_captured_attention(lens, explorer):
     reading, values = lens.read(4), explorer.payload
     cross = unpack(explorer.cross, values["shape"], values["cross_top"])
     np.testing.assert_allclose(cross, reading.get("cross_attention"), atol=1e-5)
+    assert values["readable"] == reading.get("av_mask").tolist()
     own = unpack(explorer.self_attention, values["self_shape"], values["self_top"])
     np.testing.assert_allclose(own, reading.attention_to_words(), atol=1e-5)
     assert values["sentiment"] == pytest.approx(reading.sentiment, abs=1e-4)

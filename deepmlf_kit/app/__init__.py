@@ -1,4 +1,4 @@
-"""The live demo: webcam or clip in, sentiment and its reasons out (`deepmlf app`, `apps/demo.py`, notebook 08b).
+"""The live demo: webcam or clip in, sentiment and its reasons out (`deepmlf app`, `apps/demo.py`, notebook 08).
 
 from deepmlf_kit.app import launch
 launch()                             # the bundled checkpoint, at http://127.0.0.1:7860

@@ -25,8 +25,9 @@ from ..features.clip import ClipFeatures
 from ..features.container import ClipError
 from ..features.media import MediaInfo
 from ..features.recipe import FeatureRecipe
-from ..predict.predictor import Prediction
+from ..predict.prediction import Prediction
 from ..workers.cancel import Cancelled, CancelToken
+from .examples import Example
 from .models import Models
 from .reasons import Reasons, find_reasons
 from .sessions import Session
@@ -124,6 +125,9 @@ def read_clip(
         news.put(Step(stage, fraction))
 
     def extracted(cache: FeatureCache) -> Iterator[tuple[ClipFeatures, FeatureRecipe]]:
+        took: dict[
+            str, float
+        ] = {}  # by all parts: what the one before has read comes from the cache, untimed
         for part in _recipes(recipe, info):
             try:
                 features = extractor.extract(
@@ -139,6 +143,8 @@ def read_clip(
                 if part == recipe or isinstance(error, LostClip):
                     raise
                 continue  # a damaged sound: the face may still be read
+            took |= features.timings
+            features = replace(features, timings=dict(took))
             if part == recipe:
                 features = _checked(features, info)
             yield features, part
@@ -154,6 +160,23 @@ def read_clip(
     except GeneratorExit:
         cancel.cancel()
         raise
+
+
+def answer_example(
+    models: Models, example: Example, *, audio: bool, vision: bool, cancel: CancelToken
+) -> Iterator[Answer]:
+    """Predict for an example from the features that came with it; where the answer is kept (`kept.py`), it comes first, at once.
+
+    Args:
+        example: one of `models.examples`.
+        audio, vision: False leaves that stream out of the answer.
+        cancel: looked at in between.
+    """
+    features, kept = models.examples[example.name], models.kept.get(example.name)
+    if kept is not None and audio and vision:
+        yield Answer(kept.prediction, Reasons(kept.streams), features, models.expected_recipe, {}, "answered")
+    recipe = models.predictor.recipe
+    yield from answers(models, features, recipe, example.text, audio=audio, vision=vision, cancel=cancel)
 
 
 def ask_again(
@@ -211,7 +234,9 @@ def answers(
     progress(0.0)
     prediction = predictor.features(features, text, audio=audio, vision=vision)
     progress(0.1)
-    streams = take_apart(predictor, features, prediction.text, audio=audio, vision=vision)
+    streams = take_apart(
+        predictor, features, prediction.text, audio=audio, vision=vision, sentiment=prediction.sentiment
+    )
     cancel.check()
     yield made(Reasons(streams), "answered")
     reasons = find_reasons(

@@ -15,7 +15,7 @@ import numpy as np
 from ..features import feature_names
 from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
-from ..predict.predictor import Prediction
+from ..predict.prediction import Prediction
 from ..storage.files import write_json
 from . import views
 from .reasons import Reasons
@@ -91,8 +91,9 @@ _PAGE = """<!doctype html>
 :root {{ color-scheme: light dark; --body-text-color: #1f2328; --border-color-primary: #d1d9e0; }}
 @media (prefers-color-scheme: dark) {{ :root {{ --body-text-color: #e6e8eb; --border-color-primary: #333a44; }} }}
 body {{ background: Canvas; color: var(--body-text-color); font: 16px/1.5 system-ui, sans-serif; margin: 0; }}
-main {{ max-width: 860px; margin: 0 auto; padding: 24px 16px; }} video {{ max-width: 100%; }}
+main {{ max-width: 860px; margin: 0 auto; padding: 8px 16px 24px; }} video {{ max-width: 100%; }} h1 {{ font-size: 1.5rem; }}
 {style}
+.mlf-answer, .mlf-transcript, .mlf-reasons {{ margin-top: 1.2rem; }}
 @media (prefers-color-scheme: dark) {{ .gradio-container {{ --mlf-grey: #a9b1bc; }} }}
 </style>
 </head>

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,9 +28,12 @@ from ..features.media import Frame, Sound
 from ..features.recipe import FeatureRecipe
 from ..features.transcript import transcribe
 from ..features.vision_blendshapes import FaceTracker
-from ..predict.predictor import Prediction, Predictor
+from ..predict.prediction import Prediction
 from ..storage.optional import optional
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..predict import Predictor
 
 Image = optional("PIL.Image")
 
@@ -150,14 +153,14 @@ class LiveSession:
     # To the page ---------------------------------------------------------------------------------------------
 
     def states(self) -> Iterator[LiveState]:
-        """States as they change, until the session has ended."""
+        """States as they change, until the session has ended; before the first answer, every second."""
         seen = -1
         while True:
             with self._changed:
                 self._changed.wait_for(partial(self._is_news, seen), timeout=1.0)
                 if time.monotonic() - self._last_packet > _PACKET_TIMEOUT and not self._stopped:
                     self._stopped, self._state.ended = True, "Stopped: nothing came from the camera."
-                if self._version == seen and not self._stopped:
+                if self._version == seen and not self._stopped and self._state.answers:
                     continue
                 seen = self._version
                 state = replace(self._state, points=list(self._state.points), words=list(self._state.words))

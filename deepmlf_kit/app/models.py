@@ -1,28 +1,38 @@
 """The models of one app: loaded once, in the background, while the page is already open.
 
 Three of them: the sentiment model (a run of the kit), the face model and the speech model. Only the first must be
-available; without the others the app leaves out the face, or asks for the words, and says so.
+available; without the others the app leaves out the face, or asks for the words, and says so. Nothing here imports torch
+before `start`; what the bundled checkpoints answer to the examples is known before that (`kept.py`).
 """
 
 from __future__ import annotations
 
-import atexit
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import predict
+from ..data.extraction_process import ClipExtractor
 from ..errors import DeepMLFError
 from ..features.clip import ClipFeatures
-from ..features.face_model import find_face_model
+from ..features.face_model import FaceModelMissing, find_face_model
 from ..features.recipe import FeatureRecipe
 from ..features.transcript import load_speech_model, transcribe
 from ..features.vision_blendshapes import FaceTracker
-from ..predict.predictor import Prediction, Predictor
+from ..predict.fresh import expected_recipe, without_collection
+from ..predict.prediction import Prediction
+from ..workers.cancel import CancelToken
 from .examples import examples, shown_examples
+from .kept import kept_answers
+
+if TYPE_CHECKING:
+    from ..predict import Predictor
 
 _log = logging.getLogger(__name__)
 _PATIENCE = 20.0  # seconds; native code that is cut off while it loads aborts the process
@@ -40,13 +50,14 @@ class Status:
 
 
 class Models:
-    """Loads in a thread of its own; `wait` blocks until the sentiment model is ready.
+    """Loads in threads of its own, from `start` on; `predictor` blocks until the sentiment model is ready.
 
     Args:
         checkpoint: a run of the kit; None: the bundled demo checkpoint.
         face_model: path of the face model; None: see `features.face_model.find_face_model`.
         max_seconds: longest clip.
         speech: False: never transcribe.
+        threads: torch threads of the whole process, until `close`; None: as many as torch takes.
     """
 
     def __init__(
@@ -56,18 +67,42 @@ class Models:
         face_model: str | Path | None = None,
         max_seconds: float = 60.0,
         speech: bool = True,
+        threads: int | None = None,
     ) -> None:
         self._checkpoint, self._wanted_face, self._max_seconds = checkpoint, face_model, max_seconds
+        self._wanted_threads, self._threads_before = threads, 0
         self._status = Status(False, None, None if speech else False)
         self._changed = threading.Condition()
         self.seconds: dict[str, float] = {}
+        self._extractor = ClipExtractor()
+        #: How clips are read, as far as is known before the model is loaded.
+        self.expected_recipe = expected_recipe(checkpoint)
         #: Features of the bundled clips, by the example's name: their answers wait for nothing but the model.
-        self.examples: dict[str, ClipFeatures] = {}
+        self.examples = _example_features(self.expected_recipe)
+        #: What is known to be answered to them.
+        self.kept = kept_answers(checkpoint)
         #: What the model answers to them.
-        self.predictions: dict[str, Prediction] = {}
-        loading = threading.Thread(target=self._load, name="load-models", daemon=True)
-        loading.start()
-        atexit.register(loading.join, _PATIENCE)
+        self.predictions: dict[str, Prediction] = {name: kept.prediction for name, kept in self.kept.items()}
+        self._closing = CancelToken()
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (("load-models", self._load), ("warm-up", self._warm_up))
+        ]
+
+    def start(self) -> None:
+        """Begin to load; returns at once."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End what is being loaded, and the processes that extract clips."""
+        self._closing.cancel()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(_PATIENCE)
+        self._extractor.close()
+        if self._threads_before:
+            predict.limit_threads(self._threads_before)
 
     @property
     def status(self) -> Status:
@@ -110,8 +145,11 @@ class Models:
 
     def _load(self) -> None:
         try:
-            with self._timed("sentiment model"):
-                self._predictor = Predictor(self._checkpoint)
+            with self._timed("sentiment model"), without_collection():
+                if self._wanted_threads is not None:
+                    self._threads_before = predict.limit_threads(self._wanted_threads)
+                self._closing.check()
+                self._predictor = predict.Predictor(self._checkpoint, extractor=self._extractor)
                 recipe = self._predictor.recipe
         except DeepMLFError as error:
             self._set(problem=str(error))
@@ -121,7 +159,7 @@ class Models:
             self._set(problem=f"The sentiment model could not be loaded ({error}).")
             return
         self._set(ready=True)
-        self._answer_examples()
+        self._answer_examples(recipe)
         if self._status.speech is None:
             self._try(
                 "speech", "speech model", lambda: self._load_speech(recipe), "words are not transcribed"
@@ -130,14 +168,11 @@ class Models:
             self._try("face", "face model", self._load_face, "the face is left out")
         else:
             self._set(face=False)
-        self._warm_up()
 
-    def _answer_examples(self) -> None:
-        for example in shown_examples():
-            features = example.features(self._predictor.recipe)
-            if features is not None:
-                self.examples[example.name] = features
-                self.predictions[example.name] = self._predictor.features(features)
+    def _answer_examples(self, recipe: FeatureRecipe) -> None:
+        self.examples = _example_features(recipe)
+        for name, features in self.examples.items():
+            self.predictions[name] = self._predictor.features(features)
 
     def _load_speech(self, recipe: FeatureRecipe) -> None:
         load_speech_model(recipe.speech_model)
@@ -149,20 +184,33 @@ class Models:
         FaceTracker(self._face_path).close()
 
     def _warm_up(self) -> None:
-        """Run one bundled clip through the whole pipeline, so that the first user does not wait for lazy loading."""
+        """Have one bundled clip extracted, so that the first user's need not wait for what that loads on first use.
+
+        In a process of its own, beside torch's import here.
+        """
+        recipe = replace(self.expected_recipe, transcribe=False)
         try:
+            if self._needs_face(recipe):
+                try:
+                    find_face_model(self._wanted_face, download=False)
+                except FaceModelMissing:
+                    recipe = replace(recipe, vision="none")
             for example in examples()[:1]:
-                recipe = replace(self.recipe(0), transcribe=False)
-                features = self._predictor.extractor.extract(
-                    example.path, recipe, text=example.text, face_model=self.face_model
+                self._extractor.extract(
+                    example.path,
+                    recipe,
+                    text=example.text,
+                    face_model=self._wanted_face,
+                    cancel=self._closing,
                 )
-                if not features.vision.shape[1]:
-                    return
-                self._predictor.features(features)
+        except DeepMLFError as error:  # stopped, or a model is missing, which loading tells
+            _log.info("%s", error)
         except Exception:
             _log.exception("warming up failed")
 
-    def _try(self, name: str, what: str, load, consequence: str) -> None:
+    def _try(self, name: str, what: str, load: Callable[[], None], consequence: str) -> None:
+        if self._closing.cancelled:
+            return
         try:
             with self._timed(what):
                 load()
@@ -186,6 +234,12 @@ class Models:
     @staticmethod
     def _needs_face(recipe: FeatureRecipe) -> bool:
         return recipe.vision == "blendshapes" or recipe.face_crop
+
+
+def _example_features(recipe: FeatureRecipe) -> dict[str, ClipFeatures]:
+    """Features of the bundled clips by the example's name, where they are those of the recipe."""
+    made = {example.name: example.features(recipe) for example in shown_examples()}
+    return {name: features for name, features in made.items() if features is not None}
 
 
 class _Timer:

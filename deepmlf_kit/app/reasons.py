@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..explain import capture, effects
-from ..explain.reading import Reading, av_step_times
+from .. import explain
 from ..explain.words import words_of
 from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
 from ..plots.style import modality_label
-from ..predict.predictor import Predictor
 from .streams import Streams, take_apart
+
+if TYPE_CHECKING:
+    from ..explain import Reading
+    from ..predict import Predictor
 
 MOMENT = 0.6  # seconds that are ablated at a time
 _ALIKE = 0.05  # of the scale: fusion tokens whose effects and predictions differ by less do the same
@@ -90,16 +92,16 @@ def find_reasons(
         text, model.tokenizer, collator.max_text_tokens, features.words, long_texts=collator.long_texts
     )
     with predictor.lock:
-        seen = capture(model, batch, ("cross_attention",))
-    steps, timed = av_step_times(row, model.config.av_steps)
-    reasons = Reasons(streams, reading=Reading(row, words, seen, steps, timed))
+        seen = explain.capture(model, batch, ("cross_attention",))
+    steps, timed = explain.av_step_times(row, model.config.av_steps)
+    reasons = Reasons(streams, reading=explain.Reading(row, words, seen, steps, timed))
     progress(0.5)
     if not reasons.has_av:
         return reasons
 
     def ablated(kind: str, **options: Any) -> Any:
         with predictor.lock:
-            found = effects(model, batch, kind, **options)
+            found = explain.effects(model, batch, kind, **options)
         reasons.replacement[kind] = found.replacement
         return found
 

@@ -14,12 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
+from .. import training
 from ..errors import DeepMLFError
 from ..features.face_model import find_face_model
 from ..storage.optional import optional
-from ..training import Run
 from .access import Access, Gate
 from .examples import FOLDER
 from .models import Models
@@ -41,7 +39,7 @@ _folders: set[Path] = set()  # of this process's apps
 class RunningApp:
     """An app that is being served. `close` ends it and deletes its files.
 
-    Until then torch computes with `Settings.threads` in the whole process.
+    Until then torch computes with `Settings.threads` in the whole process (`Models`).
     """
 
     url: str
@@ -49,7 +47,6 @@ class RunningApp:
     models: Models
     sessions: Sessions
     folder: Path
-    threads_before: int
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -60,11 +57,11 @@ class RunningApp:
             self.sessions.tidy()
 
     def close(self) -> None:
-        """Stop serving, end all sessions, delete all files."""
+        """Stop serving, end all sessions and what is being loaded, delete all files."""
         self._closed.set()
-        torch.set_num_threads(self.threads_before)
         self.sessions.close_all()
         self.page.close(verbose=False)
+        self.models.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -103,7 +100,7 @@ def launch(
         DeepMLFError: no such checkpoint, no such face model, or the port is taken.
     """
     if checkpoint is not None and not (Path(checkpoint) / "run.json").is_file():
-        Run.open(checkpoint)  # says what is wrong, before a browser opens
+        training.Run.open(checkpoint)  # says what is wrong, before a browser opens
     if face_model is not None:
         find_face_model(face_model)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -119,9 +116,13 @@ def launch(
         allowed_hosts=(*settings.allowed_hosts, *allowed_hosts, *filter(None, [space])),
         on_space="SPACE_ID" in os.environ,
     )
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    models = Models(checkpoint, face_model=face_model, max_seconds=settings.max_seconds, speech=speech)
+    models = Models(
+        checkpoint,
+        face_model=face_model,
+        max_seconds=settings.max_seconds,
+        speech=speech,
+        threads=settings.threads,
+    )
     sessions = Sessions(folder, settings.idle_hours * 3600, settings.max_disk_megabytes * 1e6)
     access = Access.of(settings, inline=inline)
     page = build(models, sessions, settings)
@@ -150,25 +151,27 @@ def launch(
             height=900,
         )
     except OSError as error:
-        torch.set_num_threads(threads_before)
         shutil.rmtree(folder, ignore_errors=True)
         where = f"port {port}" if port else "any of the ports from 7860"
         raise DeepMLFError(
             f"The app could not listen on {where} ({error}); choose another with --port."
         ) from error
     sessions.keep_present()
-    app = RunningApp(url, page, models, sessions, folder, threads_before)
-    if not quiet:
-        print(f"DeepMLF demo: {url}\nStop with Ctrl-C.", flush=True)
-        if warning := network_warning(settings):
-            print(warning, file=sys.stderr, flush=True)
-    if block:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that files are deleted then, too
-        try:
+    app = RunningApp(url, page, models, sessions, folder)
+    try:
+        if not quiet:
+            print(f"DeepMLF demo: {url}\nStop with Ctrl-C.", flush=True)
+            if warning := network_warning(settings):
+                print(warning, file=sys.stderr, flush=True)
+        models.start()  # now, so that the page need not wait for torch's import
+        if block:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that files are deleted then, too
             page.block_thread()
-        finally:
             app.close()
+    except BaseException:
+        app.close()
+        raise
     return app
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ..errors import DeepMLFError
 from ..features.clip import ClipFeatures
-from ..predict.predictor import Prediction
+from ..predict.prediction import Prediction
 from ..workers.cancel import CancelToken
 from .live import LiveSession
 from .reasons import Reasons

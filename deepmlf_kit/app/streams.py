@@ -10,14 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import combinations
 from math import factorial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..explain.words import word_spans, word_times
 from ..features.clip import ClipFeatures
-from ..predict.predictor import Predictor
 from ..training.calibration import streams_of
+
+if TYPE_CHECKING:
+    from ..predict import Predictor
 
 NAMES = {"text": "Words", "audio": "Voice", "vision": "Face"}
 MOST_WORDS = 60  # whose effects are measured; of longer texts the last ones, which the model reads
@@ -64,12 +66,19 @@ class Streams:
 
 
 def take_apart(
-    predictor: Predictor, features: ClipFeatures, text: str, *, audio: bool = True, vision: bool = True
+    predictor: Predictor,
+    features: ClipFeatures,
+    text: str,
+    *,
+    audio: bool = True,
+    vision: bool = True,
+    sentiment: float | None = None,
 ) -> Streams:
     """Answer for every choice of streams and for every text with a word left out.
 
     Args:
         audio, vision: False leaves that stream out.
+        sentiment: the answer, where it is known: computed in another batch, a bfloat16 LM moves its last digits.
     """
     whole = predictor.row(features, text, audio=audio, vision=vision)
     there = [name for name in NAMES if _is_there(whole, name)]
@@ -80,6 +89,8 @@ def take_apart(
     rows += [whole | {"text": without_span(text, span)} for span in spans[first:]]
     found = [float(value) for value in predictor.rows(rows)["task"]]
     answers = dict(zip(choices, found, strict=False))
+    if sentiment is not None:
+        answers[tuple(there)] = sentiment
     together = answers[tuple(there)]
     said = {name: _said(predictor, rows[choices.index((name,))], answers[name,]) for name in there}
     timed = _times(text, spans, features.words)

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from ..explain.reading import times_uniform
-from ..plots import clip_timeline
+from .. import explain, plots
 from ..plots.style import COLOURS, GREY, figure
 from .reasons import Reasons, grouped, numbered
 from .views import LIVE_SPAN
 
 _ALIKE = 0.35  # times uniform: fusion tokens whose attention differs by less, on average, look at the same
-_LETTER = 0.024  # width of a letter as a share of the plot's, on a phone
-_LANES = 4
+_LETTER = 0.025  # width of a letter as a share of the plot's, on a phone
+_LANES = 8  # of words above each other; further ones are left out of the picture
+_LANE = 14  # pixels
+_GAP = 14  # pixels between the parts of the timeline
 
 
 def timeline(reasons: Reasons) -> go.Figure:
@@ -26,35 +27,83 @@ def timeline(reasons: Reasons) -> go.Figure:
     """
     reading = reasons.reading
     assert reading is not None
-    made = clip_timeline(reading)
+    made = plots.clip_timeline(reading)
     relative = _relative(reasons)
     groups = _alike(relative)
     heatmap = next(trace for trace in made.data if trace.type == "heatmap")
     heatmap.update(
         z=np.stack([relative[group].mean(axis=0) for group in groups]),
-        y=[numbered(group) for group in groups],
+        y=[numbered(group).replace(", ", ",<br>") for group in groups],
         customdata=heatmap.customdata[: len(groups)],
-        colorbar={"thickness": 8, "len": 0.36},
+        colorbar={
+            "orientation": "h",
+            "thickness": 8,
+            "len": 0.85,
+            "x": 0,
+            "xanchor": "left",
+            "xpad": 0,
+            "y": 1,
+            "yanchor": "bottom",
+            "ypad": 4,
+            "tickfont": {"size": 10},
+            "title": {"text": ""},
+            "ticktext": ["0", "even", "2", "3", "4 or more"],
+            "ticklabeloverflow": "allow",
+        },
     )
-    head = figure(
-        "The clip over time",
-        subtitle="Blue: a fusion token looks there more than on average; not that it matters",
-    ).layout.title
     known = bool(np.isfinite(reading.words.start).any()) or not reading.words.words
-    made.update_layout(
-        title=head,
-        height=540,
-        margin={"l": 64, "r": 48, "t": 76, "b": 70},
-        legend={"y": -0.1, "font": {"size": 11}},
-    )
-    made.update_yaxes(title_font_size=11)
-    made.update_yaxes(title_text="tokens", tickfont_size=10, row=1, col=1)
-    made.update_yaxes(title_text="words" if known else "words, times<br>not known", row=2, col=1)
     words = next(trace for trace in made.data if trace.mode == "text")
     said = [] if words.text is None else list(words.text)
     middle = np.asarray([] if words.x is None else words.x, float)
-    span = float(reading.steps[-1] - reading.steps[0]) or 1.0
-    words.update(y=_in_lanes(middle, said, span), text=[w if known else f"≈{w}" for w in said])
+    lanes = _lanes(middle, said, float(reading.steps[-1] - reading.steps[0]) or 1.0)
+    used = 1 + max((lane for lane in lanes if lane is not None), default=0)
+    words.update(
+        y=[None if lane is None else 1 - (lane + 0.5) / used for lane in lanes],
+        text=[w if known else f"≈{w}" for w in said],
+        textfont={"size": 10},
+        cliponaxis=False,
+    )
+    heights = [max(40, 24 * len(groups)), max(24, _LANE * used), 95, 110]  # of the four rows, pixels
+    inner = sum(heights) + _GAP * (len(heights) - 1)
+    titles = ("", "words" if known else "words, times<br>not known", "voice", "face")
+    top = 1.0
+    for row, (height, title) in enumerate(zip(heights, titles, strict=True), start=1):
+        domain = [max(0.0, top - height / inner), top]
+        made.update_yaxes(
+            domain=domain,
+            title={"text": title, "font": {"size": 11}},
+            tickfont_size=10,
+            automargin=False,
+            row=row,
+            col=1,
+        )
+        top = domain[0] - _GAP / inner
+    made.update_yaxes(
+        title_text="", showticklabels=False, ticks="", secondary_y=True
+    )  # pitch: see the hover text
+    margin = {"l": 80, "r": 14, "t": 112, "b": 112}
+    made.update_layout(
+        title={
+            "text": "The clip over time",
+            "subtitle": {
+                "text": "Blue: fusion tokens look there more than evenly;<br>orange: less. Looking is not mattering.",
+                "font": {"size": 12},
+            },
+            "yref": "container",
+            "y": 0.97,
+            "yanchor": "top",
+        },
+        height=inner + margin["t"] + margin["b"],
+        margin=margin,
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "x": 0,
+            "font": {"size": 11},
+        },
+    )
     return made
 
 
@@ -63,7 +112,7 @@ def _relative(reasons: Reasons) -> np.ndarray:
     reading = reasons.reading
     assert reading is not None
     weights = reading.get("cross_attention").mean(axis=(0, 1))
-    return np.nan_to_num(times_uniform(weights, reading.get("av_mask")))
+    return np.nan_to_num(explain.times_uniform(weights, reading.get("av_mask")))
 
 
 def timeline_said(reasons: Reasons) -> str:
@@ -98,16 +147,17 @@ def _alike(relative: np.ndarray) -> list[list[int]]:
     )
 
 
-def _in_lanes(middle: np.ndarray, words: Any, span: float) -> list[float]:
-    """Heights from 0 to 1 at which words stand beside each other without overlapping, as far as lanes suffice."""
+def _lanes(middle: np.ndarray, words: Any, span: float) -> list[int | None]:
+    """The lane in which each word overlaps with none before it; None where all are taken."""
     ends = [-np.inf] * _LANES
-    heights = []
+    found: list[int | None] = []
     for x, word in zip(middle, words, strict=True):
         half = (len(word) + 1) * _LETTER * span / 2
-        lane = next((n for n in range(_LANES) if ends[n] <= x - half), int(np.argmin(ends)))
-        ends[lane] = x + half
-        heights.append(1 - (lane + 0.5) / _LANES)
-    return heights
+        lane = next((n for n in range(_LANES) if ends[n] <= x - half), None)
+        if lane is not None:
+            ends[lane] = x + half
+        found.append(lane)
+    return found
 
 
 def live_curve(
@@ -124,7 +174,10 @@ def live_curve(
     """
     now = points[-1][0] if points else 0.0
     first = max(0.0, now - span)
-    fig = figure("The last 30 seconds", "Time (s)", "Sentiment", subtitle="Each point reads 6 s", height=340)
+    inner, below, margin = 210, _LANE * _LANES, {"l": 56, "r": 16, "t": 70, "b": 48}
+    height = inner + below + margin["t"] + margin["b"]
+    subtitle = "Each point reads 6 s." + (" Grey: I cannot tell." if zone else "")
+    fig = figure("The last 30 seconds", "Time (s)", "Sentiment", subtitle=subtitle, height=height)
     kept = [(t, v) for t, v in points if t >= first]
     fig.add_hline(y=0, line={"color": GREY, "width": 1, "dash": "dot"})
     if zone:
@@ -141,20 +194,28 @@ def live_curve(
         )
     )
     recent = [w for w in words if w["start"] >= first]
-    heights = _in_lanes(np.array([w["start"] for w in recent]), [w["word"] for w in recent], span)
+    middle = np.array([(w["start"] + w["end"]) / 2 for w in recent])
+    lanes = _lanes(middle, [w["word"] for w in recent], span)
     fig.add_trace(
         go.Scatter(
-            x=[w["start"] for w in recent],
-            y=[scale * (-1.9 + 0.8 * height) for height in heights],
+            x=middle,
+            y=[None if lane is None else -lane for lane in lanes],
+            yaxis="y2",
             text=[w["word"] for w in recent],
             mode="text",
-            textfont={"color": GREY, "size": 12},
+            textfont={"color": GREY, "size": 10},
+            cliponaxis=False,
             showlegend=False,
             hoverinfo="skip",
         )
     )
-    fig.update_xaxes(range=[first, max(now + 1, first + span)])
+    share = below / (inner + below)
     ticks = [n * scale / 3 for n in (-3, -2, -1, 0, 1, 2, 3)]
-    fig.update_yaxes(range=[-scale * 1.9, scale * 1.1], tickvals=ticks)
-    fig.update_layout(margin={"l": 56, "r": 16, "t": 70, "b": 48}, uirevision="live")
+    fig.update_xaxes(range=[first, max(now + 1, first + span)], anchor="y2")
+    fig.update_layout(
+        yaxis={"range": [-scale * 1.1, scale * 1.1], "tickvals": ticks, "domain": [share, 1]},
+        yaxis2={"range": [0.5 - _LANES, 0.5], "domain": [0, share], "visible": False},
+        margin=margin,
+        uirevision="live",
+    )
     return fig

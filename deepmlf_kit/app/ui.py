@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeepMLFError
-from ..features.clip import ClipFeatures
 from ..storage.optional import optional
 from ..workers.cancel import Cancelled
 from . import views
-from .answering import Answer, Step, answers, ask_again, face_boxes, read_clip
+from .answering import Answer, Step, answer_example, ask_again, face_boxes, read_clip
 from .downloads import write_files, write_page
-from .examples import examples, shown_examples
+from .examples import Example, examples, shown_examples
 from .live import LiveSession
 from .models import Models
 from .privacy import privacy_statement
@@ -110,12 +109,12 @@ def build(models: Models, sessions: Sessions, settings: Settings) -> gr.Blocks:
 
 @dataclass(frozen=True)
 class _Given:
-    """A clip that is to be read: its file, the words where they are known, and their times."""
+    """A clip that is to be read: its file, the words where they are known, and their times; or an example."""
 
     path: Path
     text: str = ""
     words: list[dict[str, Any]] | None = None
-    features: ClipFeatures | None = None
+    example: Example | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ class _App:
                 and first is not None
                 and first.name in self.models.predictions
             ):
-                given = _Given(first.path, first.text, features=self.models.examples[first.name])
+                given = _Given(first.path, first.text, first.words, first)
                 yield from self._read(session, given, _Asked())
 
         for begin in (page.load, loading.tick):
@@ -180,9 +179,10 @@ class _App:
     # The clip ------------------------------------------------------------------------------------------------
 
     def clip_tab(self) -> None:
-        self.answered, self.held, self.put = gr.State(0), gr.State(None), gr.State("")
+        self.answered, self.held = gr.State(len(self.models.predictions)), gr.State(None)
+        self.put = gr.State("")
         self.cards = gr.HTML(
-            views.cards(self.examples, {}),
+            views.cards(self.examples, self.models.predictions),
             js_on_load=_text("cards.js"),
             elem_id="examples",
             apply_default_css=False,
@@ -214,7 +214,7 @@ class _App:
                 self.transcript = gr.HTML(
                     js_on_load=_text("words.js"), elem_id="transcript", apply_default_css=False
                 )
-                with gr.Row():
+                with gr.Row(equal_height=True, elem_classes="mlf-switches"):
                     self.voice = gr.Checkbox(True, label="Use the voice", min_width=120, container=False)
                     self.face = gr.Checkbox(True, label="Use the face", min_width=120, container=False)
                     self.hold = gr.Button("Hold to compare", size="sm", min_width=120, interactive=False)
@@ -222,7 +222,7 @@ class _App:
         self.plot = gr.Plot(show_label=False, label="The clip over time", visible=False, elem_id="timeline")
         self.plot_said = gr.HTML(elem_id="timeline-said", apply_default_css=False)
         self.reasons = gr.HTML(elem_id="reasons", apply_default_css=False)
-        with gr.Row(visible=False) as self.downloads:
+        with gr.Row(visible=False, equal_height=True) as self.downloads:
             self.with_clip = gr.Checkbox(
                 False, label="Put the clip into the page", min_width=180, container=False
             )
@@ -317,8 +317,7 @@ class _App:
         example = next((example for example in self.examples if example.name == name), None)
         if example is None:
             return self._problem("There is no such example.")
-        features = self.models.examples.get(example.name)
-        self.given[session.id] = _Given(example.path, example.text, example.words, features)
+        self.given[session.id] = _Given(example.path, example.text, example.words, example)
         put = {self.words: example.text, self.put: example.text}
         return self._cleared(views.READING) | put | {self.stop: gr.Button(visible=True)}
 
@@ -353,10 +352,9 @@ class _App:
         last, done, began = ("", 0), dict[str, float](), time.perf_counter()
         streams = {"audio": asked.voice, "vision": asked.face}
         try:
-            if given.features is not None:
-                recipe = self.models.predictor.recipe
-                news: Iterator[Step | Answer] = answers(
-                    self.models, given.features, recipe, given.text, cancel=ticket, **streams
+            if given.example is not None and given.example.name in self.models.examples:
+                news: Iterator[Step | Answer] = answer_example(
+                    self.models, given.example, cancel=ticket, **streams
                 )
             else:
                 news = read_clip(
@@ -548,16 +546,16 @@ class _App:
                     apply_default_css=False,
                     elem_id="live-panel",
                 )
+            with gr.Column(scale=7, min_width=320):
+                answer = gr.HTML(views.live_answer(None), elem_id="live-answer", apply_default_css=False)
+                curve = gr.Plot(
+                    show_label=False, label="Sentiment over time", visible=False, elem_id="live-curve"
+                )
                 text = gr.Textbox(
                     label="Words while live",
                     info="Used where no speech model is at hand.",
                     max_length=1000,
                     elem_id="live-words",
-                )
-            with gr.Column(scale=7, min_width=320):
-                answer = gr.HTML(views.live_answer(None), elem_id="live-answer", apply_default_css=False)
-                curve = gr.Plot(
-                    show_label=False, label="Sentiment over time", visible=False, elem_id="live-curve"
                 )
         panel.start(
             self.start_live,

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from ..explain.words import word_spans
-from ..predict.predictor import Prediction, sentence
+from ..predict.prediction import Prediction, sentence
 from .examples import Example
 from .models import Status
 from .reasons import Reasons, grouped_tokens, strongest
@@ -426,15 +426,16 @@ def live_answer(now: Any) -> str:
         if face == 0:
             parts.append('<p class="mlf-found">No face in view: come closer to the camera.</p>')
     else:
-        parts.append("<p>Listening and looking; the first answer comes after two seconds.</p>")
+        parts.append("<p>Listening and looking. The first answer takes longest.</p>")
     words = " ".join(word["word"] for word in now.words if word["end"] > now.seconds - LIVE_SPAN)
     parts.append(
         f'<p class="mlf-words" aria-label="Words of the last seconds">{escape(words) or "&nbsp;"}</p>'
     )
     behind = f", {now.dropped} pictures dropped to keep up" if now.dropped else ", no picture dropped"
+    took = f", the last answer took {now.took:.1f} s" if now.answers else ""
     parts.append(
-        f'<p class="mlf-found" data-testid="live-pace">{now.seconds:.0f} s, {now.answers} answers, '
-        f"{now.frames} pictures looked at{behind}, the last answer took {now.took:.1f} s</p>"
+        f'<p class="mlf-found" data-testid="live-pace">{now.seconds:.0f} s, {now.answers} '
+        f"answer{'' if now.answers == 1 else 's'}, {now.frames} pictures looked at{behind}{took}</p>"
     )
     if now.ended:
         parts.append(f'<p class="mlf-status" role="status">{escape(now.ended)}</p>')

@@ -4,11 +4,17 @@ One small file per subcommand; each wraps one Python call of the package, the on
 it only when it runs, so that `deepmlf --help` answers at once.
 """
 
+import os
 import sys
+
+_COMPILES_NOTHING = {"predict", "app"}
 
 
 def main() -> None:
     """Entry point of the `deepmlf` command; ends the process with the exit code of `frame.run`."""
     from .frame import run
 
+    if _COMPILES_NOTHING & set(sys.argv[1:3]):
+        # Where bitsandbytes is installed, peft imports it, and that has torch load its compiler: a second, for nothing here.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     sys.exit(run(sys.argv[1:]))

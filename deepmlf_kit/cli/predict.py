@@ -111,7 +111,7 @@ def command(
 def _show(prediction) -> None:
     from rich.console import Console
 
-    from ..predict.predictor import sentence
+    from ..predict.prediction import sentence
     from ..rendering.tables import Table
 
     console = Console(highlight=False)

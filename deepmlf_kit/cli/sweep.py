@@ -103,8 +103,6 @@ def _plan(
     seeds: str | None,
     samples: int | None,
 ) -> SweepPlan:
-    import yaml
-
     from ..sweep import load_plan
     from ..sweep.plan import SweepPlan, grid_of, known_claims
 
@@ -123,11 +121,7 @@ def _plan(
     if preset is not None and preset != made.preset:
         changes["set"] = {}  # the plan's sizes suit its own preset
     made = made.changed(**changes)
-    if settings:
-        pairs = (item.partition("=") for item in settings)
-        given = {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
-        made = made.changed(set={**made.set, **given})
-    return made
+    return made.with_settings(settings or ())
 
 
 def _shard(text: str) -> tuple[int, int]:

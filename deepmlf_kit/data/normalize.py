@@ -18,13 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 
 from ..features import audio_egemaps, audio_mfcc
 from .schema import modality_dims, recipe_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 CHOICES = ("none", "train", "clip", "batchnorm")
 _NO_PITCH_DB = -200.0  # openSMILE's level of a harmonic where there is no pitch is -201

@@ -11,28 +11,21 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-from datasets import (
-    Array2D,
-    Dataset,
-    DatasetDict,
-    Features,
-    List,
-    Value,
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-    load_from_disk,
-)
-from datasets.arrow_writer import ArrowWriter
 
 from ..errors import DeepMLFError
 from ..model.modalities import BUILT_IN, registered_modalities
 from ..storage.files import misshapen, read_json
 from ..storage.folders import refuse_foreign, replacing_folder, sole_writer_of
+from ..storage.optional import optional
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+else:  # half a second, and a prediction reads no dataset
+    datasets, pa = optional("datasets"), optional("pyarrow")
 
 SPLITS = ("train", "valid", "test")
 #: What a source may call a split, in small letters.
@@ -67,7 +60,9 @@ class DatasetError(DeepMLFError):
     """A dataset that does not fit the schema: says what was found beside what was expected."""
 
 
-def features(audio_dim: int, vision_dim: int, extra_dims: Mapping[str, int] | None = None) -> Features:
+def features(
+    audio_dim: int, vision_dim: int, extra_dims: Mapping[str, int] | None = None
+) -> datasets.Features:
     """The schema: column names and Arrow types of one utterance.
 
     Args:
@@ -78,23 +73,24 @@ def features(audio_dim: int, vision_dim: int, extra_dims: Mapping[str, int] | No
     dims = {"audio": audio_dim, "vision": vision_dim, **(extra_dims or {})}
     if too_small := {f"{name}_dim": dim for name, dim in dims.items() if dim < 1}:
         raise DatasetError(f"{too_small} must be at least 1")
+    number, string, many = datasets.Value("float32"), datasets.Value("string"), datasets.List
     frames: dict[str, Any] = {}
     for name, dim in dims.items():
-        frames |= {name: Array2D((None, dim), "float32"), f"{name}_times": List(Value("float32"))}
-    return Features(
+        frames |= {name: datasets.Array2D((None, dim), "float32"), f"{name}_times": many(number)}
+    return datasets.Features(
         {
-            "id": Value("string"),
-            "text": Value("string"),
+            "id": string,
+            "text": string,
             **frames,
-            "label": Value("float32"),
-            "label_text": Value("float32"),
-            "label_audio": Value("float32"),
-            "label_vision": Value("float32"),
-            "label_class": Value("float32"),
-            "words": List({"word": Value("string"), "start": Value("float32"), "end": Value("float32")}),
-            "text_source": Value("string"),
-            "clip": Value("string"),
-            "recipe": Value("string"),
+            "label": number,
+            "label_text": number,
+            "label_audio": number,
+            "label_vision": number,
+            "label_class": number,
+            "words": many({"word": string, "start": number, "end": number}),
+            "text_source": string,
+            "clip": string,
+            "recipe": string,
         }
     )
 
@@ -176,7 +172,7 @@ def build_split(
     vision_dim: int,
     file: str | Path | None = None,
     extra_dims: Mapping[str, int] | None = None,
-) -> Dataset:
+) -> datasets.Dataset:
     """Rows (as `utterance` makes them) to one split.
 
     Rows are consumed one at a time. With `file` they go straight to that Arrow file, which is then
@@ -186,21 +182,21 @@ def build_split(
     if file is None:
         sink = pa.BufferOutputStream()
         _write(rows, schema, stream=sink)
-        return Dataset.from_buffer(sink.getvalue())
+        return datasets.Dataset.from_buffer(sink.getvalue())
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     _write(rows, schema, path=str(file))
-    return Dataset.from_file(str(file))
+    return datasets.Dataset.from_file(str(file))
 
 
-def _write(rows: Iterable[Mapping[str, Any]], schema: Features, **sink: Any) -> None:
+def _write(rows: Iterable[Mapping[str, Any]], schema: datasets.Features, **sink: Any) -> None:
     # Small record batches: a random row then costs one small slice, and little is held while writing.
-    with ArrowWriter(features=schema, writer_batch_size=64, **sink) as writer:
+    with datasets.arrow_writer.ArrowWriter(features=schema, writer_batch_size=64, **sink) as writer:
         for row in rows:
             writer.write(dict(row))
         writer.finalize()
 
 
-def save(dataset: DatasetDict, path: str | Path) -> Path:
+def save(dataset: datasets.DatasetDict, path: str | Path) -> Path:
     """Write a dataset folder (`DatasetDict.save_to_disk`), replacing one that stood there only when whole.
 
     Raises:
@@ -238,16 +234,16 @@ def check_replaceable(path: Path) -> None:
 @contextmanager
 def _no_bars() -> Iterator[None]:
     """Without `datasets`' own bar for every split; whoever saves shows one for the work before."""
-    hidden = are_progress_bars_disabled()
-    disable_progress_bars()
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     try:
         yield
     finally:
         if not hidden:
-            enable_progress_bars()
+            datasets.enable_progress_bars()
 
 
-def load(path: str | Path) -> DatasetDict:
+def load(path: str | Path) -> datasets.DatasetDict:
     """Open a dataset folder, memory-mapped, and check it against the schema.
 
     Raises:
@@ -262,16 +258,16 @@ def load(path: str | Path) -> DatasetDict:
             "`deepmlf sample` or `deepmlf prepare` write them"
         )
     try:
-        dataset = load_from_disk(str(path))
+        dataset = datasets.load_from_disk(str(path))
     except Exception as error:
         raise DatasetError(f"{path} cannot be read ({error}); make it again") from error
     check(dataset)
     return dataset
 
 
-def check(dataset: DatasetDict) -> None:
+def check(dataset: datasets.DatasetDict) -> None:
     """Raise one `DatasetError` that lists everything in which `dataset` differs from the schema."""
-    if not isinstance(dataset, DatasetDict):
+    if not isinstance(dataset, datasets.DatasetDict):
         raise DatasetError(
             f"found {type(dataset).__name__}, expected a DatasetDict with the splits {list(SPLITS)}"
         )
@@ -288,7 +284,7 @@ def check(dataset: DatasetDict) -> None:
             wrong += [
                 f"{split}.{name}: found {found.get(name, 'nothing')}, expected Array2D (None, dims) of float32"
                 for name in frame_columns(found)
-                if not isinstance(found.get(name), Array2D)
+                if not isinstance(found.get(name), datasets.Array2D)
             ]
             continue
         extra_dims = {name: dim for name, dim in sizes.items() if name not in BUILT_IN}
@@ -304,7 +300,7 @@ def check(dataset: DatasetDict) -> None:
         raise DatasetError("the dataset does not fit the schema:\n  " + "\n  ".join(wrong))
 
 
-def dims_of(dataset: DatasetDict | Dataset) -> tuple[int, int]:
+def dims_of(dataset: datasets.DatasetDict | datasets.Dataset) -> tuple[int, int]:
     """(audio_dim, vision_dim): values per audio frame and per vision frame."""
     dims = modality_dims(dataset)
     return dims["audio"], dims["vision"]
@@ -316,19 +312,19 @@ def frame_columns(columns: Iterable[str]) -> list[str]:
     return [name for name in registered_modalities() if name in BUILT_IN or name in columns]
 
 
-def modality_dims(dataset: DatasetDict | Dataset) -> dict[str, int]:
+def modality_dims(dataset: datasets.DatasetDict | datasets.Dataset) -> dict[str, int]:
     """Values per frame of each modality."""
-    part = next(iter(dataset.values())) if isinstance(dataset, DatasetDict) else dataset
+    part = next(iter(dataset.values())) if isinstance(dataset, datasets.DatasetDict) else dataset
     return {name: part.features[name].shape[1] for name in frame_columns(part.features)}
 
 
-def recipe_of(dataset: DatasetDict | Dataset) -> dict[str, Any]:
+def recipe_of(dataset: datasets.DatasetDict | datasets.Dataset) -> dict[str, Any]:
     """The extractors and settings that made the features; empty where the rows do not say.
 
     Raises:
         DatasetError: the column `recipe` holds something else.
     """
-    parts = dataset.values() if isinstance(dataset, DatasetDict) else [dataset]
+    parts = dataset.values() if isinstance(dataset, datasets.DatasetDict) else [dataset]
     for part in parts:
         if len(part):
             text = part.with_format(None).select_columns(["recipe"])[0]["recipe"]
@@ -352,12 +348,12 @@ def _recipe(text: str) -> dict[str, Any]:
     return recipe
 
 
-def scale_of(dataset: DatasetDict | Dataset) -> float:
+def scale_of(dataset: datasets.DatasetDict | datasets.Dataset) -> float:
     """Largest absolute label the dataset's scale allows: from the recipe (`label_scale`), else 3."""
     return float(recipe_of(dataset).get("label_scale", 3.0))
 
 
-def for_batches(dataset: Dataset) -> Dataset:
+def for_batches(dataset: datasets.Dataset) -> datasets.Dataset:
     """A view of one split that yields the columns a batch needs, as NumPy arrays (what `Collator` wants)."""
     frames = [column for name in frame_columns(dataset.features) for column in (name, f"{name}_times")]
     columns = [

@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "gradients": ["Attributions", "integrated_gradients"],
         "lens": ["Lens"],
         "patching": ["Patching", "patch"],
-        "reading": ["Reading"],
+        "reading": ["Reading", "av_step_times", "times_uniform"],
         "surveying": ["Survey", "survey"],
     },
 )

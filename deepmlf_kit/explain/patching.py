@@ -5,7 +5,8 @@ one is predicted again and again, each time with one activation as it was in the
 Nanda, 2024). What is reported is the recovered share of the difference: 1 where the patch makes the corrupted utterance's
 prediction the clean one's, 0 where it changes nothing, below 0 where it moves it the other way.
 
-Single patches of redundant parts recover little, and shares do not add up: hence the column and row `all`.
+Single patches of redundant parts recover little, and shares do not add up: hence the column and row `all` (of words `all
+words`, since "all" is a word).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PLACES = {
     "time": "AV states at some steps, as an MM Block's cross-attention (or the heads' mean) reads them",
 }
 """What can be patched."""
-ALL = "all"
+ALL, ALL_WORDS = "all", "all words"
 
 
 @dataclass
@@ -40,8 +41,8 @@ class Patching:
 
     Attributes:
         of: one of `PLACES`.
-        rows, columns: names: LM layers or readers of the AV states [Y]; fusion tokens, words or stretches of time [X]. The
-            last column is `all` of them together; so is the last row of `cross_attention` and `time`.
+        rows, columns: names, each once: LM layers or readers of the AV states [Y]; fusion tokens, words or stretches of time
+            [X]. The last column is `all` (`all words`) of them together; so is the last row of `cross_attention` and `time`.
         recovered: (patched - corrupted) / (clean - corrupted), of the predictions [Y, X].
         clean, corrupted: predictions of the two utterances.
         start, end: for `time`, AV steps of each stretch, from (inclusive) and to (exclusive).
@@ -127,7 +128,8 @@ def patch(
             f"The model predicts {there:+.4f} for both utterances: there is no difference to follow. Use another pair."
         )
     recovered = ((predicted[1:] - here) / (there - here)).reshape(len(rows_named), len(places))
-    return Patching(of, rows_named, [*names, ALL], recovered.astype(np.float32), there, here, starts, ends)
+    columns = [*names, ALL_WORDS if of == "words" else ALL]
+    return Patching(of, rows_named, columns, recovered.astype(np.float32), there, here, starts, ends)
 
 
 def _numbers(count: int) -> list[str]:

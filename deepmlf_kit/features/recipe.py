@@ -122,6 +122,10 @@ class FeatureRecipe:
         What only a dataset's recipe holds (`label_scale`) is ignored.
         """
         values = {key: value for key, value in values.items() if key not in _DATASET_FIELDS}
+        if "source" in values:  # of a converted dataset
+            raise RecipeError(
+                f"they come from an {values['source']}, {values.get('file', 'of no name')}, which does not say how they were made"
+            )
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+import scipy  # which imports its parts on first use
 
 from ..errors import DeepMLFError
 from ..storage.optional import optional
@@ -242,4 +242,4 @@ def _position(
 
 def euler_angles(rotation: np.ndarray) -> np.ndarray:
     """Pitch, yaw and roll (about x, y and z, applied in this order) in radians of a rotation matrix [3, 3]."""
-    return Rotation.from_matrix(rotation).as_euler("xyz")
+    return scipy.spatial.transform.Rotation.from_matrix(rotation).as_euler("xyz")

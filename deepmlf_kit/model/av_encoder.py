@@ -52,9 +52,9 @@ def frames_of_steps(spans: Tensor, mask: Tensor, steps: int) -> Tensor:
 
     # Steps in which no frame has its middle
     frames_in = step.new_zeros(batch, steps).scatter_add_(1, step, is_frame.long())  # [B, K]
-    at = torch.arange(steps, device=spans.device) + (0.5 + _ROUNDING)  # [K]
-    at = at.expand(batch, -1).contiguous()  # [B, K]
-    frame = (torch.searchsorted(begin.contiguous(), at, right=True) - 1).clamp(min=0)  # [B, K]: last to begin
+    at = torch.arange(steps, device=spans.device).unsqueeze(1) + (0.5 + _ROUNDING)  # [K, 1]
+    frame = ((begin.unsqueeze(1) <= at).sum(dim=-1) - 1).clamp(min=0)  # [B, K]: last to begin
+    at = at.squeeze(1)
     under_way = (begin.gather(1, frame) <= at) & (at < end.gather(1, frame)) & mask.gather(1, frame)
     frame, alone = frame.unsqueeze(2), ((frames_in == 0) & under_way).unsqueeze(2)
     return average.scatter_(2, frame, average.gather(2, frame) + alone)

@@ -97,6 +97,7 @@ class SentimentModel(PreTrainedModel):
         Raises:
             DeepMLFError: there is no checkpoint, its weights are damaged or do not fit the model, or an argument is unknown.
         """
+        dtype = others.pop("torch_dtype", dtype)  # its former name, which transformers takes as well
         hub = {name: value for name in _HUB if (value := others.pop(name, None)) is not None}
         others = {n: v for n, v in others.items() if n not in _NOT_NEEDED and not (n == "lm" and v is None)}
         settings = {

@@ -70,9 +70,10 @@ class DecoderPass:
         self.text_mask = text_mask
         self.fusion_mask = text_mask.new_ones(batch, config.fusion_tokens)  # (B, F)
         # Fusion token i stands at max_text_tokens + i whatever the padding: trimming it changes nothing.
-        count = torch.arange(max(self.length, config.fusion_tokens), device=text_mask.device).unsqueeze(0)
+        longest = config.max_text_tokens
+        count = torch.arange(longest + config.fusion_tokens, device=text_mask.device).unsqueeze(0)
         self.text_positions = count[:, : self.length]  # (1, L)
-        self.fusion_positions = config.max_text_tokens + count[:, : config.fusion_tokens]  # (1, F)
+        self.fusion_positions = count[:, longest:]  # (1, F)
 
     def joint(self, text: Tensor, fusion: Tensor) -> tuple[Tensor, Tensor]:
         """Text [B, L, D] and fusion tokens [B, F, D] together through every layer."""
@@ -295,4 +296,4 @@ def last_tokens(attention_mask: Tensor) -> Tensor:
 
 def select_tokens(x: Tensor, index: Tensor) -> Tensor:
     """The token of each sample that `index` [B] names: [B, T, D] -> [B, D]."""
-    return x[torch.arange(len(x), device=x.device), index]
+    return x[torch.arange(x.shape[0], device=x.device), index]

@@ -56,13 +56,10 @@ def load_lm(config: DeepMLFConfig, **hub: Any) -> PreTrainedModel:
     if (revision := _own_revision(config)) is not None:
         _check_revision(config, revision)
         config.lm_revision = revision
-    options = _options(config, hub) | {"dtype": getattr(torch, config.lm_dtype)}
+    options: dict[str, Any] = {"dtype": getattr(torch, config.lm_dtype)}
     if config.lm_bits != 16:
         options["quantization_config"] = _quantization(config.lm_bits)
-    try:
-        lm = AutoModelForCausalLM.from_pretrained(_source(config), **options)
-    except _UNREADABLE as error:
-        raise _not_loaded(config, error) from error
+    lm = _read(AutoModelForCausalLM, config, hub, **options)
     if config.lm_revision is None:
         config.lm_revision = getattr(lm.config, "_commit_hash", None)
     fuse_gelu(lm)
@@ -87,11 +84,7 @@ def load_lm_config(config: DeepMLFConfig, **hub: Any) -> PreTrainedConfig:
     Raises:
         DeepMLFError: it could not be found or loaded.
     """
-    options = _options(config, hub)
-    try:
-        return AutoConfig.from_pretrained(_source(config), **options)
-    except _UNREADABLE as error:
-        raise _not_loaded(config, error) from error
+    return _read(AutoConfig, config, hub)
 
 
 def load_tokenizer(config: DeepMLFConfig, **hub: Any) -> PreTrainedTokenizerBase:
@@ -103,15 +96,20 @@ def load_tokenizer(config: DeepMLFConfig, **hub: Any) -> PreTrainedTokenizerBase
     Raises:
         DeepMLFError: it could not be found or loaded.
     """
-    options = _options(config, hub)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(_source(config), **options)
-    except _UNREADABLE as error:
-        raise _not_loaded(config, error) from error
+    tokenizer = _read(AutoTokenizer, config, hub)
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
+
+
+def _read(kind: Any, config: DeepMLFConfig, hub: Mapping[str, Any], **options: Any) -> Any:
+    """`kind.from_pretrained` of the LM that `config` names; one error for whatever is wrong with it."""
+    options |= _options(config, hub)
+    try:
+        return kind.from_pretrained(_source(config), **options)
+    except _UNREADABLE as error:
+        raise _not_loaded(config, error) from error
 
 
 def _source(config: DeepMLFConfig) -> str:

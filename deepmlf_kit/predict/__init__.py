@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "bundled": ["DEMO", "PEOPLE", "best_at_hand"],
         "fetching": ["fetch"],
-        "predictor": ["Prediction", "Predictor"],
+        "prediction": ["Prediction"],
+        "predictor": ["Predictor", "limit_threads"],
     },
 )

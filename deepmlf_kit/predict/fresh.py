@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .. import predict
 from ..data.extraction_process import ClipExtractor
@@ -19,9 +20,7 @@ from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
 from ..storage.files import read_json
 from .bundled import PEOPLE
-
-if TYPE_CHECKING:
-    from .predictor import Prediction
+from .prediction import Prediction
 
 
 def predict_clip(
@@ -38,7 +37,7 @@ def predict_clip(
         DeepMLFError: as there.
     """
     extractor = ClipExtractor()
-    expected = _expected_recipe(checkpoint, face)
+    expected = _reading(expected_recipe(checkpoint), face)
     begun: Future[ClipFeatures] = Future()
 
     def extract() -> None:
@@ -49,18 +48,35 @@ def predict_clip(
 
     # A daemon: where the model cannot be loaded, nobody waits for the clip.
     threading.Thread(target=extract, daemon=True).start()
-    predictor = predict.Predictor(checkpoint)
-    recipe = predictor.recipe if face is None else dataclasses.replace(predictor.recipe, face=face)
-    if recipe != expected:
+    with without_collection():
+        predictor = predict.Predictor(checkpoint, extractor=extractor)
+    if _reading(predictor.recipe, face) != expected:
         return predictor.clip(clip, text, face=face, face_model=face_model)
     return predictor.features(begun.result())
 
 
-def _expected_recipe(checkpoint: str | Path | None, face: str | None) -> FeatureRecipe:
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Without the garbage collector of cycles, in the whole process: what an import makes stays, and is else looked through
+    again and again, which is a sixth of what torch and transformers take."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def expected_recipe(checkpoint: str | Path | None) -> FeatureRecipe:
     """The recipe that a run seems to need: the one in its `run.json`, else the default."""
-    recipe = FeatureRecipe()
     # What is wrong with it is said when the run is opened. The bundled checkpoints have one recipe.
     with contextlib.suppress(DeepMLFError, OSError, KeyError, TypeError):
         stored = read_json(Path(checkpoint or PEOPLE) / "run.json", "")["preprocessing"]["recipe"]
-        recipe = FeatureRecipe.from_stored(stored)
+        return FeatureRecipe.from_stored(stored)
+    return FeatureRecipe()
+
+
+def _reading(recipe: FeatureRecipe, face: str | None) -> FeatureRecipe:
+    """The recipe with the face that was asked for, if any was."""
     return recipe if face is None else dataclasses.replace(recipe, face=face)

@@ -36,7 +36,8 @@ from ..features.cache import FeatureCache, cache_limit
 from ..features.clip import ClipFeatures
 from ..features.container import looks_like_a_clip
 from ..storage.files import replacing
-from .predictor import Prediction, Predictor, text_features
+from .prediction import Prediction
+from .predictor import Predictor, text_features
 
 BATCH = 32
 """Clips or texts in one pass of the model."""

@@ -9,7 +9,6 @@ import dataclasses
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,60 +23,10 @@ from ..features.recipe import FeatureRecipe, RecipeError
 from ..training import Run
 from ..training.calibration import Calibration, streams_of
 from .bundled import best_at_hand
+from .prediction import Prediction, disagreements, polarity
 
 #: The largest sentiment of a dataset's scale.
 SCALES = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0}
-
-
-@dataclass
-class Prediction:
-    """A model's prediction for one clip.
-
-    Attributes:
-        sentiment: the prediction, on the dataset's scale (MOSI and MOSEI -3 to 3, SIMS -1 to 1; the model may
-            overshoot a little).
-        polarity: the same in words.
-        interval: from where to where the sentiment lies in `coverage` of utterances like those of the training; None
-            where the run was not calibrated.
-        certain: whether the sign is to be trusted: False where an answer of this size has the right one less often
-            than `coverage`; None where the run was not calibrated.
-        coverage: of the interval, 0.8 as a rule.
-        heads: predictions of the heads `text`, `av` and `fusion` (mean over fusion tokens); None for a head whose stream
-            is not there: no words, or neither voice nor face.
-        fusion_tokens: each fusion token's prediction [F].
-        scale: the largest sentiment of the scale.
-        text: the words.
-        text_tokens: how many tokens they are (`of`), how many of those were `read`, and of a longer text which part
-            (`long_texts`: `end` or `start`).
-        clip: what was found in the clip (see `ClipFound`), with the transcript.
-        timings: seconds that each stage took.
-        notes: remarks for the reader, such as heads that disagree.
-        answered_by: `checkpoint` (its folder's name) and `lm` (its language model).
-    """
-
-    sentiment: float
-    polarity: str
-    interval: tuple[float, float] | None
-    certain: bool | None
-    coverage: float | None
-    heads: dict[str, float | None]
-    fusion_tokens: list[float]
-    scale: float
-    text: str
-    text_tokens: dict[str, Any]
-    clip: dict[str, Any]
-    timings: dict[str, float]
-    notes: list[str] = field(default_factory=list)
-    answered_by: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def verdict(self) -> str:
-        """The polarity, unless the sign is not to be trusted."""
-        return self.polarity if self.certain is not False else "I cannot tell"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
-        return dataclasses.asdict(self)
 
 
 class Predictor:
@@ -86,12 +35,19 @@ class Predictor:
     Args:
         run: the folder of a finished fused run, or a `Run`; None: the best checkpoint at hand (`best_at_hand`).
         device: where the model runs; None takes the GPU where there is one.
+        extractor: extracts clips, in processes of its own; None: a new one.
 
     Raises:
         DeepMLFError: no such run, or not one of a fused model.
     """
 
-    def __init__(self, run: Run | str | Path | None = None, device: str | None = None) -> None:
+    def __init__(
+        self,
+        run: Run | str | Path | None = None,
+        device: str | None = None,
+        *,
+        extractor: ClipExtractor | None = None,
+    ) -> None:
         self.run = run if isinstance(run, Run) else Run.open(run or best_at_hand())
         if self.run.kind != "fused":
             raise DeepMLFError(
@@ -103,8 +59,7 @@ class Predictor:
                 f"{self.run.path} holds a model of {classes} classes, but prediction of clips needs one of a sentiment "
                 "number: train one with heads.classes=0."
             )
-        #: Extracts clips in processes of its own.
-        self.extractor = ClipExtractor()
+        self.extractor = extractor or ClipExtractor()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = self.run.load_model().to(self.device)
         self.collator = self.run.collator(self.model.tokenizer)
@@ -284,6 +239,13 @@ class Predictor:
         return said
 
 
+def limit_threads(count: int) -> int:
+    """Let torch compute with so many threads in the whole process; returns how many they were before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    return before
+
+
 def text_features(text: str) -> ClipFeatures:
     """Features of words alone: no voice, no face."""
     none, never = np.zeros((0, 0), np.float32), np.zeros(0)
@@ -294,26 +256,3 @@ def text_features(text: str) -> ClipFeatures:
 def _said(value: float) -> float | None:
     """What a head says; None where its stream is missing."""
     return None if np.isnan(value) else value
-
-
-def sentence(note: str) -> str:
-    """A remark as a sentence, for people to read."""
-    return f"{note[:1].upper()}{note[1:]}{'' if note.endswith(('?', '.')) else '.'}"
-
-
-def polarity(sentiment: float, scale: float = 3.0) -> str:
-    """A sentiment in words: the seven classes of MOSI, whatever the scale."""
-    words = ("neutral", "slightly", "rather", "strongly")
-    step = min(round(abs(sentiment) / scale * 3), 3)
-    return words[0] if step == 0 else f"{words[step]} {'positive' if sentiment > 0 else 'negative'}"
-
-
-def disagreements(heads: dict[str, float | None], scale: float) -> list[str]:
-    """A remark where words and voice-and-face point to opposite sides, each by more than a sixth of the scale."""
-    text, av = heads["text"], heads["av"]
-    if text is not None and av is not None and text * av < 0 and min(abs(text), abs(av)) > scale / 6:
-        return [
-            f"the words alone sound {polarity(text, scale)}, voice and face alone {polarity(av, scale)}: "
-            "irony, or a mixed feeling?"
-        ]
-    return []

@@ -1,6 +1,7 @@
-"""Packages that an installation may lack: imported on first use, and missed by the name of the extra that brings them.
+"""Packages that are imported on first use: those that an installation may lack, missed by the name of the extra that brings them.
 
-The one way to a package of an extra: `av = optional("av")` at module level, in place of `import av`.
+The one way to a package of an extra: `av = optional("av")` at module level, in place of `import av`. So is a package of the core
+taken that is slow to import and that a prediction does without (`pandas`, `datasets`).
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ class MissingPackage(DeepMLFError):
 
 
 def optional(name: str) -> Any:
-    """A module of an extra, imported when something is first taken from it.
+    """A module, imported when something is first taken from it.
 
     Raises:
-        MissingPackage: then, where its package is not installed.
+        MissingPackage: then, where its package is of an extra that is not installed.
     """
     return _Optional(name)
 

@@ -23,6 +23,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..errors import DeepMLFError, did_you_mean, excerpt
 from ..training.presets.parsing import settings_text, yaml_mapping
 
@@ -89,6 +91,12 @@ class SweepPlan:
                 raise DeepMLFError(
                     f"grid.{key} of the sweep {self.name!r} is {values!r}, but must be a list of values."
                 )
+        for name in self.arms:
+            if not isinstance(name, str):
+                raise DeepMLFError(
+                    f"The sweep {self.name!r} has a variant named {name!r}, which YAML does not read as text: put the name "
+                    'in quotes, for example "off".'
+                )
         if not self.seeds:
             raise DeepMLFError(
                 f"The sweep {self.name!r} has no seeds: give at least one, for example [0, 1, 2]."
@@ -121,6 +129,13 @@ class SweepPlan:
     def changed(self, **changes: Any) -> SweepPlan:
         """A copy with some attributes replaced; those that are None stay."""
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def with_settings(self, settings: Sequence[str]) -> SweepPlan:
+        """A copy with some keys of every training changed, as on the command line: `["training.epochs=2"]`."""
+        pairs = (item.partition("=") for item in settings)
+        return replace(
+            self, set={**self.set, **{key.strip(): yaml.safe_load(text) for key, _, text in pairs}}
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, as in YAML."""

@@ -40,12 +40,16 @@ class Finding:
         verdict: one of `VERDICTS`.
         text: the numbers behind it.
         p: of the paired t-test, corrected over all comparisons of the report; NaN where there is none.
+        test: the best favoured setting minus the best of the others, not corrected; None where one of them is missing.
+        comparisons: how many the report corrects for.
     """
 
     claim: Claim
     verdict: str
     text: str
     p: float = math.nan
+    test: PairedTest | None = None
+    comparisons: int = 0
 
 
 @dataclass(frozen=True)
@@ -202,17 +206,17 @@ class _Compared:
             f"claim favours) against {self.means[other]:.3f} at {other} (the best of the others)"
         )
         if test.why_undecided:
-            return Finding(self.claim, "cannot tell", f"{numbers}; {test.why_undecided}")
+            text = f"{numbers}; {test.why_undecided}"
+            return Finding(self.claim, "cannot tell", text, test=test, comparisons=comparisons)
         text = (
             f"{numbers}; difference {test.difference:+.3f}, 95 % interval {test.low:+.3f} to {test.high:+.3f} over "
             f"{test.seeds} seeds (paired t-test), p {_shown(test.p)}, corrected for {comparisons} "
             f"{'comparison' if comparisons == 1 else 'comparisons'} {_shown(p)}"
         )
-        if not p < LEVEL:
-            return Finding(self.claim, "cannot tell", text, p)
-        return Finding(
-            self.claim, "agrees" if self._sign * test.difference > 0 else "does not agree", text, p
-        )
+        verdict = "cannot tell"
+        if p < LEVEL:
+            verdict = "agrees" if self._sign * test.difference > 0 else "does not agree"
+        return Finding(self.claim, verdict, text, p, test, comparisons)
 
     @property
     def _sign(self) -> int:

@@ -16,10 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from datasets import Dataset
 
-from ..data.schema import for_batches
 from ..errors import DeepMLFError
 from ..model.modalities import registered_modalities
 from ..storage.files import misshapen
@@ -134,35 +131,6 @@ class Calibration:
                 "from its run.json, and it answers without an interval."
             )
         return cls(*(values[name] for name in shape))
-
-
-def calibrate(
-    valid: pd.DataFrame, valid_split: Dataset, test: pd.DataFrame, test_split: Dataset
-) -> dict[str, Any] | None:
-    """What a run notes of its calibration.
-
-    Args:
-        valid, test: predictions of the two splits (`scoring.predict_split`).
-        valid_split, test_split: the splits.
-
-    Returns:
-        `Calibration.to_dict`, measured on `valid`, with what it did on `test`: `held_out` (`Calibration.covered`) and
-        `held_out_signs` (`Calibration.right_signs`). None where `valid` is too small.
-    """
-    streams = [streams_of(row) for row in for_batches(valid_split)]
-    measured = Calibration.fit(valid["prediction"].to_numpy(), valid["label"].to_numpy(), streams)
-    if measured is None:
-        return None
-    held_out = (
-        test["prediction"].to_numpy(),
-        test["label"].to_numpy(),
-        [streams_of(row) for row in for_batches(test_split)],
-    )
-    return {
-        **measured.to_dict(),
-        "held_out": measured.covered(*held_out),
-        "held_out_signs": measured.right_signs(*held_out),
-    }
 
 
 def streams_of(row: Mapping[str, Any]) -> str:

@@ -30,7 +30,6 @@ from ..model import text_cache
 from ..storage.files import replacing, write_json, write_text
 from ..storage.folders import foreign, remove_known, remove_temporary_files
 from ..storage.locks import sole_writer
-from .calibration import calibrate
 from .compiling import compile_layers
 from .dataset import check_dataset, open_dataset, remarks, rows_of, scored_split
 from .metric_table import metric_table
@@ -41,7 +40,7 @@ from .processes import processes
 from .quiet import quiet_bars
 from .recipe import Recipe
 from .run_folder import FORMAT, RESULT_FILES, Run, digest_of, versions, weights_digest
-from .scoring import predict_split
+from .scoring import calibrate, predict_split
 from .trainer import SentimentTrainer
 
 _LOCK = ".deepmlf-lock"

@@ -90,7 +90,7 @@ class ModelPlan:
         ]
         if flops_per_second:
             lines.append(
-                f"Time             {_time(self.seconds(1000, flops_per_second))} or more for 1,000 utterances and epoch "
+                f"Time             {duration(self.seconds(1000, flops_per_second))} or more for 1,000 utterances and epoch "
                 f"here: that work at the {flops_per_second / 1e9:.0f} GFLOP/s just measured for large matrices"
             )
         return "\n".join(lines)
@@ -247,7 +247,8 @@ def _activation_bytes(model: DeepMLFModel, tokens: int) -> float:
     return 4 * count
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, in words."""
     for unit, length in (("s", 60.0), ("min", 60.0)):
         if seconds < 2 * length:
             return f"{seconds:.0f} {unit}"

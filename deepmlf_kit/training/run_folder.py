@@ -29,7 +29,7 @@
     best            epoch, step, metric, value (validation)
     seconds         of training, resumed sessions together
     test            the final metrics
-    calibration     how sure a prediction is (`calibration.calibrate`); null for classes and small validation splits
+    calibration     how sure a prediction is (`scoring.calibrate`); null for classes and small validation splits
 """
 
 from __future__ import annotations
@@ -41,16 +41,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 import xxhash
 import yaml
-from datasets import Dataset, DatasetDict
 from huggingface_hub import HfApi
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -61,11 +57,20 @@ from ..data.schema import frame_columns, recipe_of
 from ..errors import DeepMLFError
 from ..model.checkpoints import read_weights
 from ..storage.files import misshapen, read_json, write_json, write_text
+from ..storage.optional import optional
 from .model_card import model_card
 from .models import registered_model
 from .presets import Preset
 from .presets.loader import preset_of
 from .quiet import quiet_bars
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from datasets import Dataset, DatasetDict
+else:  # a prediction reads no table
+    pd, pa, pc = optional("pandas"), optional("pyarrow"), optional("pyarrow.compute")
 
 FORMAT = 1
 #: Patterns of what the kit writes into a run's folder (`storage.folders`), but for `run.json`.
@@ -141,9 +146,13 @@ class Run:
         try:
             info = read_json(path / "run.json", repair)
         except FileNotFoundError as error:
-            raise DeepMLFError(
-                f"No run at {path}: expected the folder that `deepmlf train` wrote, with run.json and best/ in it."
-            ) from error
+            expected = "expected the folder that `deepmlf train` wrote, with run.json and best/ in it."
+            if (path / "config.json").is_file():  # what save_pretrained leaves
+                expected += (
+                    " A model alone does not say how its features are made: load it with AutoModel.from_pretrained and give "
+                    "it clips as docs/hugging_face.md does."
+                )
+            raise DeepMLFError(f"No run at {path}: {expected}") from error
         if info.get("format") != FORMAT:
             raise DeepMLFError(
                 f"{path / 'run.json'} has format {info.get('format')}, this kit reads {FORMAT}: use the version of the "

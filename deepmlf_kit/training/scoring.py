@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from ..data.labels import probability_columns
+from ..data.schema import for_batches
+from .calibration import Calibration, streams_of
 from .metrics import score
 from .recipe import Recipe
 
@@ -153,3 +156,32 @@ def metrics_of(
         name: float(value) for name, value in zip(LOSS_TERMS, terms, strict=True) if not math.isnan(value)
     }
     return metrics
+
+
+def calibrate(
+    valid: pd.DataFrame, valid_split: Dataset, test: pd.DataFrame, test_split: Dataset
+) -> dict[str, Any] | None:
+    """What a run notes of its calibration.
+
+    Args:
+        valid, test: predictions of the two splits (`predict_split`).
+        valid_split, test_split: the splits.
+
+    Returns:
+        `Calibration.to_dict`, measured on `valid`, with what it did on `test`: `held_out` (`Calibration.covered`) and
+        `held_out_signs` (`Calibration.right_signs`). None where `valid` is too small.
+    """
+    streams = [streams_of(row) for row in for_batches(valid_split)]
+    measured = Calibration.fit(valid["prediction"].to_numpy(), valid["label"].to_numpy(), streams)
+    if measured is None:
+        return None
+    held_out = (
+        test["prediction"].to_numpy(),
+        test["label"].to_numpy(),
+        [streams_of(row) for row in for_batches(test_split)],
+    )
+    return {
+        **measured.to_dict(),
+        "held_out": measured.covered(*held_out),
+        "held_out_signs": measured.right_signs(*held_out),
+    }

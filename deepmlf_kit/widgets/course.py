@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import DatasetDict, disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
@@ -24,8 +25,10 @@ from transformers.utils.logging import disable_progress_bar
 from ..data import schema
 from ..data.sample import make_sample
 from ..storage.optional import optional
+from ..sweep import SweepPlan, load_plan, run_sweep
 from ..training import Run, train
 from ..training.dataset import incompatibilities
+from ..training.dry_run import duration, measured_rate, plan_model
 from ..training.presets import Preset, load_preset
 
 ipython = optional("IPython.display")
@@ -69,11 +72,15 @@ class Course:
     @cached_property
     def preset(self) -> Preset:
         """The preset with the reader's overrides, made to fit the data's feature dimensions and scale."""
+        return load_preset(self._name, self._settings)
+
+    @cached_property
+    def _settings(self) -> list[str]:
+        """The reader's overrides, then what the data need."""
         preset = load_preset(self._name, self._overrides)
         if fitted := [one.setting for one in incompatibilities(self.data, preset)]:
             print(f"Set to fit the data: {', '.join(fitted)}")
-            preset = load_preset(preset, fitted)
-        return preset
+        return [*self._overrides, *fitted]
 
     def train(self, name: str, *, overrides: Sequence[str] = (), **options: Any) -> Run:
         """Train in a folder of this notebook, or take up the run that is there (`training.train`).
@@ -85,6 +92,33 @@ class Course:
         """
         preset = load_preset(self.preset, list(overrides)) if overrides else self.preset
         return train(preset, self.data, f"{self.folder}/{name}", **{"progress": False, **options})
+
+    def sweep(self, plan: str | SweepPlan, name: str) -> pd.DataFrame:
+        """Run a sweep in a folder of this notebook, or take up the trainings that are there (`sweep.run_sweep`).
+
+        Args:
+            plan: a ready-made sweep's name, or a plan. What it sets is for its sample set; on other data it trains the
+                recipe of the settings cell.
+            name: of the sweep's folder.
+
+        Returns:
+            One row per training: what was varied, the seed, the metrics of the test split.
+        """
+        plan = plan if isinstance(plan, SweepPlan) else load_plan(plan)
+        if self.on_sample:
+            plan = plan.with_settings(self._overrides)
+        else:
+            plan = plan.changed(preset=self._name, set={}).with_settings(self._settings)
+        return run_sweep(plan, self._dataset, f"{self.folder}/{name}", tell=lambda line: None).table
+
+    def cost(self, trainings: int) -> str:
+        """What so many trainings of the fused model take here, in words, without training anything (`training.dry_run`)."""
+        recipe, model = self.preset.training, plan_model(self.preset)
+        seconds = model.seconds(trainings * recipe.epochs * len(self.data["train"]), measured_rate())
+        return (
+            f"{trainings} trainings of up to {recipe.epochs} epochs on {len(self.data['train']):,} utterances: "
+            f"{duration(seconds)} or more on this machine, one after another"
+        )
 
     def story(self) -> bool:
         """Whether to tell a story of the sample set; on other data it says that the cell is skipped."""

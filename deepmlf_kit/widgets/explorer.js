@@ -2,13 +2,10 @@
 // token or view is drawn from numbers that are here already. The same code runs as a notebook widget (`render`
 // with anywidget's model) and in the exported page (with a model that answers from what the page holds).
 
-const GREY = "#777e88", GRID = "rgba(133,140,150,0.22)", LINE = "rgba(133,140,150,0.6)";
-const COLOUR = { text: "#3b82f6", audio: "#e0701a", vision: "#2f9e5b", av: "#8f9a27", fusion: "#a21caf", task: "#d64577" };
-const TRACKS = { loudness: COLOUR.audio, pitch: COLOUR.fusion, smile: COLOUR.vision, "brows down": COLOUR.task,
-  "brows up": "#17a2b8", "eyes up": "#b07d48", "jaw open": "#7b828c" };
-const UP = "#2f80ed", DOWN = "#d64550";
-const DIVERGING = [[0, "rgb(214,69,80)"], [0.25, "rgba(214,69,80,0.55)"], [0.5, "rgba(133,140,150,0.1)"],
-  [0.75, "rgba(47,128,237,0.55)"], [1, "rgb(47,128,237)"]];
+// Colours and scales are those of `plots/style.py`, written before this file as STYLE.
+const { grey: GREY, grid: GRID, line: LINE, colours: COLOUR, tracks: TRACKS, sequential: SEQUENTIAL, diverging: DIVERGING,
+  timesUniform: TIMES_UNIFORM } = STYLE;
+const UP = DIVERGING[DIVERGING.length - 1][1], DOWN = DIVERGING[0][1];
 
 const VIEWS = {
   timeline: { name: "Timeline: tokens over time", uses: ["layer", "head"] },
@@ -22,7 +19,7 @@ const VIEWS = {
 };
 const OVER_TIME = ["timeline", "layers", "heads"];
 const NOTES = {
-  timeline: "Bright: the token looks there. Looking is not mattering: see Effects.",
+  timeline: "Blue: the token looks there more than an even spread would (blank); orange: less. Looking is not mattering: see Effects.",
   layers: "Where this token looks, from the first MM Block to the last.",
   heads: "Where each head of this MM Block looks for this token.",
   words: "Inside the LM. Attention is often parked on the first token where there is nothing to read.",
@@ -66,6 +63,12 @@ function plane(packed, shape, a, b) {
     rows.push(Array.from(row, (x) => x * scale));
   }
   return rows;
+}
+
+// Attention as a multiple of an even spread's, which is 1 everywhere; nothing where it cannot look.
+function timesUniform(rows, readable) {
+  const count = readable.filter(Boolean).length;
+  return rows.map((row) => row.map((weight, k) => (readable[k] ? weight * count : null)));
 }
 
 function render({ model, el: root }) {
@@ -282,11 +285,12 @@ function render({ model, el: root }) {
     const word = data.words.find((w) => w.start !== null && w.start <= t && t < w.end);
     return word ? word.word : "–";
   }
-  function overTime(data, z, names, title, yTitle) {
-    const extra = z.map(() => data.steps.map((t, k) => [wordAt(data, t), k]));
-    const traces = [{ type: "heatmap", z, x: data.steps, y: names, colorscale: "Viridis", customdata: extra,
-      colorbar: { thickness: 10, len: 0.5, y: 1, yanchor: "top", title: { text: "attention" } },
-      hovertemplate: "%{y}, %{x:.2f}" + (data.timed ? " s" : "") + " (step %{customdata[1]})<br>word: %{customdata[0]}<br>attention %{z:.4f}<extra></extra>" }];
+  function overTime(data, weights, names, title, yTitle) {
+    const extra = weights.map(() => data.steps.map((t, k) => [wordAt(data, t), k]));
+    const traces = [{ type: "heatmap", z: timesUniform(weights, data.readable), x: data.steps, y: names, customdata: extra,
+      colorscale: TIMES_UNIFORM.colorscale, zmin: TIMES_UNIFORM.cmin, zmax: TIMES_UNIFORM.cmax, hoverongaps: false,
+      colorbar: { ...TIMES_UNIFORM.colorbar, thickness: 10, len: 0.5, y: 1, yanchor: "top" },
+      hovertemplate: "%{y}, %{x:.2f}" + (data.timed ? " s" : "") + " (step %{customdata[1]})<br>word: %{customdata[0]}<br>attention %{z:.2f} times even<extra></extra>" }];
     const range = [data.steps[0] - data.half, data.steps[data.steps.length - 1] + data.half];
     // A row of curves for each modality beside the text, the first of them (voice) with a second axis
     const rows = Object.entries(data.tracks).map(([name, tracks], i, all) => {
@@ -302,7 +306,7 @@ function render({ model, el: root }) {
       yaxis5: axis(second ? second.name : "", { overlaying: "y3", side: "right", showgrid: false, nticks: 4 }),
       shapes: [] });
     rows.forEach(({ tracks: [first], label, domain, target }, i) => {
-      const title = first ? `${i ? label : first.name} (${first.unit})` : `no ${label}`;
+      const title = first ? (i ? label : first.name) : `no ${label}`; // units: see the hover text
       layout[`yaxis${target}`] = axis(title, { domain, nticks: 4 });
     });
     const spoken = data.words.filter((w) => w.start !== null);
@@ -344,7 +348,7 @@ function render({ model, el: root }) {
     words(data) {
       const a = chosen("lm_layer"), b = chosen("lm_head");
       const z = plane(state.self, data.self_shape, a, b);
-      return { traces: [{ type: "heatmap", z, x: data.words.map((w) => w.label), y: z.map((_, i) => `token ${i}`), colorscale: "Viridis",
+      return { traces: [{ type: "heatmap", z, x: data.words.map((w) => w.label), y: z.map((_, i) => `token ${i}`), colorscale: SEQUENTIAL,
         xgap: 1, ygap: 1, colorbar: { thickness: 10, title: { text: "attention" } }, hovertemplate: "%{y} to “%{x}”: %{z:.4f}<extra></extra>" }],
         layout: base(`What fusion tokens read of the words: ${a === null ? "mean of LM layers" : `LM layer ${a}`}, ${b === null ? "mean of heads" : `head ${b}`}`,
           { xaxis: axis("word", { type: "category" }), yaxis: axis("fusion token", { autorange: "reversed", type: "category" }) }) };
@@ -365,7 +369,7 @@ function render({ model, el: root }) {
         xaxis: axis("depth (LM layers passed; shaded: an MM Block follows)"), yaxis: axis("sentiment (label's units)") }) };
     },
     update(data) {
-      return { traces: [{ type: "heatmap", z: data.update, x: data.update[0].map((_, i) => String(i)), y: data.layers.map(String), colorscale: "Viridis", xgap: 1, ygap: 1,
+      return { traces: [{ type: "heatmap", z: data.update, x: data.update[0].map((_, i) => String(i)), y: data.layers.map(String), colorscale: SEQUENTIAL, xgap: 1, ygap: 1,
         colorbar: { thickness: 10, title: { text: "share" } }, hovertemplate: "layer %{y}, token %{x}: %{z:.3f} of the state<extra></extra>" }],
         layout: base("What cross-attention adds, relative to the token's state", { xaxis: axis("fusion token", { type: "category", showgrid: false }),
           yaxis: axis("MM Block (after LM layer)", { type: "category", showgrid: false }) }) };

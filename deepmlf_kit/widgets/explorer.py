@@ -23,7 +23,8 @@ from plotly.offline import get_plotlyjs
 from ..errors import DeepMLFError
 from ..explain.ablations import ABLATIONS
 from ..explain.lens import Lens, Row
-from ..plots.style import modality_label
+from ..plots.style import COLOURS, DIVERGING, GREY, GRID, LINE, SEQUENTIAL, TIMES_UNIFORM, modality_label
+from ..plots.tracks import TRACK_COLOURS
 from ..rendering.html_page import script_json
 from ..storage.files import write_text
 from ..storage.optional import optional
@@ -49,6 +50,21 @@ def _plotly_js() -> str:
 
 def _front_end(name: str) -> str:
     return (files("deepmlf_kit.widgets") / name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    """`explorer.js`, after the colours and scales that it shares with the figures of `plots`."""
+    style = {
+        "grey": GREY,
+        "grid": GRID,
+        "line": LINE,
+        "colours": COLOURS,
+        "tracks": TRACK_COLOURS,
+        "sequential": SEQUENTIAL,
+        "diverging": DIVERGING,
+        "timesUniform": TIMES_UNIFORM,
+    }
+    return f"const STYLE = {script_json(style)};\n{_front_end('explorer.js')}"
 
 
 class Explorer(anywidget.AnyWidget):
@@ -118,7 +134,7 @@ class Explorer(anywidget.AnyWidget):
         self._recorded = 0.0
         self._reading: Any = None
         self._quiet = True
-        super().__init__(_esm=_plotly_js() + _front_end("explorer.js") + "\nexport default { render };\n")
+        super().__init__(_esm=_plotly_js() + _script() + "\nexport default { render };\n")
         self.modalities = [
             {"name": name, "label": modality_label(name)}
             for name in ("text", *self.lens.model.config.modalities)
@@ -262,7 +278,7 @@ class Explorer(anywidget.AnyWidget):
             title=f"Explorer: {html.escape(self.lens.name, quote=False)}",
             css=_front_end("explorer.css"),
             plotly=_plotly_js().replace("</script", "<\\/script"),
-            front_end=_front_end("explorer.js"),
+            front_end=_script(),
             static=_front_end("static.js"),
             data=script_json(data),
         )

@@ -57,6 +57,7 @@ def payload_of(reading: Reading, scale: float = 3.0) -> tuple[dict[str, Any], by
         "self_top": self_top,
         "layers": list(reading.fusion_layers),
         "steps": plain(steps),
+        "readable": reading.get("av_mask").astype(bool).tolist(),
         "half": half,
         "timed": reading.timed,
         "seconds": float(steps[-1] + half),

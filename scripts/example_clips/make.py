@@ -39,38 +39,36 @@ class _Script:
     meant: int = 0
 
 
+_PRAISE = _Script(
+    "praise",
+    "Praise, and meant so",
+    "Kind words, a smile, a bright voice",
+    ("I", "really", "loved", "this", "film"),
+    2,
+    signals.Expression(face=0.9, voice=0.8),
+    seed=11,
+    meant=1,
+)
 SCRIPTS = (
-    _Script(
-        "praise",
-        "Praise, and meant so",
-        "Kind words, a smile, a bright voice",
-        ("I", "really", "loved", "this", "film"),
-        2,
-        signals.Expression(face=0.9, voice=0.8),
-        seed=11,
-        meant=1,
-    ),
-    _Script(
-        "praise-words",
-        "The words turned round",
-        "Harsh words on the same smile and voice",
-        ("I", "really", "hated", "this", "film"),
-        2,
-        signals.Expression(face=0.9, voice=0.8),
-        seed=11,
+    _PRAISE,
+    replace(
+        _PRAISE,
+        name="praise-words",
+        title="The words turned round",
+        about="Harsh words on the same smile and voice",
+        words=("I", "really", "hated", "this", "film"),
         varies="praise",
         clip="praise",
+        meant=0,
     ),
-    _Script(
-        "praise-face",
-        "The face turned round",
-        "The same words and voice, brows down and no smile",
-        ("I", "really", "loved", "this", "film"),
-        2,
-        signals.Expression(face=0.9, voice=0.8),
-        seed=11,
+    replace(
+        _PRAISE,
+        name="praise-face",
+        title="The face turned round",
+        about="The same words and voice, brows down and no smile",
         face_of=signals.Expression(face=-0.9, voice=0.8),
         varies="praise",
+        meant=0,
     ),
     _Script(
         "complaint",
