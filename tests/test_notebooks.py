@@ -25,21 +25,18 @@ from deepmlf_kit.plots.style import COLOURS, faint, figure
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
-#: Notebooks of the course: predictions, exercises with a test cell, questions.
-LESSONS = [
+#: The course: predictions, exercises with a test cell, questions.
+STAGES = [
     "00_five_minutes",
     "01_how_a_label_comes_about",
     "02_build_it",
     "03_voice_and_face",
+    "04_train",
+    "05_did_it_fuse",
     "06_inside",
     "07_the_papers_claims",
     "08_your_data",
 ]
-#: Notebooks in the form of version 0.1.0: exercises with a folded answer.
-OTHERS = [
-    "04_train",
-]
-STAGES = sorted([*LESSONS, *OTHERS])
 #: Notebooks that read no data of the reader's.
 WITHOUT_SETTINGS = {"01_how_a_label_comes_about", "02_build_it"}
 LONGEST_LINE = 100
@@ -68,16 +65,6 @@ def scripts(monkeypatch):
 
 @pytest.fixture(params=STAGES)
 def book(request):
-    return nbformat.read(NOTEBOOKS[request.param], as_version=4)
-
-
-@pytest.fixture(params=LESSONS)
-def lesson(request):
-    return nbformat.read(NOTEBOOKS[request.param], as_version=4)
-
-
-@pytest.fixture(params=OTHERS)
-def other(request):
     return nbformat.read(NOTEBOOKS[request.param], as_version=4)
 
 
@@ -140,40 +127,25 @@ def test_one_cell_says_which_recipe_or_run_and_which_data(name):
     assert re.search(r"^(DATASET|CLIP) = None", presets[0].source, re.M)
 
 
-def test_ends_with_exercises_whose_answers_are_folded(other):
-    book = other
-    last = [n for n, cell in enumerate(book.cells) if cell.source.find("## Exercises") >= 0]
-    assert last
-    after = book.cells[last[-1] :]
-    answers = [cell for cell in after if cell.cell_type == "code"]
-    assert len(answers) >= 2
-    assert after[-1].cell_type == "code"
-    for cell in answers:
-        assert "answer" in cell.metadata.tags
-        assert cell.metadata.jupyter == {"source_hidden": True, "outputs_hidden": True}
-    questions = "".join(cell.source for cell in after if cell.cell_type == "markdown")
-    assert questions.count("<details>") == questions.count("</details>") == len(answers)
-
-
-def test_lines_of_code_fit_on_a_page(lesson):
-    for cell in code(lesson):
+def test_lines_of_code_fit_on_a_page(book):
+    for cell in code(book):
         long = [line for line in cell.source.splitlines() if len(line) > LONGEST_LINE]
         assert not long, f"{cell.id}: {long}"
 
 
-def test_asks_for_three_predictions_and_comes_back_to_each(lesson):
-    (asked,) = [cell.source for cell in prose(lesson) if "## Before you run anything" in cell.source]
+def test_asks_for_three_predictions_and_comes_back_to_each(book):
+    (asked,) = [cell.source for cell in prose(book) if "## Before you run anything" in cell.source]
     assert re.findall(r"^(\d)\. ", asked, re.M) == ["1", "2", "3"]
     answers = [
         value
-        for cell, value in texts_of(lesson)
+        for cell, value in texts_of(book)
         if re.match(r"<details><summary>[123]\. ", value) and value.rstrip().endswith("</details>")
     ]
     assert [value[len("<details><summary>")] for value in answers] == ["1", "2", "3"]
 
 
-def test_explains_its_words_in_a_box(lesson):
-    (box,) = [cell.source for cell in prose(lesson) if "> **Words you need**" in cell.source]
+def test_explains_its_words_in_a_box(book):
+    (box,) = [cell.source for cell in prose(book) if "> **Words you need**" in cell.source]
     assert len(re.findall(r"^> - \*\*", box, re.M)) >= 4
 
 
@@ -183,13 +155,13 @@ def exercises_of(book):
     return [tuple(book.cells[n - 1 : n + 2]) for n in found]
 
 
-def test_has_two_exercises_with_difficulty_minutes_and_a_test_cell(lesson):
-    exercises = exercises_of(lesson)
+def test_has_two_exercises_with_difficulty_minutes_and_a_test_cell(book):
+    exercises = exercises_of(book)
     assert len(exercises) == 2
     for number, (task, answer, test) in enumerate(exercises, 1):
         assert re.search(rf"\*\*{number}\. [^*]+\*\* \((easy|medium|hard), \d+ minutes\)", task.source)
         assert re.fullmatch(r"\w+ = \.\.\.", answer.source)
-        assert answer.id == f"{lesson.cells[0].source[2:4]}-exercise-{number}"
+        assert answer.id == f"{book.cells[0].source[2:4]}-exercise-{number}"
         assert "check(" in test.source and "check" in test.metadata.tags
         assert "Your turn" in "".join(output.get("text", "") for output in test.outputs)
 
@@ -200,37 +172,38 @@ def solutions():
     return dict(re.findall(r"^### (\w+-exercise-\d)\b.*?\n```python\n(.*?)```", page, re.M | re.S))
 
 
-def test_every_exercise_has_a_solution_apart_from_the_notebook(lesson):
-    for _, answer, _ in exercises_of(lesson):
+def test_every_exercise_has_a_solution_apart_from_the_notebook(book):
+    for _, answer, _ in exercises_of(book):
         assert answer.id in solutions()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", STAGES)
 def test_solutions_pass_the_test_cells(name, tmp_path):
     from nbclient import NotebookClient
 
     book, solved = nbformat.read(NOTEBOOKS[name], as_version=4), solutions()
     for _, answer, _ in exercises_of(book):
         answer.source = solved[answer.id]
+    (tmp_path / "results").symlink_to(FOLDER / "results")
     NotebookClient(book, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     for _, _, test in exercises_of(book):
         said = "".join(output.get("text", "") for output in test.outputs)
         assert said.rstrip().endswith("Right."), f"{test.id}: {said}"
 
 
-def test_five_questions_have_folded_answers(lesson):
-    (asked,) = [cell.source for cell in prose(lesson) if "## Five questions" in cell.source]
+def test_five_questions_have_folded_answers(book):
+    (asked,) = [cell.source for cell in prose(book) if "## Five questions" in cell.source]
     numbers = re.findall(r"<details><summary><b>(\d)\.</b> [^\n]+</summary>\n\n[^\n]+\n\n</details>", asked)
     assert numbers == ["1", "2", "3", "4", "5"]
-    assert "<details open" not in "".join(cell.source for cell in lesson.cells)
+    assert "<details open" not in "".join(cell.source for cell in book.cells)
 
 
-def test_one_picture_answers_without_a_kernel(lesson):
+def test_one_picture_answers_without_a_kernel(book):
     figures = [
         output.data["application/vnd.plotly.v1+json"]
-        for cell in code(lesson)
+        for cell in code(book)
         for output in cell.outputs
         if "application/vnd.plotly.v1+json" in output.get("data", {})
     ]
@@ -243,16 +216,16 @@ def test_one_picture_answers_without_a_kernel(lesson):
     assert len(steps) >= 2 and all(step["method"] in ("restyle", "update") for step in steps)
 
 
-def test_measured_numbers_in_a_text_are_those_of_the_run(lesson):
+def test_measured_numbers_in_a_text_are_those_of_the_run(book):
     # A decimal or a percentage that the text states by itself must stand in the code or an output nearby: nothing is left from
     # another run.
-    for place, cell in enumerate(lesson.cells):
+    for place, cell in enumerate(book.cells):
         if cell.cell_type != "markdown":
             continue
         text = re.sub(r"`[^`]*`|\]\([^)]*\)|arXiv [\d.]+", " ", cell.source)
-        nearby = [c for c in lesson.cells[max(0, place - 4) : place + 5] if c.cell_type == "code"]
+        nearby = [c for c in book.cells[max(0, place - 4) : place + 5] if c.cell_type == "code"]
         known = "\n".join(c.source for c in nearby) + "\n".join(
-            value for c, value in texts_of(lesson) if c in nearby
+            value for c, value in texts_of(book) if c in nearby
         )
         for number in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", text):
             assert number in known, f"{cell.id}: {number} is not what a cell nearby computed"
@@ -332,12 +305,12 @@ def test_prose_has_no_long_dashes(book):
         assert not re.search("[\u2013\u2014]", cell.source), cell.id
 
 
-def test_opens_in_colab_and_installs_the_kit_there(lesson, scripts):
-    before = json.dumps(lesson, sort_keys=True)
-    scripts.with_colab(lesson)  # changes nothing where badge and cell are there
-    assert json.dumps(lesson, sort_keys=True) == before, "run scripts/run_notebooks.py on it"
-    assert lesson.cells[1].source == scripts.COLAB_CELL
-    assert "[![Open in Colab](attachment:colab.svg)](https://colab" in lesson.cells[0].source
+def test_opens_in_colab_and_installs_the_kit_there(book, scripts):
+    before = json.dumps(book, sort_keys=True)
+    scripts.with_colab(book)  # changes nothing where badge and cell are there
+    assert json.dumps(book, sort_keys=True) == before, "run scripts/run_notebooks.py on it"
+    assert book.cells[1].source == scripts.COLAB_CELL
+    assert "[![Open in Colab](attachment:colab.svg)](https://colab" in book.cells[0].source
 
 
 def test_the_install_cell_installs_the_kit_only_where_it_is_missing(scripts, monkeypatch):
