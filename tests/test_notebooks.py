@@ -112,7 +112,7 @@ def test_opens_with_what_is_learnt_and_how_long_it_takes(book):
 
 
 def test_has_15_to_40_short_cells(book):
-    assert 15 <= len(book.cells) <= 40
+    assert 15 <= len([cell for cell in book.cells if not cell.id.endswith("-colab")]) <= 40
     for cell in code(book):
         assert len(cell.source.splitlines()) <= 32, f"{cell.id} is long"
     assert sum(cell.cell_type == "markdown" for cell in book.cells) >= 8
@@ -229,7 +229,7 @@ def test_measured_numbers_in_a_text_are_those_of_the_run(book):
         )
         for number in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", text):
             assert number in known, f"{cell.id}: {number} is not what a cell nearby computed"
-        for number in re.findall(r"(?<![\w.])(\d+) ?%", text):
+        for number in re.findall(r"(?<![\w.])(\d+) ?%(?! interval)", text):
             assert re.search(rf"(?<![\w.]){number} ?%", known), (
                 f"{cell.id}: no cell nearby computed {number} %"
             )
