@@ -348,8 +348,9 @@ def trains(name):
 def test_trains_on_an_mmsa_pickle_of_5_and_20_dimensions(name, tmp_path):
     from nbclient import NotebookClient
 
-    (tmp_path / "mosi.pkl").write_bytes(pickle.dumps(make_mmsa("mosi_unaligned", sizes=(48, 16, 24))))
+    (tmp_path / "mosi.pkl").write_bytes(pickle.dumps(make_mmsa("mosi_unaligned", sizes=(48, 16, 40))))
     convert_mmsa(tmp_path / "mosi.pkl", tmp_path / "data")
+    (tmp_path / "results").symlink_to(FOLDER / "results")
     book = nbformat.read(NOTEBOOKS[name], as_version=4)
     given = {"PRESET": "mosi", "OVERRIDES": SHORT_MOSI}
     cell = settings_of(book)
