@@ -86,6 +86,24 @@ print("torch._inductor.select_algorithm" in sys.modules)
     assert run.stdout.splitlines()[-1] == "False"
 
 
+def test_torchs_compiler_stays_for_a_training_on_a_folder_of_that_name():
+    """Folders may be called `predict` or `app`; only the verb counts."""
+    script = """
+import os, sys
+from deepmlf_kit.cli import main
+sys.argv = ["deepmlf", "train", "app"]  # there is no such folder
+try:
+    main()
+except SystemExit:
+    print("TORCHDYNAMO_DISABLE" in os.environ)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHDYNAMO_DISABLE"}
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
+    assert run.stdout.splitlines()[-1] == "False"
+
+
 def test_the_apps_page_is_served_before_torch_is_imported():
     """With the first example's answer in it; the models are opened from then on."""
     statement = """

@@ -152,6 +152,8 @@ def test_the_answers_kept_for_the_apps_page_are_what_the_checkpoint_says(predict
         made = dict(leaves([{**asdict(prediction), "timings": {}}, asdict(streams)]))
         there = dict(leaves([asdict(kept[example.name].prediction), asdict(kept[example.name].streams)]))
         assert there.keys() == made.keys()
+        one = kept[example.name]
+        assert one.streams.together.sentiment == one.prediction.sentiment  # the page shows one number
         for place, value in made.items():
             near = pytest.approx(value, abs=0.02) if isinstance(value, float) else value
             assert there[place] == near, (example.name, place)

@@ -125,9 +125,8 @@ def read_clip(
         news.put(Step(stage, fraction))
 
     def extracted(cache: FeatureCache) -> Iterator[tuple[ClipFeatures, FeatureRecipe]]:
-        took: dict[
-            str, float
-        ] = {}  # by all parts: what the one before has read comes from the cache, untimed
+        # By all parts together: what the one before has read comes from the cache, untimed.
+        took: dict[str, float] = {}
         for part in _recipes(recipe, info):
             try:
                 features = extractor.extract(

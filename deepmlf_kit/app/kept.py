@@ -74,7 +74,7 @@ def _answers(predictor: Predictor) -> dict[str, Any]:
         features = example.features(predictor.recipe)
         if features is not None:
             prediction = replace(predictor.features(features), timings={})
-            streams = take_apart(predictor, features, prediction.text)
+            streams = take_apart(predictor, features, prediction.text, sentiment=prediction.sentiment)
             made[example.name] = {"prediction": prediction.to_dict(), "streams": asdict(streams)}
     return made
 

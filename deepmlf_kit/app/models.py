@@ -170,7 +170,8 @@ class Models:
             self._set(face=False)
 
     def _answer_examples(self, recipe: FeatureRecipe) -> None:
-        self.examples = _example_features(recipe)
+        if recipe != self.expected_recipe:
+            self.examples = _example_features(recipe)
         for name, features in self.examples.items():
             self.predictions[name] = self._predictor.features(features)
 

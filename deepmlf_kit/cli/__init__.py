@@ -14,7 +14,8 @@ def main() -> None:
     """Entry point of the `deepmlf` command; ends the process with the exit code of `frame.run`."""
     from .frame import run
 
-    if _COMPILES_NOTHING & set(sys.argv[1:3]):
+    verb = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    if verb in _COMPILES_NOTHING:
         # Where bitsandbytes is installed, peft imports it, and that has torch load its compiler: a second, for nothing here.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     sys.exit(run(sys.argv[1:]))
