@@ -88,7 +88,8 @@ def main(
     for thread in threads:
         thread.join()
     seconds = time.perf_counter() - began
-    left = [path for path in app.folder.rglob("*") if path.is_file()]
+    # (gradio keeps an empty file of every upload until the app tidies up)
+    left = [path for path in app.folder.rglob("*") if path.is_file() and path.stat().st_size]
     app.close()
 
     mixed = {name: sorted(set(said)) for (_, name), said in answers.items() if len(set(said)) > 1}

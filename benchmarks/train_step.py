@@ -165,14 +165,15 @@ class Way:
             **({"cross_attention_heads": heads_for(lm_config), "pad_token_id": 0, **dropouts} | settings),
             text_first=way in ("fast", "kept"),
         )
-        lm = AutoModelForCausalLM.from_config(
-            lm_config,
-            dtype=getattr(torch, self.config.lm_dtype),
-            attn_implementation="eager" if way == "published" else "sdpa",
-        )
-        if way != "published":
-            fuse_gelu(lm)  # as the kit's loader does
-        self.model = DeepMLFModel(self.config, lm=lm).to(device).train()
+        with torch.device(device):  # random weights are drawn where they are used: quick on a GPU
+            lm = AutoModelForCausalLM.from_config(
+                lm_config,
+                dtype=getattr(torch, self.config.lm_dtype),
+                attn_implementation="eager" if way == "published" else "sdpa",
+            )
+            if way != "published":
+                fuse_gelu(lm)  # as the kit's loader does
+            self.model = DeepMLFModel(self.config, lm=lm).to(device).train()
         if way == "published":
             for block in self.model.mm_blocks.values():
                 block.cross_attention.forward = MethodType(published_cross_attention, block.cross_attention)

@@ -39,13 +39,18 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Folder of the checkpoint; None: the package's.")] = None,
     work: Annotated[Path, typer.Option(help="Folder of the dataset and the runs.")] = Path("runs/people"),
     share: Annotated[float, typer.Option(help="Of the rows, for a quick look.")] = 1.0,
+    rated_by_model: Annotated[
+        Path | None, typer.Option("--told", help="CSV of `told.py`: further words to train on.")
+    ] = None,
     seed: int = 0,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
     ] = None,
 ) -> None:
     """Make the dataset, pretrain the AV encoder, train, export, measure, write the model card."""
-    data = _dataset(people, work / f"data-{share:g}-{seed}", share, seed)
+    data = _dataset(
+        people, work / f"data-{share:g}-{seed}{'-told' * bool(rated_by_model)}", share, seed, rated_by_model
+    )
     av = _pretrain(data, work / "av", seed)
     run = train(load_preset(HERE / f"{lm}.yaml", settings or []), data, work / lm, av_encoder=av, seed=seed)
     out = out or PACKAGE / ("people" if lm == "embedded" else f"people-{lm}")
@@ -56,9 +61,9 @@ def main(
     print((out / "README.md").read_text())
 
 
-def _dataset(people: Path, folder: Path, share: float, seed: int) -> DatasetDict:
+def _dataset(people: Path, folder: Path, share: float, seed: int, rated_by_model: Path | None) -> DatasetDict:
     if not (folder / "dataset_dict.json").is_file():
-        schema.save(make_dataset(people, seed, share), folder)
+        schema.save(make_dataset(people, seed, share, rated_by_model), folder)
     return schema.load(folder)
 
 

@@ -26,7 +26,7 @@ from deepmlf_kit.data import sample_signals as signals
 from deepmlf_kit.data.schema import build_split, utterance
 from deepmlf_kit.features.recipe import FeatureRecipe
 
-from . import faces, sentences, voices
+from . import faces, sentences, told, voices
 from .surface import variants
 from .votes import MixedEvidence, mixed_evidence
 
@@ -36,6 +36,7 @@ FPS = 10.0
 #: What a row holds -> how many of them for each 100 rated sentences of the training split.
 MIXTURE = {
     "words": 100,  # rated words alone
+    "told": 120,  # words alone that the checkpoint on SmolLM2 rated (`told.py`), where there are any
     "lexicon": 25,  # rated words and short phrases of them
     "words_face_voice": 35,
     "words_face": 15,
@@ -55,6 +56,7 @@ class Sources:
     """Everything that rows are drawn from, by split where it matters."""
 
     rated: dict[str, list[sentences.Rated]]
+    told: list[sentences.Rated]
     lexicon: dict[str, list[sentences.Rated]]
     still: dict[str, list[faces.StillFace]]
     rest: np.ndarray
@@ -62,11 +64,12 @@ class Sources:
     evidence: MixedEvidence
 
     @classmethod
-    def open(cls, people: Path) -> Sources:
-        """Read the folder `people` (its README lists the files and their licences)."""
+    def open(cls, people: Path, rated_by_model: Path | None = None) -> Sources:
+        """Read the folder `people` (its README lists the files and their licences) and the CSV of `told.py`."""
         still = faces.still_faces(people)
         return cls(
             sentences.rated_sentences(people),
+            told.read(rated_by_model) if rated_by_model else [],
             sentences.rated_words(),
             still,
             faces.resting_face(still["train"]),
@@ -95,15 +98,18 @@ def meaning(words: float, both: float, ironic: bool = False, shown_weight: float
     return float(np.clip(words + weight * both, -3, 3))
 
 
-def make_dataset(people: Path, seed: int = 0, share: float = 1.0) -> DatasetDict:
+def make_dataset(
+    people: Path, seed: int = 0, share: float = 1.0, rated_by_model: Path | None = None
+) -> DatasetDict:
     """The training set, its validation and test split, as the kit's schema has them.
 
     Args:
         people: folder of the labelled people.
         seed: of all that is drawn.
         share: of the rows to make, for a quick look.
+        rated_by_model: further words for the training split, `told.py`'s CSV.
     """
-    sources = Sources.open(people)
+    sources = Sources.open(people, rated_by_model)
     recipe = FeatureRecipe(audio="egemaps", vision="blendshapes", fps=FPS, language="en").to_json()
     splits = {}
     for number, split in enumerate(sentences.SPLITS):
@@ -118,13 +124,17 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     rated = sources.rated[split]
     order = rng.permutation(len(rated))
-    kinds = np.repeat(list(MIXTURE), [round(n * len(rated) / 100 * share) for n in MIXTURE.values()])
+    more = sources.told if split == "train" else []
+    mixture = {kind: n for kind, n in MIXTURE.items() if more or kind != "told"}
+    kinds = np.repeat(list(mixture), [round(n * len(rated) / 100 * share) for n in mixture.values()])
     taken = 0
     for number, kind in enumerate(rng.permutation(kinds)):
         sentence = None
         if kind.startswith("words"):
             sentence = rated[order[taken % len(rated)]]
             taken += 1
+        if kind == "told" or (more and kind.startswith("words_") and rng.random() < 0.5):
+            sentence = more[int(rng.integers(len(more)))]
         if kind == "lexicon":
             sentence = sentences.phrase(rng, sources.lexicon[split])
         text, words = ("", 0.0) if sentence is None else (sentence.text, sentence.rating)
