@@ -13,6 +13,7 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 
 from deepmlf_kit import DeepMLFModel
 from deepmlf_kit.errors import DeepMLFError
+from deepmlf_kit.model.decoder_pass import DecoderPass
 from deepmlf_kit.model.text_cache import open_text_cache
 
 SHAPES = {
@@ -56,6 +57,19 @@ def assert_equal(found, expected):
             torch.testing.assert_close(
                 got[name], value, atol=1e-5, rtol=0, msg=lambda m, name=name: f"{name}: {m}"
             )
+
+
+def test_unless_told_the_fast_path_is_taken_on_cpus_alone(monkeypatch):
+    taken = []
+    for path in ("text_first", "joint"):
+        run = getattr(DecoderPass, path)
+        monkeypatch.setattr(DecoderPass, path, lambda self, *x, p=path, r=run: taken.append(p) or r(self, *x))
+    batch = tiny_batch()
+    tiny_model()(**batch)
+    assert taken == ["text_first"]
+    for chosen in (True, False):
+        assert tiny_model(text_first=chosen).config.takes_text_first("cuda") is chosen
+    assert not tiny_model().config.takes_text_first("cuda")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -135,6 +135,10 @@ class DeepMLFConfig(PreTrainedConfig):
         """Whether the losses use no more than the last text token of the last layer's states."""
         return self.text_is_trained and not self.loss_lm
 
+    def takes_text_first(self, device: str) -> bool:
+        """Whether the fast path is taken where it is exact, on a `device` type (`cpu`, `cuda`, ...)."""
+        return device == "cpu" if self.text_first is None else self.text_first
+
     def check_against_lm(self, lm_config: PreTrainedConfig) -> None:
         """Refuse what the chosen LM cannot do.
 

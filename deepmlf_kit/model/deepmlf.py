@@ -249,7 +249,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
         )
 
     def cache_text_states(self, folder: str | Path, gigabytes: float = DEFAULT_GIGABYTES) -> TextCache | None:
-        """Cache hidden states and keys/values of the frozen LM, computed once per text (needs `text_first`).
+        """Cache hidden states and keys/values of the frozen LM, computed once per text (used on the fast path, `text_first`).
 
         Used wherever it is exact: not for a training batch under SeqAug on text, nor for `text_embeddings`. After a
         change of the LM's weights it must be called again.
@@ -288,7 +288,8 @@ class DeepMLFModel(AVLanguageSentimentModel):
     def _text_first_is_exact(self, text: Tensor, output_hidden_states: bool) -> bool:
         """Text first is exact where no gradient is wanted through the text: to its embeddings, its states or the LM."""
         gradient = text.requires_grad or output_hidden_states or self.language.is_trained
-        return self.config.text_first and not (gradient and torch.is_grad_enabled())
+        wanted = self.config.takes_text_first(text.device.type)
+        return wanted and not (gradient and torch.is_grad_enabled())
 
     def _losses(
         self,

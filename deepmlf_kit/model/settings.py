@@ -81,9 +81,9 @@ def knob(
 def _is_of_kind(value: Any, kind: Any) -> bool:
     """Whether a value, of Python or from a JSON file, is of a knob's type; numbers must be finite."""
     if value is None:
-        return kind in (str | None, int | None)
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
+        return kind in (str | None, int | None, bool | None)
+    if kind in (bool, bool | None) or isinstance(value, bool):
+        return kind in (bool, bool | None) and isinstance(value, bool)
     if kind in (int, int | None):
         return isinstance(value, Integral)
     if kind is float:
@@ -340,11 +340,11 @@ class TextLength:
 class Compute:
     """Faster ways to compute the same result."""
 
-    text_first: bool = knob(
+    text_first: bool | None = knob(
         "text_first",
-        True,
+        None,
         "the fast path: the text passes the layers below the first MM Block without a gradient, and the fusion tokens "
-        "follow against its keys and values",
+        "follow against its keys and values; None: on CPUs alone, since on a GPU its more and smaller steps take longer",
     )
 
 

@@ -191,7 +191,7 @@ def _matrices(module: nn.Module) -> int:
 def _text_rows(model: DeepMLFModel, index: int, tokens: int) -> int:
     """Text tokens that pass the MM Block after a layer together with the fusion tokens."""
     last = index == len(model.language.layers) - 1
-    return 1 if last and model.config.text_first and model.config.uses_only_last_text else tokens
+    return 1 if last and model.config.takes_text_first("cpu") and model.config.uses_only_last_text else tokens
 
 
 def _flops(model: DeepMLFModel, tokens: int) -> float:
