@@ -62,6 +62,16 @@ def test_of_a_long_text_the_named_part_is_read(tokenizer, long_texts, read):
 
 
 @pytest.mark.parametrize(
+    ("text", "read"),
+    [("a b", "a b."), ("a b ", "a b."), ("a b.", "a b."), ("a?", "a?"), ("a,", "a,"), ("", ""), ("  ", "")],
+)
+def test_with_full_stop_a_final_stop_makes_no_difference(tokenizer, text, read):
+    whole = Collator(tokenizer, 50).text([read])
+    found = Collator(tokenizer, 50, full_stop=True).text([text])
+    assert found["input_ids"].tolist() == whole["input_ids"].tolist()
+
+
+@pytest.mark.parametrize(
     ("special", "longest", "end", "start"),
     [
         ([1, 0, 0, 0, 1], 4, [0, 2, 3, 4], [0, 1, 2, 4]),  # [CLS] a b c [SEP]

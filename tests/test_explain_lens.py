@@ -5,6 +5,7 @@ import pytest
 import torch
 from explain_fixtures import subword_tokenizer, tiny_lens
 
+from deepmlf_kit.data.collate import Collator
 from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.explain import Lens, survey
 from deepmlf_kit.explain.words import words_of
@@ -33,6 +34,14 @@ def test_of_a_long_text_the_words_that_are_read_are_shown(long_texts):
     assert len(words.tokens) == 4 and 0 < read < 9 and read + words.cut == 9
     assert words.words == (text.split()[-read:] if long_texts == "end" else text.split()[:read])
     assert words.word_of.min() == 0 and words.word_of.max() == read - 1
+
+
+def test_a_full_stop_that_is_read_belongs_to_no_word():
+    tokenizer = subword_tokenizer(["so good ."])
+    words = words_of("so good", tokenizer, 9, full_stop=True)
+    ids = Collator(tokenizer, 9, full_stop=True).text(["so good"])["input_ids"][0]
+    assert words.words == ["so", "good"]
+    assert len(words.word_of) == len(ids) and words.word_of[-1] == -1 and words.tokens[-1].strip() == "."
 
 
 def test_times_follow_the_words_by_spelling():

@@ -89,7 +89,12 @@ def find_reasons(
     batch = collator([row])
     batch.pop("labels", None)
     words = words_of(
-        text, model.tokenizer, collator.max_text_tokens, features.words, long_texts=collator.long_texts
+        text,
+        model.tokenizer,
+        collator.max_text_tokens,
+        features.words,
+        long_texts=collator.long_texts,
+        full_stop=collator.full_stop,
     )
     with predictor.lock:
         seen = explain.capture(model, batch, ("cross_attention",))

@@ -21,6 +21,14 @@ from .schema import DatasetError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_MARKS = ".!?…,;:-。！？，；："
+
+
+def with_full_stop(text: str) -> str:
+    """A text with a full stop, where it ends without a mark: whether somebody typed one is no matter of sentiment."""
+    text = text.rstrip()
+    return text if not text or text[-1] in _MARKS else f"{text}."
+
 
 class Collator:
     """Pads text, audio, vision and further modalities of a list of rows to the longest of the batch.
@@ -29,6 +37,7 @@ class Collator:
         tokenizer: of the language model; its own special tokens are kept, padding goes to the right.
         max_text_tokens: of longer texts only a part is read. Shorter batches are trimmed to their longest text.
         long_texts: which part, their `end` or their `start`.
+        full_stop: a text that ends without a mark is read with a full stop (`with_full_stop`).
         max_audio_frames, max_vision_frames: a longer sequence is averaged over groups of adjacent frames
             (valid ones only) until it fits, so that a long clip keeps its whole course; None: no bound.
         normalizer: training-split statistics applied to valid frames; None: frames as they are.
@@ -45,6 +54,7 @@ class Collator:
         max_vision_frames: int | None = None,
         *,
         long_texts: str = "end",
+        full_stop: bool = False,
         normalizer: Normalizer | None = None,
         audio_dim: int | None = None,
         vision_dim: int | None = None,
@@ -54,7 +64,7 @@ class Collator:
         if max_text_tokens < 1:
             raise DatasetError(f"max_text_tokens is {max_text_tokens}; it must be at least 1")
         self.tokenizer = tokenizer
-        self.max_text_tokens, self.long_texts = max_text_tokens, long_texts
+        self.max_text_tokens, self.long_texts, self.full_stop = max_text_tokens, long_texts, full_stop
         self.max_frames = {"audio": max_audio_frames, "vision": max_vision_frames}
         self.dims = {"audio": audio_dim, "vision": vision_dim, **(extra_dims or {})}
         self.normalizer = normalizer
@@ -116,7 +126,8 @@ class Collator:
         return [len(ids) for ids in self._tokens(texts)["input_ids"]]
 
     def _tokens(self, texts: Sequence[str]) -> Any:
-        return self.tokenizer(list(texts), return_special_tokens_mask=True, verbose=False)
+        read = [with_full_stop(text) for text in texts] if self.full_stop else list(texts)
+        return self.tokenizer(read, return_special_tokens_mask=True, verbose=False)
 
 
 def _pad(

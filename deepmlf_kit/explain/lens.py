@@ -277,10 +277,11 @@ class Lens:
 
     def _words(self, row: Mapping[str, Any]) -> Any:
         limit = getattr(self.collator, "max_text_tokens", self.model.config.max_text_tokens)
-        keep = getattr(self.collator, "long_texts", "end")
-        return words_of(
-            str(row["text"]), self.model.tokenizer, limit, row.get("words") or (), long_texts=keep
-        )
+        how = {
+            name: getattr(self.collator, name, default)
+            for name, default in (("long_texts", "end"), ("full_stop", False))
+        }
+        return words_of(str(row["text"]), self.model.tokenizer, limit, row.get("words") or (), **how)
 
     def _plain_collator(self) -> Collator:
         config = self.model.config

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.collate import with_full_stop
 from ..model.special_tokens import kept_tokens
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def words_of(
     timed: Iterable[Mapping[str, Any]] = (),
     *,
     long_texts: str = "end",
+    full_stop: bool = False,
 ) -> Words:
     """Map a text's tokens to its words, and its words to seconds.
 
@@ -80,10 +82,11 @@ def words_of(
         timed: words with `word`, `start` and `end` in seconds; they are matched to the text's by spelling, so
             that punctuation or a corrected word does not shift the others.
         long_texts: which part, their `end` or their `start`.
+        full_stop: the text is read with a full stop, as in the collator; it belongs to no word.
     """
     spans = word_spans(text)
     start, end = word_times([text[a:b] for a, b in spans], list(timed))
-    offsets, ids = _offsets(text, tokenizer, max_tokens, long_texts)
+    offsets, ids = _offsets(with_full_stop(text) if full_stop else text, tokenizer, max_tokens, long_texts)
     first = np.full(len(ids), -1)  # first and last span that a token reads from
     last = np.full(len(ids), -1)
     for token, (a, b) in enumerate(offsets):

@@ -339,6 +339,7 @@ def _preprocessing(preset: Preset, data: DatasetDict) -> dict[str, Any]:
         "lm": preset.lm.name,
         "max_text_tokens": preset.data.max_text_tokens,
         "long_texts": preset.data.long_texts,
+        "full_stop": preset.data.full_stop,
         "normalizer": normalizer.to_dict() if normalizer else None,
         "recipe": recipe_of(data),
     }

@@ -279,6 +279,7 @@ class Run:
             done["max_text_tokens"],
             normalizer=self._normalizer(),
             long_texts=done.get("long_texts", "start"),  # how runs of the kit's first days were trained
+            full_stop=done.get("full_stop", False),
             audio_dim=data["audio_dim"],
             vision_dim=data["vision_dim"],
             extra_dims=self.info["preset"]["av_encoder"].get("extra_modalities"),

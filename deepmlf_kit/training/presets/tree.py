@@ -35,6 +35,7 @@ class Data(TextLength):
     """How the data is read and scored."""
 
     long_texts: str = "end"  # which part of a text beyond max_text_tokens is read: end, or start as published
+    full_stop: bool = False  # read a text that ends without a mark with a full stop: then one moves no answer
     scale: str = "mosi"  # rules of the metrics: mosi, mosei or sims
     normalize: str = (
         "none"  # none, train (by the training split's mean and deviation), clip (and voice by its clip)
