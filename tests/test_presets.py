@@ -137,7 +137,12 @@ def test_every_setting_of_the_model_reaches_it():
     keys = {f"{section}.{key}" for section in sections for key in vars(getattr(preset, section))}
     for_the_model = {f"{knob.section}.{knob.key}" for knob in KNOBS.values() if knob.section}
     others = {key for key in keys - for_the_model if not key.startswith(("training.", "pretraining."))}
-    assert for_the_model <= keys and others == {"data.scale", "data.normalize", "data.long_texts"}
+    assert for_the_model <= keys and others == {
+        "data.scale",
+        "data.normalize",
+        "data.long_texts",
+        "data.full_stop",
+    }
     classes = ["heads.classes=3", "training.select_on=loss", "pretraining.select_on=loss"]
     changed = load_preset("sample", ["fusion.gate_init=0.5", "seqaug.av_p_feat=0.1", *classes])
     config = changed.model_config()

@@ -9,6 +9,10 @@ _LMS = {
     "embedded": "the kit's embedded one, frozen",
     "smollm2": "SmolLM2-135M-Instruct (Apache-2.0), frozen; `deepmlf fetch smollm2` brings it",
 }
+_TAUGHT = (
+    "Besides, sentences that SmolLM2-135M-Instruct made up (Apache-2.0) and parts of VADER's, which nobody rated: the kit's "
+    "checkpoint on SmolLM2 did (knowledge distillation)."
+)
 _MEASURED = {
     "mosi_valid": "CMU-MOSI, validation texts (lower case, no punctuation)",
     "mosei_test": "CMU-MOSEI, test texts (punctuated)",
@@ -27,6 +31,7 @@ def card(run: Run, moved: float, scores: dict[str, dict[str, float]]) -> str:
         scores: what `score.py --json` printed.
     """
     preset, calibration = run.preset, run.info["calibration"]
+    taught = " " + _TAUGHT if preset.lm.name == "embedded" else ""
     layers = ", ".join(map(str, preset.fusion.layers))
     facts = Table(
         ["", ""],
@@ -39,6 +44,11 @@ def card(run: Run, moved: float, scores: dict[str, dict[str, float]]) -> str:
             ],
             ["trained on", f"{run.info['dataset']['rows']['train']:,} utterances"],
             ["weights", f"half precision, which moves a prediction by at most {moved:.3f}"],
+            *(
+                [["texts", "read with a full stop where they end without a mark"]]
+                if preset.data.full_stop
+                else []
+            ),
             ["scale", "-3 (strongly negative) to +3 (strongly positive)"],
         ],
     )
@@ -76,7 +86,7 @@ tags: [multimodal, sentiment-analysis, deepmlf]
 {facts.markdown()}
 **Trained on.** The words: 23,700 sentences with the mean rating of 20 people each (VADER: tweets, film and product
 reviews, newspaper sentences; Hutto and Gilbert 2014, MIT licence), in several forms (case, punctuation, fillers, contractions),
-short phrases of the words that VADER's raters rated one by one, and plain sentences of everyday talk with the label 0. The faces: MediaPipe blendshapes of press photographs with the
+short phrases of the words that VADER's raters rated one by one, and plain sentences of everyday talk with the label 0.{taught} The faces: MediaPipe blendshapes of press photographs with the
 expression people labelled (the mean label of faces that look alike), moved as talking faces move. The voices: synthetic, coloured along the directions in which real
 happy and unhappy voices differ relative to the speaker (read off RAVDESS; no clip of it trained a weight). Voice and face
 together: the rule of CREMA-D's votes (ODbL 1.0): 0.23 voice + 0.84 face. Irony, kind words with the eyes rolled and face
