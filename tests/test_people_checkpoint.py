@@ -185,7 +185,7 @@ def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         ),
         pytest.param(
             BETTER,
-            {"mosi_valid.task": (0.65, 0.78), "mosei_test.task": (0.52, 0), "everyday.task": (0, 0.93)},
+            {"mosi_valid.task": (0.72, 0.82), "mosei_test.task": (0.65, 0), "everyday.task": (0, 0.93)},
             marks=checkpoint("smollm2").marks,
         ),
     ],
@@ -207,6 +207,6 @@ def test_people_agree_as_the_card_says(shared: Path, folder: Path, least: dict[s
     figures = json.loads(done.stdout)
     for name, (r, sign) in least.items():
         assert figures[name]["r"] >= r and figures[name]["sign"] >= sign, (name, figures[name])
-        assert figures[name]["moved_by_final_stop"] < (0.15 if folder == PEOPLE else 0.2)
+        assert figures[name]["moved_by_final_stop"] < 0.15
     assert figures["faces.av"]["r"] >= 0.70
     assert figures["voices.av"]["r"] > 0.10
