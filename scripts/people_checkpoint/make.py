@@ -1,6 +1,7 @@
 """Train a shipped checkpoint on people and write it into the package.
 
-    python -m scripts.people_checkpoint.make PEOPLE embedded --share 0.7
+    python -m scripts.people_checkpoint.told PEOPLE told.csv
+    python -m scripts.people_checkpoint.make PEOPLE embedded --share 0.5 --told told.csv
     python -m scripts.people_checkpoint.make PEOPLE smollm2 --share 0.35
 
 The AV encoder is pretrained once for both.
