@@ -326,13 +326,14 @@ def _chip(
     effect = found["effect"] if found else None
     strength = 0.0 if effect is None else min(1.0, abs(effect) / (scale / 3))
     side = "" if effect is None else " neg" if effect < 0 else " pos"
-    said = "left out; click to put it back" if kind else "not read" if effect is None else signed(effect)
+    unknown = "not measured yet" if found else "not read"
+    said = "left out; click to put it back" if kind else unknown if effect is None else signed(effect)
     times = (
         ""
         if not found or found["start"] is None
         else f' data-start="{found["start"]}" data-end="{found["end"]}"'
     )
-    small = "dropped" if kind else "" if effect is None else signed(effect)
+    small = "dropped" if kind else signed(effect) if effect is not None else "…" if found else ""
     tag = "button type='button'" if editable else "span"
     return (
         f'<{tag} class="mlf-word{side}{kind}" style="--strength:{strength:.2f}" data-n="{number}"{times} '
