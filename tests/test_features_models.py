@@ -125,24 +125,31 @@ def test_an_unknown_size_of_speech_model_names_the_sizes(tmp_path):
 def test_a_word_repeated_over_humming_is_no_transcript_and_costs_little(monkeypatch):
     """Whisper repeats a word until no more tokens are allowed; one that somebody repeats is kept."""
 
-    def heard(word, **more):
+    def heard(word, end, **more):
         words = [SimpleNamespace(word=word, start=0.0, end=0.5)]
-        return SimpleNamespace(text=word, words=words, end=8.0, avg_logprob=-0.2, **more)
+        return SimpleNamespace(text=word, words=words, end=end, avg_logprob=-0.2, **more)
 
     class Whisper:
         supported_languages = ("en", "hi")
 
         def transcribe(self, samples, **options):
             allowed.append(options["max_new_tokens"])
-            looped = heard(" Right.", compression_ratio=22.0, no_speech_prob=0.54)
-            repeated = heard(" no no no", compression_ratio=2.5, no_speech_prob=0.01)
-            said = heard(" It is.", compression_ratio=1.2, no_speech_prob=0.6)
-            return iter([looped, repeated, said]), SimpleNamespace(language=options["language"])
+            looped = heard(" Right.", 2.0, compression_ratio=22.0, no_speech_prob=0.54)
+            repeated = heard(" no no no", 4.0, compression_ratio=2.5, no_speech_prob=0.01)
+            said = heard(" It is.", 6.0, compression_ratio=1.2, no_speech_prob=0.6)
+            tail = heard(" I'm sorry.", 7.5, compression_ratio=5.0, no_speech_prob=0.8)
+
+            def segments():
+                yield from (looped, repeated, said, tail)
+                asked.append("for the last half second")
+
+            return segments(), SimpleNamespace(language=options["language"])
 
     allowed: list[int] = []
+    asked: list[str] = []
     monkeypatch.setattr(transcript, "load_speech_model", lambda name: Whisper())
     found = transcript.transcribe(voice(8.0), language="en")
-    assert found.text == "no no no It is." and len(found.words) == 2
+    assert found.text == "no no no It is." and len(found.words) == 2 and not asked
     transcript.transcribe(voice(8.0), language="hi")
     transcript.transcribe(voice(2.0), language="en")
     transcript.transcribe(voice(40.0), language="en")

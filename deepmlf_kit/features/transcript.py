@@ -96,10 +96,9 @@ _TOKENS_PER_SECOND = {"en": 12}
 """More than anybody says: where there is no speech, Whisper may repeat a word until no more tokens are allowed."""
 _OTHER_TOKENS_PER_SECOND = 30  # scripts of which Whisper's tokens are bytes
 _MOST_TOKENS = 224  # of 30 seconds, as in OpenAI's own decoding
-_LOOP, _NO_SPEECH = (
-    2.4,
-    0.3,
-)  # compression ratio of a text that only repeats itself (Whisper's); probability of no speech
+_LOOP = 2.4  # compression ratio of a text that only repeats itself (Whisper's own bound)
+_NO_SPEECH = 0.3  # probability of no speech from which such a text is left out
+_TAIL = 1.0  # seconds after it that get no pass of their own, which would find another one
 
 _lock = threading.Lock()
 
@@ -185,6 +184,8 @@ def transcribe(
         )
         for segment in segments:
             if segment.compression_ratio > _LOOP and segment.no_speech_prob > _NO_SPEECH:
+                if segment.end + _TAIL > len(samples) / RATE:
+                    break
                 continue
             text.append(segment.text.strip())
             log_probability = min(log_probability, round(segment.avg_logprob, 3))
