@@ -76,4 +76,4 @@ new MutationObserver(() => {
 		if (form) form.hidden = true;
 	} else if (form.hidden) open(chosen.number, chosen.typed).focus();
 	else mark();
-}).observe(element, { childList: true, subtree: true });
+}).observe(element, { subtree: true, childList: true, attributeFilter: ["class", "hidden"] });
