@@ -28,7 +28,7 @@ def main(
     from rich.console import Console
     from rich.table import Table
 
-    from deepmlf_kit.app.answering import Answer, answers, read_clip
+    from deepmlf_kit.app.answering import Answer, read_clip
     from deepmlf_kit.app.models import Models
     from deepmlf_kit.app.settings import Settings
 
@@ -62,16 +62,55 @@ def main(
     console.print(table)
 
     features = runs[-1][2].features
-    again = []
-    for n in range(repeats):
-        began = time.perf_counter()
-        next(answers(models, features, recipe, f"it is number {n}"))
-        again.append(time.perf_counter() - began)
-    console.print(f"Other words, until the answer stands: {statistics.median(again):.2f} s")
+    console.print(other_words(models, features, recipe, repeats))
     console.print(f"Live, one answer about 6 s: {live_answer(models, recipe):.2f} s (one is due every 2 s)")
     loads = ", ".join(f"{name} {took:.1f} s" for name, took in models.seconds.items())
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     console.print(f"Models loaded in {loading:.1f} s ({loads}). {os.cpu_count()} processors, load {load}.")
+
+
+def other_words(models, features, recipe, repeats: int) -> str:
+    """How long an answer to other words takes, and how much processor time is saved by computing what its passes share
+    once: both ways take turns."""
+    from deepmlf_kit.app.answering import answers
+    from deepmlf_kit.app.streams import without_span
+    from deepmlf_kit.explain.words import word_spans
+
+    predictor = models.predictor
+
+    def first(text: str) -> None:
+        next(answers(models, features, recipe, text))
+
+    def apart(text: str) -> None:
+        """The answer, its eight choices of streams and each word left out, every row with its own text."""
+        predictor.rows([predictor.row(features, text)])
+        rows = [
+            predictor.row(features, words, audio=audio, vision=vision)
+            for words in (text, "")
+            for audio in (True, False)
+            for vision in (True, False)
+        ]
+        rows += [predictor.row(features, without_span(text, span)) for span in word_spans(text)]
+        predictor.rows(rows)
+
+    took: dict[str, list[float]] = {}
+    for n in range(repeats):
+        text = f"it is number {n}"
+        for name, answer in (
+            ("first", first),
+            ("apart", apart),
+            ("all", lambda text: list(answers(models, features, recipe, text))),
+        ):
+            wall, cpu = time.perf_counter(), time.process_time()
+            answer(text)
+            took.setdefault(name, []).append(time.perf_counter() - wall)
+            took.setdefault(f"{name} cpu", []).append(time.process_time() - cpu)
+    median = {name: statistics.median(times) for name, times in took.items()}
+    return (
+        f"Other words, until the answer stands: {median['first']:.2f} s ({median['first cpu']:.2f} s of processor time, "
+        f"{median['first cpu'] / median['apart cpu']:.2f} of what it takes with each row apart and the words' effects first); "
+        f"with all reasons {median['all']:.2f} s"
+    )
 
 
 def live_answer(models, recipe) -> float:

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import threading
 import time
 import wave
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from app_fixtures import served, tiny_run
 from clips_made import make_bad_clip, make_clip
 from conftest import CHROMIUM_FLAGS, SHARED
 
+from deepmlf_kit.app import answering
 from deepmlf_kit.app.examples import FOLDER
 from deepmlf_kit.predict.bundled import PEOPLE
 
@@ -348,10 +350,43 @@ def test_a_word_can_be_dropped_put_back_and_replaced(tab):
     tab.locator("#transcript .mlf-word.off", has_text="loved").click()
     assert moved(tab, without) == before
     tab.locator("#transcript .mlf-word", has_text="loved").click()
-    tab.get_by_label("Another word").fill("hated")
+    tab.get_by_label("Replace by").fill("hated")
     tab.keyboard.press("Enter")
     assert moved(tab, before) != before
     assert transcript(tab) == words(tab).input_value() == "I really hated this film."
+
+
+def test_what_is_typed_for_a_word_stays_when_the_effects_arrive(tab, monkeypatch):
+    """The words are drawn twice: with the answer, and with their effects. Who is typing by then goes on."""
+    measured, go_on = answering.with_word_effects, threading.Event()
+
+    def late(*given, **more):
+        go_on.wait(PATIENCE / 1000)
+        return measured(*given, **more)
+
+    monkeypatch.setattr(answering, "with_word_effects", late)
+    before, line = answer(tab), tab.locator("#transcript .mlf-line")
+    tab.locator("#transcript .mlf-word", has_text="really").click()
+    tab.get_by_role("button", name="Drop the word").click()
+    line.get_by_text("…").first.wait_for()
+    assert "Model" in tab.locator("#steps [aria-current=step]").inner_text()
+    for older in ("#timeline", "#reasons"):  # still of the answer before
+        assert float(tab.locator(older).evaluate("part => getComputedStyle(part).opacity")) < 0.5
+    tab.locator("#transcript .mlf-word", has_text="film").click()
+    tab.get_by_label("Replace by").fill("play")
+    go_on.set()
+    line.get_by_text("…").first.wait_for(state="detached")
+    assert tab.get_by_label("Replace by").input_value() == "play"
+    assert tab.locator("#transcript .mlf-word.chosen").inner_text().startswith("film")
+    tab.keyboard.press("Escape")
+    assert not tab.get_by_label("Replace by").is_visible()
+    tab.keyboard.press("Enter")  # on the word, which has the focus again
+    tab.get_by_label("Replace by").fill("play.")
+    tab.keyboard.press("Enter")
+    wait_until(lambda: transcript(tab), lambda text: text == "I loved this play.")
+    assert moved(tab, before) != before
+    tab.locator("#steps [aria-current=step]").wait_for(state="detached")
+    assert tab.locator("#timeline").evaluate("part => getComputedStyle(part).opacity") == "1"
 
 
 def test_correcting_the_words_changes_the_answer_and_nothing_is_extracted_again(tab):
@@ -380,7 +415,7 @@ def test_a_held_answer_is_compared_with_the_next_one(tab):
     answer(tab)
     assert "I really loved this film." in tab.locator(".mlf-difference").inner_text()
     assert tab.locator("#answer thead").inner_text().split()[-1] == "Held"
-    tab.get_by_role("button", name="Let go").click()
+    tab.get_by_role("button", name="Stop comparing").click()
     tab.locator("#answer .ring").first.wait_for(state="detached")
 
 

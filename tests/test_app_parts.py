@@ -227,13 +227,13 @@ def test_what_the_first_part_has_read_is_timed_in_the_answer(predictor, tmp_path
         extractor=Extractor(),
         **{
             name: getattr(predictor, name)
-            for name in ("features", "row", "rows", "lock", "model", "collator")
+            for name in ("row", "rows", "variants", "lock", "model", "collator")
         },
         **{name: getattr(predictor, name) for name in ("calibration", "scale", "recipe")},
     )
     clip = make_clip(tmp_path / "clip.mp4", 1.5)
     found = [item for item in read_clip(Models(), Settings(), clip, "so it is") if isinstance(item, Answer)]
-    assert [answer.state for answer in found] == ["heard", "answered", "whole"]
+    assert [answer.state for answer in found] == ["heard", "answered", "answered", "whole"]
     for answer in found[1:]:
         assert {"voice": 1.0, "transcript": 2.0, "face": 3.0}.items() <= answer.seconds.items()
 
@@ -276,8 +276,8 @@ def test_the_sum_ends_at_the_answer_that_is_shown(predictor, monkeypatch):
     """A bfloat16 LM answers a little differently in a larger batch; the page must not show two numbers for one answer."""
     rows = predictor.rows
 
-    def uneven(batch, *more):
-        found = rows(batch, *more)
+    def uneven(batch, **more):
+        found = rows(batch, **more)
         return found | {"task": found["task"] + 0.004 * len(batch)}
 
     monkeypatch.setattr(predictor, "rows", uneven)
@@ -287,6 +287,30 @@ def test_the_sum_ends_at_the_answer_that_is_shown(predictor, monkeypatch):
     streams, shown = first.reasons.streams, first.prediction.sentiment
     assert streams.together.sentiment == shown
     assert streams.start + sum(streams.adds.values()) == pytest.approx(shown, abs=1e-6)
+
+
+def test_the_answer_and_its_sum_come_first_from_one_pass(predictor, monkeypatch):
+    passes = []
+    forward = predictor.model.forward
+
+    def counted(**batch):
+        passes.append(len(batch["input_ids"]))
+        return forward(**batch)
+
+    monkeypatch.setattr(predictor.model, "forward", counted)
+    clip, text = features(), "what a lovely day"
+    made = answers(SimpleNamespace(predictor=predictor), clip, predictor.recipe, text)
+    first = next(made)
+    assert passes == [8]  # every choice of words, voice and face
+    assert [word["effect"] for word in first.reasons.words] == [None] * 4
+    html = views.transcript(first.reasons.streams)
+    assert "lovely: not measured yet" in html and "<small>…</small>" in html
+    *_, whole = made
+    assert whole.prediction == first.prediction
+    assert sum(passes) == 8 + 5 + 1 + (1 + len(whole.reasons.moments)) + (1 + len(whole.reasons.tokens))
+    found = {word["name"]: word["effect"] for word in whole.reasons.words}
+    less = predictor.features(clip, "what a day").sentiment
+    assert found["lovely"] == pytest.approx(first.prediction.sentiment - less, abs=1e-4)
 
 
 def test_fusion_tokens_that_do_the_same_are_one_row():
@@ -560,6 +584,23 @@ def test_the_first_example_is_answered_before_a_model_is_loaded():
     assert first.text == said.prediction.text == said.reasons.streams.text
     html = views.cards(shown_examples(), models.predictions)
     assert "…</em>" not in html and said.prediction.verdict in html
+
+
+def test_a_kept_answer_is_the_only_one(monkeypatch):
+    """It is not computed again after it was shown: neither for the cards nor for the answer in full."""
+    models = Models(PEOPLE, speech=False)
+    models._predictor = kept_by = Predictor(PEOPLE, device="cpu")
+    models._set(ready=True)
+    asked = []
+    monkeypatch.setattr(kept_by, "variants", lambda *given, **more: asked.append(given))
+    models._answer_examples(kept_by.recipe)
+    assert {name: kept.prediction for name, kept in models.kept.items()} == models.predictions
+    first = shown_examples()[0]
+    *_, whole = answer_example(models, first, audio=True, vision=True, cancel=CancelToken())
+    assert whole.state == "whole" and whole.reasons.moments and whole.reasons.tokens
+    assert whole.prediction == models.kept[first.name].prediction
+    assert whole.reasons.streams == models.kept[first.name].streams
+    assert not asked
 
 
 def test_another_checkpoint_has_no_kept_answers(predictor, tmp_path):

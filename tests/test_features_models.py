@@ -6,13 +6,21 @@ import os
 import sys
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from clips_made import make_clip, voice
 from made_wheels import model_file
 
 from deepmlf_kit.errors import DeepMLFError
-from deepmlf_kit.features import FaceModelMissing, FeatureRecipe, SpeechModelMissing, extract_clip, face_model
+from deepmlf_kit.features import (
+    FaceModelMissing,
+    FeatureRecipe,
+    SpeechModelMissing,
+    extract_clip,
+    face_model,
+    transcript,
+)
 from deepmlf_kit.features.face_model import find_face_model
 from deepmlf_kit.features.quiet import without_startup_logs
 from deepmlf_kit.features.transcript import transcribe
@@ -112,6 +120,40 @@ def test_a_missing_speech_model_says_what_to_do_before_anything_is_computed(tmp_
 def test_an_unknown_size_of_speech_model_names_the_sizes(tmp_path):
     with pytest.raises(SpeechModelMissing, match=r"tiny\.en"):
         transcribe(voice(1.0), model="gigantic")
+
+
+def test_a_word_repeated_over_humming_is_no_transcript_and_costs_little(monkeypatch):
+    """Whisper repeats a word until no more tokens are allowed; one that somebody repeats is kept."""
+
+    def heard(word, end, **more):
+        words = [SimpleNamespace(word=word, start=0.0, end=0.5)]
+        return SimpleNamespace(text=word, words=words, end=end, avg_logprob=-0.2, **more)
+
+    class Whisper:
+        supported_languages = ("en", "hi")
+
+        def transcribe(self, samples, **options):
+            allowed.append(options["max_new_tokens"])
+            looped = heard(" Right.", 2.0, compression_ratio=22.0, no_speech_prob=0.54)
+            repeated = heard(" no no no", 4.0, compression_ratio=2.5, no_speech_prob=0.01)
+            said = heard(" It is.", 6.0, compression_ratio=1.2, no_speech_prob=0.6)
+            tail = heard(" I'm sorry.", 7.5, compression_ratio=5.0, no_speech_prob=0.8)
+
+            def segments():
+                yield from (looped, repeated, said, tail)
+                asked.append("for the last half second")
+
+            return segments(), SimpleNamespace(language=options["language"])
+
+    allowed: list[int] = []
+    asked: list[str] = []
+    monkeypatch.setattr(transcript, "load_speech_model", lambda name: Whisper())
+    found = transcript.transcribe(voice(8.0), language="en")
+    assert found.text == "no no no It is." and len(found.words) == 2 and not asked
+    transcript.transcribe(voice(8.0), language="hi")
+    transcript.transcribe(voice(2.0), language="en")
+    transcript.transcribe(voice(40.0), language="en")
+    assert allowed == [112, 224, 40, 224]
 
 
 def test_startup_logs_are_held_back_and_everything_else_is_passed_on(capfd):

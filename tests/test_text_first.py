@@ -88,6 +88,38 @@ def test_text_first_and_kept_states_equal_the_plain_path(family, ffw, ffw_on_tex
     assert_equal(results(model, batch), expected)  # reads it
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("ffw_on_text", [True, False], ids=["ffw_on_text", "ffw_on_fusion_only"])
+@pytest.mark.parametrize("text_first", [True, False])
+def test_shared_texts_give_every_row_its_own_numbers(family, ffw_on_text, text_first, monkeypatch):
+    """Rows of one text with different frames, and texts that begin alike, in one sequence without padding."""
+    model = tiny_model(family, ffw_on_text=ffw_on_text, text_first=text_first).eval()
+    batch = tiny_batch(lengths=(7, 7, 7, 7, 7, 7, 7), audio=(12,) * 7, vision=(8,) * 7)
+    batch.pop("labels")
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    ids[1], ids[2, :3], ids[3, :6], mask[3, 4:] = (
+        ids[0],
+        ids[0, :3],
+        ids[2, :6],
+        0,
+    )  # the same; alike; within another
+    ids[6], mask[5, 1:] = ids[0], 0
+    embedded = []
+    embed = model.language.prepare
+    monkeypatch.setattr(
+        model.language, "prepare", lambda x, *more: embedded.append(x.shape) or embed(x, *more)
+    )
+    with torch.no_grad():
+        expected = model(**batch)
+        embedded.clear()
+        found = model(**batch, share_texts=True)
+    assert embedded == [(1, 7 + 4 + 7 + 1 + 7 * model.config.fusion_tokens, model.language.width)]
+    for name in ("prediction", "text_prediction", "fusion_prediction", "av_prediction", "fusion_states"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-5, rtol=0)
+    real = mask.bool()
+    torch.testing.assert_close(found.text_states[real], expected.text_states[real], atol=1e-5, rtol=0)
+
+
 CALM = {"attention_dropout": 0.0, "av_dropout": 0.0, "seqaug_av_p_feat": 0.0, "lora_dropout": 0.0}
 
 

@@ -28,11 +28,12 @@ from ..features.recipe import FeatureRecipe
 from ..predict.prediction import Prediction
 from ..workers.cancel import Cancelled, CancelToken
 from .examples import Example
+from .kept import KeptAnswer
 from .models import Models
 from .reasons import Reasons, find_reasons
 from .sessions import Session
 from .settings import Settings
-from .streams import take_apart
+from .streams import answer_and_sum, with_word_effects
 from .uploads import UploadRefused, check_upload
 
 # What extraction times, by the step that it belongs to.
@@ -164,18 +165,30 @@ def read_clip(
 def answer_example(
     models: Models, example: Example, *, audio: bool, vision: bool, cancel: CancelToken
 ) -> Iterator[Answer]:
-    """Predict for an example from the features that came with it; where the answer is kept (`kept.py`), it comes first, at once.
+    """Predict for an example from the features that came with it; where the answer is kept (`kept.py`), that one is given, at
+    once, and what it rests on is measured.
 
     Args:
         example: one of `models.examples`.
-        audio, vision: False leaves that stream out of the answer.
+        audio, vision: False leaves that stream out.
         cancel: looked at in between.
     """
-    features, kept = models.examples[example.name], models.kept.get(example.name)
-    if kept is not None and audio and vision:
-        yield Answer(kept.prediction, Reasons(kept.streams), features, models.expected_recipe, {}, "answered")
-    recipe = models.predictor.recipe
-    yield from answers(models, features, recipe, example.text, audio=audio, vision=vision, cancel=cancel)
+    features = models.examples[example.name]
+    known = models.kept.get(example.name) if audio and vision else None
+    if known is not None:
+        yield Answer(
+            known.prediction, Reasons(known.streams), features, models.expected_recipe, {}, "answered"
+        )
+    yield from answers(
+        models,
+        features,
+        models.predictor.recipe,
+        example.text,
+        audio=audio,
+        vision=vision,
+        known=known,
+        cancel=cancel,
+    )
 
 
 def ask_again(
@@ -206,17 +219,20 @@ def answers(
     *,
     audio: bool = True,
     vision: bool = True,
+    known: KeptAnswer | None = None,
     cancel: CancelToken | None = None,
     report: Callable[[str, float], None] = lambda stage, fraction: None,
 ) -> Iterator[Answer]:
-    """Predict from features: first the answer, then the answer with all that it rests on.
+    """Predict from features: first the answer and its sum, then the words' effects, then all that it rests on.
 
     Args:
+        known: an answer with its words' effects that is there already.
         cancel: looked at in between.
         report: called with the stage `model` and the fraction that is done.
     """
     began = time.perf_counter()
     predictor, cancel = models.predictor, cancel or CancelToken()
+    which = {"audio": audio, "vision": vision}
 
     def progress(done: float) -> None:
         cancel.check()
@@ -231,22 +247,24 @@ def answers(
         return Answer(prediction, reasons, features, recipe, seconds, state)
 
     progress(0.0)
-    prediction = predictor.features(features, text, audio=audio, vision=vision)
-    progress(0.1)
-    streams = take_apart(
-        predictor, features, prediction.text, audio=audio, vision=vision, sentiment=prediction.sentiment
-    )
-    cancel.check()
-    yield made(Reasons(streams), "answered")
+    if known is None:
+        prediction, streams = answer_and_sum(predictor, features, text, **which)
+        yield made(Reasons(streams), "answered")
+        progress(0.2)
+        streams = with_word_effects(
+            predictor, features, streams, progress=lambda done: progress(0.2 + 0.4 * done), **which
+        )
+        yield made(Reasons(streams), "answered")
+    else:
+        prediction, streams = known.prediction, known.streams
     reasons = find_reasons(
         predictor,
         features,
         recipe,
         prediction.text,
-        audio=audio,
-        vision=vision,
         streams=streams,
-        progress=progress,
+        progress=lambda done: progress(0.6 + 0.4 * done),
+        **which,
     )
     yield made(reasons, "whole")
 

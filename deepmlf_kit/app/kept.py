@@ -19,7 +19,7 @@ from ..predict.bundled import best_at_hand
 from ..predict.prediction import Prediction
 from ..storage.files import write_json
 from .examples import FOLDER, shown_examples
-from .streams import Said, Streams, take_apart
+from .streams import Said, Streams, answer_and_sum, with_word_effects
 
 if TYPE_CHECKING:
     from ..predict import Predictor
@@ -73,9 +73,12 @@ def _answers(predictor: Predictor) -> dict[str, Any]:
     for example in shown_examples():
         features = example.features(predictor.recipe)
         if features is not None:
-            prediction = replace(predictor.features(features), timings={})
-            streams = take_apart(predictor, features, prediction.text, sentiment=prediction.sentiment)
-            made[example.name] = {"prediction": prediction.to_dict(), "streams": asdict(streams)}
+            prediction, streams = answer_and_sum(predictor, features, None)
+            streams = with_word_effects(predictor, features, streams)
+            made[example.name] = {
+                "prediction": replace(prediction, timings={}).to_dict(),
+                "streams": asdict(streams),
+            }
     return made
 
 

@@ -173,7 +173,8 @@ class Models:
         if recipe != self.expected_recipe:
             self.examples = _example_features(recipe)
         for name, features in self.examples.items():
-            self.predictions[name] = self._predictor.features(features)
+            if name not in self.kept:
+                self.predictions[name] = self._predictor.features(features)
 
     def _load_speech(self, recipe: FeatureRecipe) -> None:
         load_speech_model(recipe.speech_model)

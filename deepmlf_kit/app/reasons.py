@@ -79,11 +79,11 @@ def find_reasons(
     """Take one clip's answer apart: its streams and words, then its moments and fusion tokens, one at a time.
 
     Args:
-        streams: where they are measured already.
+        streams: where they and their words' effects are measured already.
         progress: called with the fraction that is done; what it raises ends the work.
     """
     streams = streams or take_apart(predictor, features, text, audio=audio, vision=vision)
-    progress(0.3)
+    progress(0.0)
     model, collator = predictor.model, predictor.collator
     row = predictor.row(features, text, audio=audio, vision=vision) | {"recipe": recipe.to_json()}
     batch = collator([row])
@@ -100,7 +100,7 @@ def find_reasons(
         seen = explain.capture(model, batch, ("cross_attention",))
     steps, timed = explain.av_step_times(row, model.config.av_steps)
     reasons = Reasons(streams, reading=explain.Reading(row, words, seen, steps, timed))
-    progress(0.5)
+    progress(0.3)
     if not reasons.has_av:
         return reasons
 
@@ -120,7 +120,7 @@ def find_reasons(
             moment["end"] = round(float(steps[end - 1]) + half, 3)
             moment["name"] = f"{moment['start']:.1f} to {moment['end']:.1f} s"
         reasons.moments.append(moment)
-    progress(0.8)
+    progress(0.7)
     says = seen.output.fusion_prediction[0].float().cpu().numpy()
     found = ablated("tokens")
     reasons.tokens = [

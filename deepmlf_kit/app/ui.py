@@ -218,7 +218,7 @@ class _App:
                     self.voice = gr.Checkbox(True, label="Use the voice", min_width=120, container=False)
                     self.face = gr.Checkbox(True, label="Use the face", min_width=120, container=False)
                     self.hold = gr.Button("Hold to compare", size="sm", min_width=120, interactive=False)
-                    self.let_go = gr.Button("Let go", size="sm", min_width=90, visible=False)
+                    self.let_go = gr.Button("Stop comparing", size="sm", min_width=120, visible=False)
         self.plot = gr.Plot(show_label=False, label="The clip over time", visible=False, elem_id="timeline")
         self.plot_said = gr.HTML(elem_id="timeline-said", apply_default_css=False)
         self.reasons = gr.HTML(elem_id="reasons", apply_default_css=False)
@@ -499,7 +499,9 @@ class _App:
             return {self.steps: gr.skip()}
         left_out = {stage for stage in views.STEPS if stage not in answer.seconds}
         if answer.state == "answered":
-            return changed | {self.steps: views.steps(answer.seconds, "model", 0.5, left_out)}
+            done = {stage: took for stage, took in answer.seconds.items() if stage != "model"}
+            measured = all(word["effect"] is not None for word in reasons.streams.words)
+            return changed | {self.steps: views.steps(done, "model", 0.6 if measured else 0.2, left_out)}
         page = self._page_file(session, asked.with_clip)
         written = write_files(session.folder, prediction, reasons, answer.features, answer.recipe)
         has_av = reasons.has_av

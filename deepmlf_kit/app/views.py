@@ -184,6 +184,11 @@ def _difference(streams: Streams, held: Streams | None) -> str:
     """What is different from the held answer, in a sentence."""
     if held is None:
         return ""
+    if streams == held:
+        return (
+            '<p class="mlf-found mlf-difference">This answer is held (rings): change a word, leave out voice or face, or give '
+            "another clip, and compare.</p>"
+        )
     parts = []
     for name, title in NAMES.items():
         now, then = streams.adds[name], held.adds[name]
@@ -314,9 +319,9 @@ def transcript(streams: Streams, slots: list[dict[str, Any]] | None = None, *, e
 
 
 _EDITOR = (
-    '<form class="mlf-edit" hidden><label>Another word <input name="word" maxlength="100" autocomplete="off"></label>'
-    '<button type="submit">Put it</button><button type="button" data-do="drop">Drop the word</button>'
-    '<button type="button" data-do="close">Leave it</button></form>'
+    '<form class="mlf-edit" hidden><label>Replace by <input name="word" maxlength="100" autocomplete="off"></label>'
+    '<button type="submit">Replace</button><button type="button" data-do="drop">Drop the word</button>'
+    '<button type="button" data-do="close">Cancel</button></form>'
 )
 
 
@@ -326,17 +331,19 @@ def _chip(
     effect = found["effect"] if found else None
     strength = 0.0 if effect is None else min(1.0, abs(effect) / (scale / 3))
     side = "" if effect is None else " neg" if effect < 0 else " pos"
-    said = "left out; click to put it back" if kind else "not read" if effect is None else signed(effect)
+    unknown = "not measured yet" if found else "not read"
+    said = "left out; click to put it back" if kind else unknown if effect is None else signed(effect)
     times = (
         ""
         if not found or found["start"] is None
         else f' data-start="{found["start"]}" data-end="{found["end"]}"'
     )
-    small = "dropped" if kind else "" if effect is None else signed(effect)
+    small = "dropped" if kind else signed(effect) if effect is not None else "…" if found else ""
+    shown = f"<del>{escape(word)}</del>" if kind else escape(word)
     tag = "button type='button'" if editable else "span"
     return (
         f'<{tag} class="mlf-word{side}{kind}" style="--strength:{strength:.2f}" data-n="{number}"{times} '
-        f'aria-label="{escape(word)}: {said}">{escape(word)}<small>{small}</small></{tag.split()[0]}>'
+        f'aria-label="{escape(word)}: {said}">{shown}<small>{small}</small></{tag.split()[0]}>'
     )
 
 

@@ -150,7 +150,11 @@ def capture(model: DeepMLFModel, batch: Mapping[str, Any], what: str | Iterable[
         if "self_attention" in wanted:
             attention = stack.enter_context(recorded_self_attention(model.language, tokens))
         stack.enter_context(forward_hooks(hooks))
-        output = model(**batch, output_hidden_states="depth" in wanted)
+        output = model(
+            **batch,
+            output_hidden_states="depth" in wanted,
+            share_texts=wanted <= {"cross_attention", "av_states"},
+        )
 
     seen = Capture(
         output=output,

@@ -174,9 +174,11 @@ def predict_batch(
     model: DeepMLFModel, batch: Mapping[str, Any], todo: Sequence[Intervention], source: Source | None = None
 ) -> dict[str, np.ndarray]:
     """Each head's predictions [B], of `fusion` [B, F], with the r-th intervention in row r."""
-    run = _jointly(model) if any(one.layer_states is not None for one in todo) else model
+    jointly = any(one.layer_states is not None for one in todo)
+    # A packed sequence has no rows in which a feed-forward could be silenced; many different texts make it long.
+    alike = all(one.feed_forward is None and "input_ids" not in one.row for one in todo)
     with forward_hooks(_hooks(model, todo, source or Source())):
-        output = run(**batch)
+        output = _jointly(model)(**batch) if jointly else model(**batch, share_texts=alike)
     return {name: to_array(score) for name, score in head_scores(output, model.config.num_classes).items()}
 
 

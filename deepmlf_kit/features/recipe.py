@@ -41,7 +41,7 @@ FACE_CHOICES = {
 Part = Literal["audio", "vision", "transcript"]
 
 # Raised when the code of a part changes what it computes, so that older cache entries are not used.
-_VERSIONS: dict[str, int] = {"audio": 2, "vision": 2, "transcript": 2}
+_VERSIONS: dict[str, int] = {"audio": 2, "vision": 2, "transcript": 3}
 # Where and how the work is done: no part of what the features are.
 _MACHINE_FIELDS = ("device", "half", "batch_size", "max_seconds", "transcribe")
 # What else a dataset's `recipe` column holds.

@@ -92,6 +92,14 @@ WHISPER_TINY_EN = _faster_whisper(
 FETCHED_SPEECH_MODELS = {"base": WHISPER_BASE, "tiny.en": WHISPER_TINY_EN}
 """Speech models that the kit fetches, by the name that faster-whisper has for them."""
 
+_TOKENS_PER_SECOND = {"en": 12}
+"""More than anybody says: where there is no speech, Whisper may repeat a word until no more tokens are allowed."""
+_OTHER_TOKENS_PER_SECOND = 30  # scripts of which Whisper's tokens are bytes
+_MOST_TOKENS = 224  # of 30 seconds, as in OpenAI's own decoding
+_LOOP = 2.4  # compression ratio of a text that only repeats itself (Whisper's own bound)
+_NO_SPEECH = 0.3  # probability of no speech from which such a text is left out
+_TAIL = 1.0  # seconds after it that get no pass of their own, which would find another one
+
 _lock = threading.Lock()
 
 
@@ -139,7 +147,8 @@ def transcribe(
     """Transcribe mono sound.
 
     Stretches without speech are left out first (Silero voice activity detection), and decoding takes the
-    likeliest words (temperature 0), so that noise stays empty and the same sound gives the same words.
+    likeliest words (temperature 0), so that noise stays empty and the same sound gives the same words. What Whisper repeats
+    over and over where there is hardly speech (humming, music) is left out, too.
 
     Args:
         samples: [N] float32 in [-1, 1] at `RATE` Hz.
@@ -160,6 +169,7 @@ def transcribe(
             f"{', '.join(sorted(whisper.supported_languages))}."
         )
     text, words, log_probability = [], [], 0.0
+    rate = _TOKENS_PER_SECOND.get(language or "", _OTHER_TOKENS_PER_SECOND)
     with _lock:
         segments, info = whisper.transcribe(
             np.ascontiguousarray(samples, np.float32),
@@ -170,8 +180,13 @@ def transcribe(
             condition_on_previous_text=False,
             temperature=0.0,
             beam_size=5,
+            max_new_tokens=min(_MOST_TOKENS, 16 + rate * len(samples) // RATE),
         )
         for segment in segments:
+            if segment.compression_ratio > _LOOP and segment.no_speech_prob > _NO_SPEECH:
+                if segment.end + _TAIL > len(samples) / RATE:
+                    break
+                continue
             text.append(segment.text.strip())
             log_probability = min(log_probability, round(segment.avg_logprob, 3))
             for word in segment.words or ():

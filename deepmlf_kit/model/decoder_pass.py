@@ -1,10 +1,11 @@
-"""One pass of a batch through the LM's layers and the MM Blocks: all tokens together, or the text first.
+"""One pass of a batch through the LM's layers and the MM Blocks: all tokens together, the text first, or packed.
 
     joint        [text ; fusion] ─► layer, MM Block ─► ... ─► layer, MM Block ─► final norm
     text first   text ─► layers, no gradient ─┐ keys, values
                  fusion ──────────────────────┴► layers ─► [text ; fusion] ─► layer, MM Block ─► ... ─► final norm
+    packed       [different texts ; fusion of row 1 ; fusion of row 2 ; ...] ─► layer, MM Block ─► ... ─► final norm
 
-Both give the same numbers (DESIGN section 5): text states need no gradient before the first trained module. Where only
+All give the same numbers (DESIGN section 5): text states need no gradient before the first trained module. Where only
 the last text token is used at the end, the last layer makes keys and values of the others and no more.
 """
 
@@ -117,6 +118,62 @@ class DecoderPass:
             x = self._layer_and_block(layer, x, calls)
             self._record(x)
         return self._finish(x)
+
+    def packed(self, text: Tensor, fusion: Tensor) -> tuple[Tensor, Tensor]:
+        """All rows in one sequence without padding, which holds what they share once: whole texts and beginnings of texts.
+
+        For rows that differ in voice and face, or whose texts are variants of one. No text may be empty.
+        """
+        places, seen_by, order = self._pack()
+        rows, tokens = fusion.shape[:2]
+        unique = len(order)  # N_t text tokens in the sequence
+        x = torch.cat([text.flatten(0, 1)[order], fusion.flatten(0, 1)]).unsqueeze(0)  # (1, N_t + B F, D)
+        positions = torch.cat([order % self.length, self.fusion_positions.expand(rows, -1).flatten()])
+        mask = x.new_zeros(seen_by.shape).masked_fill(~seen_by, torch.finfo(x.dtype).min)
+        calls = self.language.prepare(x, mask[None, None], positions.unsqueeze(0))
+        x = calls.hidden
+        for layer in range(len(self.language.layers)):
+            x = self._run_layer(layer, x, calls)
+            if str(layer) in self.blocks:
+                x_t, x_f = x[:, :unique], x[:, unique:].unflatten(1, (rows, tokens)).squeeze(0)  # (B, F, D)
+                x_f = self._cross_attend(layer, x_f).flatten(0, 1).unsqueeze(0)
+                block = self.blocks[str(layer)]
+                if self.config.text_is_trained:
+                    x = block.apply_feed_forward(torch.cat([x_t, x_f], dim=1))
+                else:
+                    x = torch.cat([x_t, block.apply_feed_forward(x_f)], dim=1)
+        x = self.language.finish(x)[0]
+        return x[places], x[unique:].view(rows, tokens, -1)
+
+    def _pack(self) -> tuple[Tensor, Tensor, Tensor]:
+        """How the rows are packed, N_t text tokens and after them each row's fusion tokens.
+
+        Returns:
+            Where in the sequence each row's text tokens are [B, L] (anywhere for padding); which tokens each token sees
+            [N_t + B F, N_t + B F], bool; and which of the batch's text tokens [B L] the sequence begins with [N_t].
+        """
+        real = self.text_mask.bool()
+        # Sorted, texts that begin alike stand side by side: what each begins with as the one before need not be repeated.
+        ids = self.input_ids.masked_fill(~real, -1)  # (B, L)
+        texts, text_of = ids.unique(dim=0, return_inverse=True)  # (T, L), (B,)
+        rows, lengths = torch.arange(len(real), device=real.device), (texts >= 0).sum(dim=1)
+        first = rows.new_zeros(len(texts)).scatter_(0, text_of, rows)  # a row that has the text
+        repeated = torch.zeros_like(texts, dtype=torch.bool)
+        repeated[1:] = (texts[1:] == texts[:-1]).long().cumprod(dim=1).bool()
+        owner, at = ((texts >= 0) & ~repeated).nonzero().unbind(dim=1)  # (N_t,)
+        number = torch.arange(len(owner), device=real.device)
+        places = torch.zeros_like(texts).index_put_((owner, at), number).cummax(dim=0).values  # (T, L)
+
+        tokens, count = self.config.fusion_tokens, len(owner) + len(real) * self.config.fusion_tokens
+        # Which text each token of the sequence reads, and how many tokens of it
+        reads = torch.cat([owner, text_of.repeat_interleave(tokens)])
+        until = torch.cat([at + 1, lengths[text_of].repeat_interleave(tokens)])
+        beyond = torch.arange(self.length, device=real.device) >= until.unsqueeze(1)
+        seen = places[reads].masked_fill(beyond, count)  # [N_t + B F, L]
+        seen_by = real.new_zeros(count, count + 1).scatter_(1, seen, True)[:, :-1]
+        row = rows.repeat_interleave(tokens)
+        seen_by[len(owner) :, len(owner) :] = (row.unsqueeze(1) == row).tril()
+        return places[text_of], seen_by, first[owner] * self.length + at
 
     # The text alone ------------------------------------------------------------------------------------------
 

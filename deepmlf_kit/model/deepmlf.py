@@ -136,6 +136,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
         output_attentions: bool | None = None,
         audio_spans: Tensor | None = None,
         vision_spans: Tensor | None = None,
+        share_texts: bool = False,
         **modalities: Tensor | None,
     ) -> DeepMLFOutput:
         """From text, audio and vision to a sentiment.
@@ -151,6 +152,9 @@ class DeepMLFModel(AVLanguageSentimentModel):
             labels: sentiments on the dataset's scale [B] (or class indices); NaN where unknown.
             text_embeddings: [B, L, D] in place of the LM's embeddings of `input_ids`, for gradients to words.
             output_lm_logits, output_hidden_states, output_attentions: also return these; None: as the config says.
+            share_texts: compute texts, and beginnings of texts, that several rows have in common once: for few rows of one
+                utterance's variants, in eval mode. Same numbers; hooks on the LM's layers and on feed-forwards then see
+                the packed sequence. Nothing is shared where states or attentions are returned or embeddings given.
             modalities: the same three inputs of each of `config.extra_modalities`; and `return_dict`, as of any of
                 transformers' models.
 
@@ -211,6 +215,10 @@ class DeepMLFModel(AVLanguageSentimentModel):
             recompute=self.config.gradient_checkpointing_layers and self.training,
         )
         run = decoder.text_first if text_first else decoder.joint
+        returns_states = output_hidden_states or output_attentions
+        shares = share_texts and text_embeddings is None and not (returns_states or self.training)
+        if shares and self.language.takes_any_mask and bool(attention_mask[:, 0].all()):  # no text is empty
+            run = decoder.packed
         text, fusion = run(text, fusion)  # (B, L, D) or only the last token (B, 1, D), (B, F, D)
 
         # Heads

@@ -25,7 +25,7 @@ from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from ..errors import DeepMLFError
-from .attention import attend_short
+from .attention import SHORT, attend_short
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -101,6 +101,11 @@ class LanguageStream(nn.Module):
         return any(p.requires_grad for p in self.lm.parameters())
 
     @property
+    def takes_any_mask(self) -> bool:
+        """Whether its attention takes a mask of each pair of tokens, which flash attention does not."""
+        return self.config._attn_implementation in (SHORT, "sdpa", "eager")
+
+    @property
     def compiled(self) -> bool:
         """Whether its layers are compiled (`torch.compile`)."""
         return self.layers[0]._compiled_call_impl is not None
@@ -152,7 +157,8 @@ class LanguageStream(nn.Module):
 
         Args:
             embeddings: [B, T, D].
-            attention_mask: 1 for real, 0 for padding [B, S + T], S the tokens already in `cache`.
+            attention_mask: 1 for real, 0 for padding [B, S + T], S the tokens already in `cache`; or what is added to the
+                scores of each pair [B, 1, T, S + T] (`takes_any_mask`).
             position_ids: position of each token [1, T] or [B, T].
             cache: keys and values of earlier tokens; the layers add theirs to it.
 

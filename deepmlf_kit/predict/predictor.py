@@ -126,7 +126,19 @@ class Predictor:
             audio, vision: False leaves that modality out.
         """
         row = self.row(features, text, audio=audio, vision=vision)
-        return self._predictions([features], [row], given=text is not None)[0]
+        return self.variants(features, [row], given=text is not None)[0]
+
+    def variants(
+        self, features: ClipFeatures, rows: Sequence[dict[str, Any]], *, given: bool = True
+    ) -> list[Prediction]:
+        """Predict for variants of one clip, in one pass that computes what they share once.
+
+        Args:
+            features: of the clip.
+            rows: what `row` made of them, with other words or without a stream: up to about 20.
+            given: whether the words are other ones than the clip's.
+        """
+        return self._predictions([features] * len(rows), rows, given, share_texts=True)
 
     def text(self, text: str) -> Prediction:
         """Predict for words alone, without voice and face."""
@@ -137,11 +149,15 @@ class Predictor:
         return self._predictions(features, [self.row(each) for each in features])
 
     def _predictions(
-        self, clips: Sequence[ClipFeatures], rows: Sequence[dict[str, Any]], given: bool = False
+        self,
+        clips: Sequence[ClipFeatures],
+        rows: Sequence[dict[str, Any]],
+        given: bool = False,
+        share_texts: bool = False,
     ) -> list[Prediction]:
         """Predictions for clips as `rows`; `given`: the words are other ones than the clip's."""
         began = time.perf_counter()
-        said = self.rows(rows)
+        said = self.rows(rows, share_texts=share_texts)
         lengths = self.collator.lengths([row["text"] for row in rows])
         seconds = round((time.perf_counter() - began) / len(rows), 4)
         return [
@@ -222,8 +238,11 @@ class Predictor:
             row[name], row[f"{name}_times"] = frames, times
         return row
 
-    def rows(self, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    def rows(self, rows: Sequence[dict[str, Any]], *, share_texts: bool = False) -> dict[str, np.ndarray]:
         """Predict for rows of a dataset, as one batch.
+
+        Args:
+            share_texts: as of `DeepMLFModel.forward`, for rows whose texts are variants of one.
 
         Returns:
             `task`, `text`, `av` [B] and `fusion` [B, F]; NaN for `text` of a row without words, and for `av` of one
@@ -233,7 +252,7 @@ class Predictor:
             name: tensor.to(self.device) for name, tensor in self.collator(rows).items() if name != "labels"
         }
         with self.lock, torch.inference_mode():
-            predictions = self.model(**batch).head_predictions()
+            predictions = self.model(**batch, share_texts=share_texts).head_predictions()
         said = {name: tensor.float().cpu().numpy() for name, tensor in predictions.items()}
         said["text"] = np.where([bool(row["text"].strip()) for row in rows], said["text"], np.nan)
         return said
