@@ -4,9 +4,12 @@ import json
 
 import pytest
 import torch
-from tiny_lms import WIDTH, tiny_batch, tiny_model
+from peft import LoraConfig, inject_adapter_in_model
+from tiny_lms import WIDTH, tiny_batch, tiny_config, tiny_model
+from transformers.pytorch_utils import Conv1D
 
 from deepmlf_kit import DeepMLFConfig, DeepMLFModel
+from deepmlf_kit.model.feed_forward import FeedForward, _sharing_copy, is_projection
 
 GATED = ["llama", "qwen3", "gemma3"]
 
@@ -52,3 +55,48 @@ def test_a_checkpoint_that_names_no_form_was_trained_with_the_product(tmp_path):
     assert stored.pop("ffw_form") == "sum"
     (tmp_path / "config.json").write_text(json.dumps(stored))
     assert DeepMLFConfig.from_pretrained(tmp_path).ffw_form == "product"
+
+
+def pefts(body, config):
+    """The feed-forward with the layers of PEFT, which it is compared with."""
+    projections = {name: m for name, m in body.named_modules() if is_projection(m)}
+    return inject_adapter_in_model(
+        LoraConfig(
+            r=config.lora_r,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            target_modules=list(projections),
+            fan_in_fan_out=any(isinstance(m, Conv1D) for m in projections.values()),
+        ),
+        _sharing_copy(body),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
+def test_lora_has_the_names_the_start_the_answers_and_the_gradients_of_peft(family, dtype):
+    config = tiny_config(ffw="lora", ffw_form="product", lora_r=3, lora_alpha=12.0, lora_dropout=0.3)
+    body = tiny_model(family, ffw="none").language.feed_forward(1).to(dtype)
+    torch.manual_seed(5)
+    ours = FeedForward(body, config).body
+    torch.manual_seed(5)
+    theirs = pefts(body, config)
+    for name, start in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], start, atol=0, rtol=0)
+    assert set(ours.state_dict()) == set(theirs.state_dict())
+    with torch.no_grad():
+        for name, weight in ours.named_parameters():
+            if "lora_B" in name:
+                weight.normal_()
+        theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, WIDTH, dtype=dtype)
+    answers = []
+    for each in (ours, theirs):
+        torch.manual_seed(1)  # of the dropout
+        answers.append(each.train()(x))
+        answers[-1].float().square().sum().backward()
+    torch.testing.assert_close(answers[0], answers[1], atol=0, rtol=0)
+    found = [{n: p.grad for n, p in each.named_parameters() if p.requires_grad} for each in (ours, theirs)]
+    assert set(found[0]) == set(found[1]) and all("lora_" in name for name in found[0])
+    for name, gradient in found[1].items():
+        torch.testing.assert_close(found[0][name], gradient, atol=0, rtol=0, msg=name)

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "deepmlf_kit"
 # Third-party packages that may be imported inside a function, and why. Those of an extra are imported through
 # `storage/optional.py`.
 HEAVY = {
-    "peft": "seconds to import, with bitsandbytes where that is installed; only for LoRA",
+    "peft": "seconds to import, with bitsandbytes where that is installed; only for quantized weights",
     "sklearn": "half a second to import; only where F1 or a calibration is computed",
 }
 IMPORTERS = {"deepmlf_kit.storage.optional": "the one way to optional packages"}

@@ -4,6 +4,7 @@ One small file per subcommand; each wraps one Python call of the package, the on
 it only when it runs, so that `deepmlf --help` answers at once.
 """
 
+import gc
 import os
 import sys
 
@@ -16,6 +17,8 @@ def main() -> None:
 
     verb = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     if verb in _COMPILES_NOTHING:
-        # Where bitsandbytes is installed, peft imports it, and that has torch load its compiler: a second, for nothing here.
+        # bitsandbytes (a language model in few bits) has torch load its compiler: a second, for nothing here.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    gc.freeze()  # the end looks for cycles among all that torch and transformers made: a second, for nothing
+    sys.exit(code)

@@ -12,6 +12,7 @@ sum:      down(act(gate(x)) + up(x))     as in the authors' program; trains bett
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,22 +37,46 @@ class FeedForward(nn.Module):
         if config.ffw_form == "sum" and is_gated(body):
             body = SummedGate(body)
         if config.ffw == "lora":
-            from peft import LoraConfig, inject_adapter_in_model
-
-            projections = {name: m for name, m in body.named_modules() if is_projection(m)}
-            lora = LoraConfig(
-                r=config.lora_r,
-                lora_alpha=config.lora_alpha,
-                lora_dropout=config.lora_dropout,
-                target_modules=list(projections),
-                fan_in_fan_out=any(isinstance(m, Conv1D) for m in projections.values()),
-            )
-            body = inject_adapter_in_model(lora, body)
+            for name, module in list(body.named_modules()):
+                if is_projection(module) and ".lora_" not in name:  # nor what PEFT put into the LM
+                    body.set_submodule(name, LoRA(module, config))
         self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = next(p.dtype for p in self.body.parameters() if p.is_floating_point())
         return self.body(x.to(dtype))
+
+
+class LoRA(nn.Module):
+    """A frozen projection W and a trained path of low rank: W x + (alpha / r) B A x (Hu et al., 2021, arXiv 2106.09685).
+
+    Weights have the names, the start and the precision that PEFT's layer gives them. Not PEFT's own, so that a prediction does
+    not wait for its import.
+
+    Args:
+        base: the projection; its weights are not changed.
+        config: `lora_r`, `lora_alpha`, `lora_dropout`.
+    """
+
+    def __init__(self, base: nn.Module, config: DeepMLFConfig) -> None:
+        super().__init__()
+        ins, outs = (base.nx, base.nf) if isinstance(base, Conv1D) else (base.in_features, base.out_features)
+        self.base_layer = base
+        self.scaling = config.lora_alpha / config.lora_r
+        self.lora_dropout = nn.ModuleDict({"default": nn.Dropout(config.lora_dropout)})
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(ins, config.lora_r, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(config.lora_r, outs, bias=False)})
+        nn.init.kaiming_uniform_(self.lora_A["default"].weight, a=math.sqrt(5))
+        nn.init.zeros_(self.lora_B["default"].weight)
+        precision = base.weight.dtype if base.weight.is_floating_point() else None  # None: quantized
+        for path in (self.lora_A, self.lora_B):
+            path.to(base.weight.device, precision)
+
+    def forward(self, x: Tensor) -> Tensor:
+        given: Tensor = self.base_layer(x)
+        down, up = self.lora_A["default"], self.lora_B["default"]
+        low = up(down(self.lora_dropout["default"](x.to(down.weight.dtype))))
+        return (given + low * self.scaling).to(given.dtype)
 
 
 class SummedGate(nn.Module):

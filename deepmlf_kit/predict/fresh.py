@@ -50,9 +50,9 @@ def predict_clip(
     threading.Thread(target=extract, daemon=True).start()
     with without_collection():
         predictor = predict.Predictor(checkpoint, extractor=extractor)
-    if _reading(predictor.recipe, face) != expected:
-        return predictor.clip(clip, text, face=face, face_model=face_model)
-    return predictor.features(begun.result())
+        if _reading(predictor.recipe, face) != expected:
+            return predictor.clip(clip, text, face=face, face_model=face_model)
+        return predictor.features(begun.result())
 
 
 @contextlib.contextmanager
