@@ -529,10 +529,10 @@ def test_the_page_s_onnx_file_takes_one_clip_and_many(page, tmp_path):
 @pytest.mark.slow
 def test_the_page_s_model_answers_clips(page, tmp_path):
     make_clip(tmp_path / "a.wav", 1.0, video=None, audio="pcm_s16le")
-    said = page[1]["predict_clips"](
-        page[1]["model"], [tmp_path / "a.wav"] * 2, ["what a great day", "never again"]
-    )
-    assert said.shape == (2,) and said.isfinite().all() and said[0] != said[1]
+    predictor = page[1]["predictor"]
+    said = [predictor.clip(tmp_path / "a.wav", words) for words in ("what a great day", "never again")]
+    assert said[0].sentiment != said[1].sentiment and said[0].clip["voiced_share"] > 0
+    assert predictor.notes == [] and -3 < page[1]["words_alone"] < 3
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .. import predict
 from ..data.extraction_process import ClipExtractor
+from ..data.schema import PREPROCESSOR_FILE
 from ..errors import DeepMLFError
 from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
@@ -69,11 +70,13 @@ def without_collection() -> Iterator[None]:
 
 
 def expected_recipe(checkpoint: str | Path | None) -> FeatureRecipe:
-    """The recipe that a run seems to need: the one in its `run.json`, else the default."""
+    """The recipe that a run, or a model alone, seems to need: the one that its folder names, else the default."""
     # What is wrong with it is said when the run is opened. The bundled checkpoints have one recipe.
+    folder = Path(checkpoint or PEOPLE)
     with contextlib.suppress(DeepMLFError, OSError, KeyError, TypeError):
-        stored = read_json(Path(checkpoint or PEOPLE) / "run.json", "")["preprocessing"]["recipe"]
-        return FeatureRecipe.from_stored(stored)
+        if (folder / "run.json").is_file():
+            return FeatureRecipe.from_stored(read_json(folder / "run.json", "")["preprocessing"]["recipe"])
+        return FeatureRecipe.from_stored(read_json(folder / PREPROCESSOR_FILE, "")["recipe"])
     return FeatureRecipe()
 
 
