@@ -607,8 +607,13 @@ def test_every_activation_of_the_list_is_where_the_page_says(family):
         assert list(value.shape) == [sizes[size] for size in shape.split(", ")], name
 
 
-def test_the_activations_page_runs_and_captum_adds_up(tmp_path):
-    names = run_page("activations.md", tmp_path)
+@pytest.fixture(scope="module")
+def activations_page(tmp_path_factory):
+    return run_page("activations.md", tmp_path_factory.mktemp("activations"))
+
+
+def test_the_activations_page_runs_and_captum_adds_up(activations_page):
+    names = activations_page
     model, ids, rest = names["model"], names["ids"], names["rest"]
     length, tokens = ids.shape[1], len(names["tokens"])
     assert names["seen"]["out"].shape == (2, 8, model.language.width)
@@ -619,4 +624,15 @@ def test_the_activations_page_runs_and_captum_adds_up(tmp_path):
     with torch.no_grad():
         baseline = torch.full_like(ids, model.pad_token_id)
         difference = names["predict"](ids, *rest) - names["predict"](baseline, *rest)
+        none = [torch.zeros_like(names["one"][name]) for name in ("audio", "vision")]
+        heard = float(names["output"].prediction - names["from_frames"](*none))
     assert float(names["by_word"].sum()) == pytest.approx(float(difference), abs=0.1)
+    assert sum(float(part.sum()) for part in names["by_frame"]) == pytest.approx(
+        heard, abs=0.1 * abs(heard) + 1e-3
+    )
+
+
+def test_the_activations_page_s_pictures_are_drawn_by_bertviz(activations_page, capsys):
+    pytest.importorskip("bertviz")
+    activations_page["show"]()
+    assert capsys.readouterr().out.count("IPython.core.display.Javascript object") == 2
