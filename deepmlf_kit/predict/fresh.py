@@ -49,11 +49,32 @@ def predict_clip(
 
     # A daemon: where the model cannot be loaded, nobody waits for the clip.
     threading.Thread(target=extract, daemon=True).start()
-    with without_collection():
+    with without_collection(), one_thread():
         predictor = predict.Predictor(checkpoint, extractor=extractor)
         if _reading(predictor.recipe, face) != expected:
             return predictor.clip(clip, text, face=face, face_model=face_model)
         return predictor.features(begun.result())
+
+
+def predict_text(checkpoint: str | Path | None, text: str) -> Prediction:
+    """As `Predictor(checkpoint).text(text)`, sooner.
+
+    Raises:
+        DeepMLFError: as there.
+    """
+    with without_collection(), one_thread():
+        return predict.Predictor(checkpoint).text(text)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """With one torch thread: the passes of opening a model and of one answer are small, and on busy cores several threads wait
+    for each other, which takes many times as long."""
+    before = predict.limit_threads(1)
+    try:
+        yield
+    finally:
+        predict.limit_threads(before)
 
 
 @contextlib.contextmanager
