@@ -352,8 +352,13 @@ class Run:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that a result may depend on."""
-    found = {"python": platform.python_version(), "deepmlf-kit": __version__}
-    for name in ("torch", "transformers", "datasets", "accelerate", "peft", "numpy", "scikit-learn"):
+    # torch says of which build it is (+cpu, +cu130); the metadata of some of its wheels does not
+    found = {
+        "python": platform.python_version(),
+        "deepmlf-kit": __version__,
+        "torch": str(torch.__version__),
+    }
+    for name in ("transformers", "datasets", "accelerate", "peft", "numpy", "scikit-learn"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
