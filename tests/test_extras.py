@@ -5,39 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tomllib
 from functools import lru_cache
-from importlib.metadata import distributions, packages_distributions, requires
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from clips_made import make_clip
+from extra_sizes import FOR_USERS, PROJECT, closure, main
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from deepmlf_kit.storage.optional import EXTRAS, MissingPackage, installed, optional, require
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-
-def closure(lines: list[str]) -> set[str]:
-    """Names of the packages that requirements install, with all that those need, as far as they are installed here."""
-    here = {canonicalize_name(found.metadata["Name"]) for found in distributions()}
-    found: set[str] = set()
-    waiting = [Requirement(line) for line in lines]
-    while waiting:
-        wanted = waiting.pop()
-        name = canonicalize_name(wanted.name)
-        if name in found or name not in here:
-            continue
-        found.add(name)
-        for line in requires(name) or []:
-            needed = Requirement(line)
-            asked = wanted.extras | {""}
-            if not needed.marker or any(needed.marker.evaluate({"extra": extra}) for extra in asked):
-                waiting.append(needed)
-    return found
 
 
 @lru_cache
@@ -184,6 +164,14 @@ def test_an_extra_brings_what_the_kit_imports_of_it(extra: str) -> None:
 def test_all_is_every_extra_but_the_one_for_gpus() -> None:
     (line,) = PROJECT["optional-dependencies"]["all"]
     assert Requirement(line).extras == set(EXTRAS) - {"quantized"}
+
+
+def test_the_table_of_sizes_has_a_line_for_each_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    main()
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0].strip("| `") for row in rows] == ["core", *FOR_USERS]
+    packages, megabytes = ([int(row[column].split()[0]) for row in rows] for column in (1, 2))
+    assert packages[-1] == max(packages) and megabytes[-1] == max(megabytes) > megabytes[0] > 300
 
 
 def test_a_missing_package_of_no_extra_stays_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -264,9 +264,15 @@ def test_a_folder_with_other_things_is_not_written_to(tmp_path, cache):
 
 def test_a_missing_model_is_one_error_not_one_for_every_clip(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("DEEPMLF_FACE_MODEL", str(tmp_path / "gone.task"))
-    root = make_folder(tmp_path / "clips", "a", "b", "c")
+    root = make_folder(tmp_path / "clips", "a", "b")
+    make_clip(root / "c.mp4", 0.5)
+    with (root / "label.csv").open("a") as labels:
+        labels.write("c.mp4,so it is,1,test\n")
     with pytest.raises(DeepMLFError, match="face model"):
         prepare_folder(root, tmp_path / "out", cache=cache, workers=2)
+    (root / "c.mp4").unlink()
+    made = prepare_folder(root, tmp_path / "sound", cache=cache, workers=2)  # of sound alone
+    assert made.extracted == 2 and len(made.failures) == 1
 
 
 def test_a_progress_bar_is_drawn_on_stderr_alone(tmp_path, cache, capsys):

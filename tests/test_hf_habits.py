@@ -529,10 +529,10 @@ def test_the_page_s_onnx_file_takes_one_clip_and_many(page, tmp_path):
 @pytest.mark.slow
 def test_the_page_s_model_answers_clips(page, tmp_path):
     make_clip(tmp_path / "a.wav", 1.0, video=None, audio="pcm_s16le")
-    said = page[1]["predict_clips"](
-        page[1]["model"], [tmp_path / "a.wav"] * 2, ["what a great day", "never again"]
-    )
-    assert said.shape == (2,) and said.isfinite().all() and said[0] != said[1]
+    predictor = page[1]["predictor"]
+    said = [predictor.clip(tmp_path / "a.wav", words) for words in ("what a great day", "never again")]
+    assert said[0].sentiment != said[1].sentiment and said[0].clip["voiced_share"] > 0
+    assert predictor.notes == [] and -3 < page[1]["words_alone"] < 3
 
 
 @pytest.mark.slow
@@ -607,8 +607,13 @@ def test_every_activation_of_the_list_is_where_the_page_says(family):
         assert list(value.shape) == [sizes[size] for size in shape.split(", ")], name
 
 
-def test_the_activations_page_runs_and_captum_adds_up(tmp_path):
-    names = run_page("activations.md", tmp_path)
+@pytest.fixture(scope="module")
+def activations_page(tmp_path_factory):
+    return run_page("activations.md", tmp_path_factory.mktemp("activations"))
+
+
+def test_the_activations_page_runs_and_captum_adds_up(activations_page):
+    names = activations_page
     model, ids, rest = names["model"], names["ids"], names["rest"]
     length, tokens = ids.shape[1], len(names["tokens"])
     assert names["seen"]["out"].shape == (2, 8, model.language.width)
@@ -619,4 +624,15 @@ def test_the_activations_page_runs_and_captum_adds_up(tmp_path):
     with torch.no_grad():
         baseline = torch.full_like(ids, model.pad_token_id)
         difference = names["predict"](ids, *rest) - names["predict"](baseline, *rest)
+        none = [torch.zeros_like(names["one"][name]) for name in ("audio", "vision")]
+        heard = float(names["output"].prediction - names["from_frames"](*none))
     assert float(names["by_word"].sum()) == pytest.approx(float(difference), abs=0.1)
+    assert sum(float(part.sum()) for part in names["by_frame"]) == pytest.approx(
+        heard, abs=0.1 * abs(heard) + 1e-3
+    )
+
+
+def test_the_activations_page_s_pictures_are_drawn_by_bertviz(activations_page, capsys):
+    pytest.importorskip("bertviz")
+    activations_page["show"]()
+    assert capsys.readouterr().out.count("IPython.core.display.Javascript object") == 2

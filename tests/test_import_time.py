@@ -70,6 +70,18 @@ def test_a_predictor_imports_nothing_of_training_or_of_other_parts():
     assert run.stdout.splitlines()[-1] == "[]"
 
 
+def test_the_command_ends_without_a_search_for_cycles_in_what_was_imported():
+    script = """
+import atexit, gc, sys
+from deepmlf_kit.cli import main
+atexit.register(lambda: print(gc.get_freeze_count() > 10_000, len(gc.get_objects()) < 10_000))
+sys.argv = ["deepmlf", "--help"]
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "True True"
+
+
 def test_a_prediction_does_not_load_torchs_code_generator():
     """Where bitsandbytes is installed, peft imports it, and that has functions compiled."""
     script = """

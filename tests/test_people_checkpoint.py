@@ -149,7 +149,9 @@ def test_the_answers_kept_for_the_apps_page_are_what_the_checkpoint_says(predict
         features = example.features(predictor.recipe)
         prediction, streams = answer_and_sum(predictor, features, None)
         streams = with_word_effects(predictor, features, streams)
-        asked = predictor.features(features).sentiment  # in a pass of its own, where bfloat16 rounds otherwise
+        asked = predictor.features(
+            features
+        ).sentiment  # in a pass of its own, where bfloat16 rounds otherwise
         assert asked == pytest.approx(prediction.sentiment, abs=0.05)
         made = dict(leaves([{**asdict(prediction), "timings": {}}, asdict(streams)]))
         there = dict(leaves([asdict(kept[example.name].prediction), asdict(kept[example.name].streams)]))

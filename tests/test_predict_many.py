@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from datasets import DatasetDict
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -23,7 +24,7 @@ from deepmlf_kit.errors import DeepMLFError
 from deepmlf_kit.features import FeatureCache, FeatureRecipe
 from deepmlf_kit.predict import fresh, many
 from deepmlf_kit.predict.many import COLUMNS, predict_clips, predict_texts
-from deepmlf_kit.predict.predictor import text_features
+from deepmlf_kit.predict.predictor import limit_threads, text_features
 from deepmlf_kit.training import train
 
 
@@ -239,17 +240,45 @@ def test_a_clip_is_extracted_while_the_model_is_opened(predictor, clips, monkeyp
         return predictor
 
     monkeypatch.setattr(fresh, "ClipExtractor", Extractor)
-    monkeypatch.setattr(fresh, "predict", SimpleNamespace(Predictor=opened))
+    monkeypatch.setattr(fresh, "predict", SimpleNamespace(Predictor=opened, limit_threads=limit_threads))
     said = fresh.predict_clip(predictor.run.path, clips / "a.wav", "what a day")
     assert said.sentiment == predictor.text("what a day").sentiment
 
 
 def test_a_clip_from_a_fresh_process_is_answered_as_by_a_predictor(predictor, clips, monkeypatch):
     expected = predictor.clip(clips / "a.wav", "what a day").sentiment
-    monkeypatch.setattr(fresh, "predict", SimpleNamespace(Predictor=lambda checkpoint, extractor: predictor))
+    namespace = SimpleNamespace(
+        Predictor=lambda checkpoint, extractor: predictor, limit_threads=limit_threads
+    )
+    monkeypatch.setattr(fresh, "predict", namespace)
     assert fresh.predict_clip(predictor.run.path, clips / "a.wav", "what a day").sentiment == expected
     # A run whose features are others than was guessed: the clip is extracted again.
     assert fresh.predict_clip(None, clips / "a.wav", "what a day").sentiment == expected
-    monkeypatch.setattr(fresh, "predict", SimpleNamespace(Predictor=Predictor))
+    monkeypatch.setattr(namespace, "Predictor", Predictor)
     with pytest.raises(DeepMLFError, match="No run at"):
         fresh.predict_clip(clips / "gone", clips / "a.wav", "what a day")
+
+
+@pytest.mark.parametrize("ask", ["clip", "text"])
+def test_a_fresh_process_opens_and_answers_on_one_thread(predictor, clips, monkeypatch, ask):
+    """Where other programs keep the cores busy, several threads wait for each other: 30 s in place of 13."""
+    seen = []
+
+    def opened(checkpoint, **options):
+        seen.append(torch.get_num_threads())
+        return predictor
+
+    whole = predictor.rows
+    monkeypatch.setattr(predictor, "rows", lambda rows: seen.append(torch.get_num_threads()) or whole(rows))
+    namespace = SimpleNamespace(Predictor=opened, limit_threads=limit_threads)
+    monkeypatch.setattr(fresh, "predict", namespace)
+    before = limit_threads(3)
+    try:
+        if ask == "clip":
+            fresh.predict_clip(predictor.run.path, clips / "a.wav", "what a day")
+        else:
+            fresh.predict_text(predictor.run.path, "what a day")
+        assert torch.get_num_threads() == 3
+    finally:
+        limit_threads(before)
+    assert seen == [1, 1]

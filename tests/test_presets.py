@@ -157,7 +157,7 @@ def test_every_setting_of_the_configuration_is_a_knob_that_it_documents():
             if name == "fusion_layers"
             else getattr(config, name) == knob.default
         )
-        assert f"        {name}: " in DeepMLFConfig.__doc__
+        assert f"\n    {name}: " in DeepMLFConfig.__doc__
     assert list(inspect.signature(DeepMLFConfig).parameters) == [*KNOBS, "kwargs"]
 
 

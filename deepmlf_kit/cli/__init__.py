@@ -4,6 +4,7 @@ One small file per subcommand; each wraps one Python call of the package, the on
 it only when it runs, so that `deepmlf --help` answers at once.
 """
 
+import gc
 import os
 import sys
 
@@ -18,4 +19,6 @@ def main() -> None:
     if verb in _COMPILES_NOTHING:
         # Where bitsandbytes is installed, peft imports it, and that has torch load its compiler: a second, for nothing here.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    gc.freeze()  # the end looks for cycles among all that torch and transformers made: a second, for nothing
+    sys.exit(code)

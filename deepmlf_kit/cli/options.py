@@ -7,6 +7,8 @@ import typer
 
 CheckpointOption = Annotated[
     Path | None,
-    typer.Option(help="Run folder of `deepmlf train`; without it, the kit's own demo checkpoint."),
+    typer.Option(
+        help="Run folder of `deepmlf train`, or for `predict` a model's own (save_pretrained); without it, the best at hand."
+    ),
 ]
 FaceModelOption = Annotated[Path | None, typer.Option(help="Path of face_landmarker.task.")]

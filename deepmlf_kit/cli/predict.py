@@ -72,15 +72,13 @@ def command(
             )
         if not sources and text is None:
             raise DeepMLFError('name a clip, a folder of clips with --csv OUT.csv, or words: --text "..."')
+        from ..predict.fresh import predict_clip, predict_text
+
         with stdout_reserved_for_json(as_json):
             if sources:
-                from ..predict.fresh import predict_clip
-
                 prediction = predict_clip(checkpoint, sources[0], text, face=face, face_model=face_model)
             else:
-                from ..predict import Predictor
-
-                prediction = Predictor(checkpoint).text(text or "")
+                prediction = predict_text(checkpoint, text or "")
         if as_json:
             print_json(prediction)
         else:

@@ -7,27 +7,39 @@ prediction uses. The contract (names, shapes, types) is in `docs/layout.md`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..model.special_tokens import empty_text_ids, kept_tokens, pad_token_id
+from ..model.checkpoints import CONFIG_FILE, find_file, read_config
+from ..model.lm_loading import load_tokenizer
+from ..model.special_tokens import empty_text_ids, kept_tokens, pad_token_id, with_full_stop
+from ..storage.files import misshapen, read_json, write_json
 from .clock import PADDING_SPAN, spans_of
 from .labels import class_labels
 from .normalize import FrameStatistics, Normalizer
-from .schema import DatasetError
+from .schema import PREPROCESSOR_FILE, DatasetError, modality_dims, recipe_of
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-_MARKS = ".!?…,;:-。！？，；："
-
-
-def with_full_stop(text: str) -> str:
-    """A text with a full stop, where it ends without a mark: whether somebody typed one is no matter of sentiment."""
-    text = text.rstrip()
-    return text if not text or text[-1] in _MARKS else f"{text}."
+_LIMIT = (int, type(None))
+_SHAPE = {
+    "max_text_tokens": int,
+    "max_audio_frames": _LIMIT,
+    "max_vision_frames": _LIMIT,
+    "long_texts": str,
+    "full_stop": bool,
+    "audio_dim": int,
+    "vision_dim": int,
+    "extra_dims": dict,
+    "classes": int,
+    "normalizer": (dict, type(None)),
+    "recipe": (dict, type(None)),
+}
 
 
 class Collator:
@@ -44,6 +56,7 @@ class Collator:
         audio_dim, vision_dim: needed only where a batch may have no frame at all given as plain lists.
         extra_dims: values per frame of the further modalities that the batch shall have, by name.
         classes: for a model of classes, how many: labels become class indices (`labels.py`).
+        recipe: what made the features (`schema.recipe_of`); only stored, so that clips can be read in the same way.
     """
 
     def __init__(
@@ -60,6 +73,7 @@ class Collator:
         vision_dim: int | None = None,
         extra_dims: Mapping[str, int] | None = None,
         classes: int = 0,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         if max_text_tokens < 1:
             raise DatasetError(f"max_text_tokens is {max_text_tokens}; it must be at least 1")
@@ -69,6 +83,102 @@ class Collator:
         self.dims = {"audio": audio_dim, "vision": vision_dim, **(extra_dims or {})}
         self.normalizer = normalizer
         self.classes = classes
+        self.recipe = dict(recipe) if recipe else None
+
+    @classmethod
+    def for_model(cls, model: Any, split: Dataset | None = None, *, normalize: str = "none") -> Collator:
+        """The collator that a model needs.
+
+        Args:
+            model: has `tokenizer` and `config`, such as `DeepMLFModel`.
+            split: the training split; its recipe is stored with the collator.
+            normalize: `none`, or `train` or `clip`, which fit statistics to `split` (`data/normalize.py`).
+
+        Raises:
+            DatasetError: the model was made for frames of other widths, or an argument does not fit.
+        """
+        config = model.config
+        if normalize not in ("none", "train", "clip"):
+            raise DatasetError(f"normalize is {normalize!r}, but must be none, train or clip")
+        if split is None and normalize != "none":
+            raise DatasetError(f"normalize={normalize!r} needs the training split: pass it, too")
+        if split is not None and (dims := modality_dims(split)) != dict(config.modalities):
+            raise DatasetError(
+                f"the data has {dims} features a frame, the model expects {dict(config.modalities)}: make it with "
+                + ", ".join(f"{name}_dim={dim}" for name, dim in dims.items())
+            )
+        fitted = normalize != "none" and split is not None
+        return cls(
+            model.tokenizer,
+            config.max_text_tokens,
+            normalizer=Normalizer.fit(split, relative_audio=normalize == "clip") if fitted else None,
+            audio_dim=config.audio_dim,
+            vision_dim=config.vision_dim,
+            extra_dims=config.extra_modalities,
+            classes=config.num_classes,
+            recipe=None if split is None else recipe_of(split),
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write it beside a model, all but the tokenizer, which comes from the language model.
+
+        `Trainer(..., processing_class=collator)` does so by itself. A folder with it predicts for clips
+        (`deepmlf predict --checkpoint FOLDER`, `Predictor(FOLDER)`).
+        """
+        values = {
+            "max_text_tokens": self.max_text_tokens,
+            "max_audio_frames": self.max_frames["audio"],
+            "max_vision_frames": self.max_frames["vision"],
+            "long_texts": self.long_texts,
+            "full_stop": self.full_stop,
+            "audio_dim": self.dims["audio"],
+            "vision_dim": self.dims["vision"],
+            "extra_dims": {n: dim for n, dim in self.dims.items() if n not in ("audio", "vision")},
+            "classes": self.classes,
+            "normalizer": self.normalizer.to_dict() if self.normalizer else None,
+            "recipe": self.recipe,
+        }
+        if wrong := misshapen(values, _SHAPE):
+            raise DatasetError(f"a collator without its sizes cannot be stored ({wrong}): make it with them")
+        write_json(Path(folder) / PREPROCESSOR_FILE, values)
+
+    @classmethod
+    def from_pretrained(
+        cls, place: str | Path, tokenizer: PreTrainedTokenizerBase | None = None, **hub: Any
+    ) -> Collator:
+        """What `save_pretrained` wrote.
+
+        Args:
+            place: a folder, or a repository's name on the hub.
+            tokenizer: the language model's; None: that of the model beside it.
+            hub: where to look, as of any of transformers' models (`token`, `revision`, ...).
+
+        Raises:
+            DatasetError: there is none, or it is damaged.
+        """
+        repair = "save the collator again beside the model (Collator.save_pretrained)"
+        try:
+            file = find_file(str(place), PREPROCESSOR_FILE, hub)
+            values = read_json(file, repair)
+            if tokenizer is None:
+                tokenizer = load_tokenizer(read_config(find_file(str(place), CONFIG_FILE, hub)))
+        except OSError as error:
+            raise DatasetError(f"no collator at {str(place)!r}: {repair}") from error
+        wrong = misshapen(values, _SHAPE) or misshapen(
+            values["extra_dims"], dict.fromkeys(values["extra_dims"], int)
+        )
+        if not wrong and values["long_texts"] not in ("end", "start"):
+            wrong = f"long_texts is {values['long_texts']!r:.80}, expected end or start"
+        try:
+            if wrong:
+                raise DatasetError(wrong)
+            values = {name: values[name] for name in _SHAPE}
+            dims = {"audio": values["audio_dim"], "vision": values["vision_dim"], **values["extra_dims"]}
+            if values["normalizer"] is not None:
+                values["normalizer"] = Normalizer.from_dict(values["normalizer"], dims)
+            return cls(tokenizer, **values)
+        except DatasetError as error:
+            raise DatasetError(f"{file}: {error}; {repair}") from error
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Collate B rows (mappings with `text`, `audio`, `vision` and, if known, `label`, `label_class` and frame times).

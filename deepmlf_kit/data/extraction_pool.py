@@ -17,6 +17,7 @@ from typing import Any
 
 from ..features.cache import FeatureCache
 from ..features.clip import remember_lost
+from ..features.container import may_hold_pictures
 from ..features.recipe import FeatureRecipe
 from ..workers.parent import end_all, thread_limits
 from .extraction_process import ExtractionProcess, LostClip, ModelMissing, download_model
@@ -60,6 +61,7 @@ def extract_all(
         "cache": str(cache_folder),
         "face_model": str(face_model) if face_model is not None else None,
         "speech": any(job.text is None for job in jobs) and recipe.transcribe,
+        "pictures": any(may_hold_pictures(Path(job.path)) for job in jobs),
     }
     _Pool(
         jobs, recipe, FeatureCache(cache_folder), settings, min(workers, len(jobs)), timeout, finished

@@ -27,10 +27,10 @@ from ..workers.network import refuse_network
 def main() -> None:
     """Serve until stdin ends. The settings come first, then a message for each clip.
 
-    The settings: `recipe`, `cache`, `face_model`, and whether `speech` is needed; where the recipe is None, nothing is
-    loaded in advance. A message: `path` and `text`, and what differs from the settings; with `into` the features are also
-    written to that file, and with `probe` the clip is only looked at. With `download`, the error of a model that was
-    missing, that model is loaded with a network, and no clip is read.
+    The settings: `recipe`, `cache`, `face_model`, whether `speech` is needed, and whether there may be `pictures`; where the
+    recipe is None, nothing is loaded in advance. A message: `path` and `text`, and what differs from the settings; with
+    `into` the features are also written to that file, and with `probe` the clip is only looked at. With `download`, the
+    error of a model that was missing, that model is loaded with a network, and no clip is read.
     """
     channel = Channel()
     settings = channel.settings
@@ -41,7 +41,8 @@ def main() -> None:
             refuse_network(whole_process=True)
             if settings["recipe"] is not None:
                 recipe = FeatureRecipe(**settings["recipe"])
-                load_models(recipe, face_model=settings["face_model"], speech=settings["speech"])
+                needed = {name: settings[name] for name in ("face_model", "speech", "pictures")}
+                load_models(recipe, **needed)
     except DeepMLFError as error:
         channel.report(fatal=str(error), kind=type(error).__name__)
         return

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..features import audio_egemaps, audio_mfcc
-from .schema import modality_dims, recipe_of
+from .schema import DatasetError, modality_dims, recipe_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -146,9 +146,28 @@ class Normalizer:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Normalizer:
-        """The inverse of `to_dict`."""
-        return cls({name: _statistics(**part) for name, part in values.items()})
+    def from_dict(cls, values: Mapping[str, Any], dims: Mapping[str, int] | None = None) -> Normalizer:
+        """The inverse of `to_dict`.
+
+        Args:
+            values: as `to_dict` gives them.
+            dims: features a frame of each modality; None: not compared.
+
+        Raises:
+            DatasetError: the values have another shape.
+        """
+        try:
+            made = cls({name: _statistics(**part) for name, part in values.items()})
+            fits = dims is None or all(
+                part.mean.shape == part.std.shape == (dims[name],) for name, part in made.statistics.items()
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise DatasetError(
+                f"normalizer does not hold mean, std and limit of {dims or 'each modality'} features a frame"
+            )
+        return made
 
 
 def _statistics(

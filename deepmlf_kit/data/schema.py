@@ -40,6 +40,8 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 BATCH_COLUMNS = ("text", "label", "label_class")  # and those of the modalities
+#: File beside a model that says how rows become its batches, and how their features were made (`Collator.save_pretrained`).
+PREPROCESSOR_FILE = "preprocessor_config.json"
 OPTIONAL_COLUMNS = ("label_class",)  # datasets of the kit's first days do not have them
 #: Patterns of what the kit writes into a dataset's folder.
 FOLDER_FILES = (

@@ -72,7 +72,7 @@ class Lens:
             collator = collator or run.collator(self.model.tokenizer)
             dataset = dataset if dataset is not None else run.info["dataset"].get("path")
         self.model.eval()
-        self.collator = collator or self._plain_collator()
+        self.collator = collator or Collator.for_model(self.model)
         #: Where the dataset lies; None: in memory.
         self.folder = Path(dataset) if isinstance(dataset, str | Path) else None
         self.dataset = _open_dataset(dataset)
@@ -282,16 +282,6 @@ class Lens:
             for name, default in (("long_texts", "end"), ("full_stop", False))
         }
         return words_of(str(row["text"]), self.model.tokenizer, limit, row.get("words") or (), **how)
-
-    def _plain_collator(self) -> Collator:
-        config = self.model.config
-        return Collator(
-            self.model.tokenizer,
-            config.max_text_tokens,
-            audio_dim=config.audio_dim,
-            vision_dim=config.vision_dim,
-            extra_dims=config.extra_modalities,
-        )
 
 
 def _open(model_or_run: Any) -> Run:

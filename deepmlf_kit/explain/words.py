@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data.collate import with_full_stop
-from ..model.special_tokens import kept_tokens
+from ..model.special_tokens import kept_tokens, with_full_stop
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -148,17 +148,22 @@ def is_cached(
 
 
 def load_models(
-    recipe: FeatureRecipe, *, face_model: str | Path | None = None, speech: bool | None = None
+    recipe: FeatureRecipe,
+    *,
+    face_model: str | Path | None = None,
+    speech: bool | None = None,
+    pictures: bool = True,
 ) -> None:
     """Load or download the models that `extract_clip` will need.
 
     Args:
         speech: whether the speech model is needed; `recipe.transcribe` where not given.
+        pictures: whether the face model may be needed: False where there is sound alone.
 
     Raises:
         FaceModelMissing, SpeechModelMissing, EncoderError: a model cannot be loaded.
     """
-    if recipe.vision == "blendshapes" or recipe.face_crop:
+    if pictures and (recipe.vision == "blendshapes" or recipe.face_crop):
         find_face_model(face_model)
     if recipe.transcribe if speech is None else speech:
         load_speech_model(recipe.speech_model)

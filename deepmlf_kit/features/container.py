@@ -163,6 +163,21 @@ def nothing_in(path: str | Path, container: InputContainer) -> ClipError:
     )
 
 
+def may_hold_pictures(path: Path) -> bool:
+    """Whether a file's ending is not one of sound alone; nothing is opened."""
+    return path.suffix.lower() not in (
+        ".wav",
+        ".flac",
+        ".mp3",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".aac",
+        ".m4a",
+        ".wma",
+    )
+
+
 def looks_like_a_clip(path: Path) -> bool:
     """Whether a file's first bytes, or at least its ending, are those of a video or audio file; nothing is opened."""
     if path.suffix.lower() in _MEDIA_SUFFIXES:

@@ -156,13 +156,13 @@ def read_checkpoint(
     """
     place = str(place)
     try:
-        config = config or read_config(_find(place, CONFIG_FILE, hub))
+        config = config or read_config(find_file(place, CONFIG_FILE, hub))
         if state_dict is not None:
             return Stored(place, config, (), {n: _of_tensor(t) for n, t in state_dict.items()}, state_dict)
         try:
-            files = [_find(place, WEIGHTS_FILE, hub)]
+            files = [find_file(place, WEIGHTS_FILE, hub)]
         except OSError:
-            files = _shards(_find(place, INDEX_FILE, hub), place, hub)
+            files = _shards(find_file(place, INDEX_FILE, hub), place, hub)
     except (OSError, ValueError) as error:
         raise DeepMLFError(
             f"No DeepMLF checkpoint at {place!r}: expected a folder with config.json and {WEIGHTS_FILE} "
@@ -179,8 +179,13 @@ def read_checkpoint(
     return Stored(place, config, tuple(files), header)
 
 
-def _find(place: str, name: str, hub: Mapping[str, Any]) -> Path:
-    """A file of a folder or of a repository on the hub.
+def find_file(place: str, name: str, hub: Mapping[str, Any]) -> Path:
+    """A file of a saved model.
+
+    Args:
+        place: a folder, or a repository's name on the hub.
+        name: of the file.
+        hub: where to look, as of `read_checkpoint`.
 
     Raises:
         OSError: there is none.
@@ -203,7 +208,7 @@ def _shards(index: Path, place: str, hub: Mapping[str, Any]) -> list[Path]:
     files = []
     for name in names:
         try:
-            files.append(_find(place, name, hub))
+            files.append(find_file(place, name, hub))
         except OSError as error:
             raise DeepMLFError(
                 f"The shard {name} of the checkpoint at {place!r} is missing, expected {len(names)} of them: {_REPAIR}"

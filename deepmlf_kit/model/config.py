@@ -220,8 +220,9 @@ def _document() -> None:
     lines = [
         f"{k.setting}: {k.meaning}{f' ({k.section}.{k.key})' if k.section else ''}." for k in KNOBS.values()
     ]
-    wrapped = [textwrap.fill(line, 110, initial_indent=" " * 8, subsequent_indent=" " * 12) for line in lines]
-    DeepMLFConfig.__doc__ = (DeepMLFConfig.__doc__ or "").replace("        {knobs}", "\n".join(wrapped))
+    wrapped = [textwrap.fill(line, 110, initial_indent=" " * 4, subsequent_indent=" " * 8) for line in lines]
+    written = inspect.cleandoc(DeepMLFConfig.__doc__ or "")  # Python 3.13 does so by itself
+    DeepMLFConfig.__doc__ = written.replace("    {knobs}", "\n".join(wrapped))
     parameters = [
         inspect.Parameter(k.setting, inspect.Parameter.KEYWORD_ONLY, default=k.default)
         for k in KNOBS.values()

@@ -1,4 +1,4 @@
-"""Which tokens stand for padding, for no words at all, and for a text that is too long: the tokenizer's own.
+"""Which tokens stand for padding, for no words at all, and for a text that is too long: the tokenizer's own. And a text's final mark.
 
 The ids in an LM's config can be another family's: UER's Chinese GPT-2 names GPT-2's 50256 above a vocabulary of
 21128 tokens, so that they are never asked. The collator, the LM loss and the explanations all ask here.
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+#: Marks that a text may end with.
+_MARKS = ".!?…,;:-。！？，；："
 #: Tokens that can stand alone where there are no words, the most neutral first.
 _NEUTRAL = ("bos_token_id", "eos_token_id", "cls_token_id", "unk_token_id", "pad_token_id")
 
@@ -50,3 +52,9 @@ def kept_tokens(special: Sequence[int], longest: int, keep: str) -> list[int]:
 def _first_known(tokenizer: PreTrainedTokenizerBase, names: tuple[str, ...]) -> int:
     ids = (getattr(tokenizer, name, None) for name in names)
     return next((i for i in ids if i is not None), 0)
+
+
+def with_full_stop(text: str) -> str:
+    """A text with a full stop, where it ends without a mark: whether somebody typed one is no matter of sentiment."""
+    text = text.rstrip()
+    return text if not text or text[-1] in _MARKS else f"{text}."

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .. import predict
 from ..data.extraction_process import ClipExtractor
+from ..data.schema import PREPROCESSOR_FILE
 from ..errors import DeepMLFError
 from ..features.clip import ClipFeatures
 from ..features.recipe import FeatureRecipe
@@ -48,11 +49,32 @@ def predict_clip(
 
     # A daemon: where the model cannot be loaded, nobody waits for the clip.
     threading.Thread(target=extract, daemon=True).start()
-    with without_collection():
+    with without_collection(), one_thread():
         predictor = predict.Predictor(checkpoint, extractor=extractor)
-    if _reading(predictor.recipe, face) != expected:
-        return predictor.clip(clip, text, face=face, face_model=face_model)
-    return predictor.features(begun.result())
+        if _reading(predictor.recipe, face) != expected:
+            return predictor.clip(clip, text, face=face, face_model=face_model)
+        return predictor.features(begun.result())
+
+
+def predict_text(checkpoint: str | Path | None, text: str) -> Prediction:
+    """As `Predictor(checkpoint).text(text)`, sooner.
+
+    Raises:
+        DeepMLFError: as there.
+    """
+    with without_collection(), one_thread():
+        return predict.Predictor(checkpoint).text(text)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """With one torch thread: the passes of opening a model and of one answer are small, and on busy cores several threads wait
+    for each other, which takes many times as long."""
+    before = predict.limit_threads(1)
+    try:
+        yield
+    finally:
+        predict.limit_threads(before)
 
 
 @contextlib.contextmanager
@@ -69,11 +91,13 @@ def without_collection() -> Iterator[None]:
 
 
 def expected_recipe(checkpoint: str | Path | None) -> FeatureRecipe:
-    """The recipe that a run seems to need: the one in its `run.json`, else the default."""
+    """The recipe that a run, or a model alone, seems to need: the one that its folder names, else the default."""
     # What is wrong with it is said when the run is opened. The bundled checkpoints have one recipe.
+    folder = Path(checkpoint or PEOPLE)
     with contextlib.suppress(DeepMLFError, OSError, KeyError, TypeError):
-        stored = read_json(Path(checkpoint or PEOPLE) / "run.json", "")["preprocessing"]["recipe"]
-        return FeatureRecipe.from_stored(stored)
+        if (folder / "run.json").is_file():
+            return FeatureRecipe.from_stored(read_json(folder / "run.json", "")["preprocessing"]["recipe"])
+        return FeatureRecipe.from_stored(read_json(folder / PREPROCESSOR_FILE, "")["recipe"])
     return FeatureRecipe()
 
 

@@ -126,7 +126,7 @@ def predict_clips(
     out = Path(out)
     recipe = predictor.recipe if face is None else dataclasses.replace(predictor.recipe, face=face)
     limit = cache_limit()
-    notes: list[str] = []
+    notes = list(predictor.notes)
     clips = [clip for source in sources for clip in _clips_of(Path(source), notes)]
     _refuse_overwriting(
         out, [path for source in map(Path, sources) for path in (source, source / "label.csv")]
@@ -175,6 +175,7 @@ def predict_texts(
     began = time.perf_counter()
     file, out = Path(file), Path(out)
     columns, lines, notes = read_lines(file, ("text",))
+    notes = [*predictor.notes, *notes]
     _refuse_overwriting(out, [file])
     if "text" not in columns:
         raise LabelFileError(

@@ -20,7 +20,7 @@ from ..errors import DeepMLFError
 from ..features.cache import FeatureCache
 from ..features.clip import ClipFeatures, ClipFound, Progress
 from ..features.recipe import FeatureRecipe, RecipeError
-from ..training import Run
+from ..training import Run, open_run
 from ..training.calibration import Calibration, streams_of
 from .bundled import best_at_hand
 from .prediction import Prediction, disagreements, polarity
@@ -33,7 +33,8 @@ class Predictor:
     """A loaded run that predicts. Several threads may share it.
 
     Args:
-        run: the folder of a finished fused run, or a `Run`; None: the best checkpoint at hand (`best_at_hand`).
+        run: the folder of a finished fused run, or a `Run`; or that of a model which `save_pretrained` wrote; None: the
+            best checkpoint at hand (`best_at_hand`).
         device: where the model runs; None takes the GPU where there is one.
         extractor: extracts clips, in processes of its own; None: a new one.
 
@@ -48,7 +49,7 @@ class Predictor:
         *,
         extractor: ClipExtractor | None = None,
     ) -> None:
-        self.run = run if isinstance(run, Run) else Run.open(run or best_at_hand())
+        self.run = run if isinstance(run, Run) else open_run(run or best_at_hand())
         if self.run.kind != "fused":
             raise DeepMLFError(
                 f"{self.run.path} holds a run of kind {self.run.kind!r}, but prediction needs a fused model: name a "
@@ -59,6 +60,8 @@ class Predictor:
                 f"{self.run.path} holds a model of {classes} classes, but prediction of clips needs one of a sentiment "
                 "number: train one with heads.classes=0."
             )
+        #: Remarks on the run, such as what it does not say and was assumed.
+        self.notes = [assumed] if (assumed := getattr(self.run, "assumed", "")) else []
         self.extractor = extractor or ClipExtractor()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = self.run.load_model().to(self.device)
@@ -80,12 +83,13 @@ class Predictor:
         stored = self.run.info["preprocessing"].get("recipe")
         try:
             if not stored:
-                raise RecipeError("the dataset does not say how its features were made")
+                raise RecipeError("nothing says how they were made")
             return FeatureRecipe.from_stored(stored)
         except RecipeError as error:
             raise DeepMLFError(
                 f"{self.run.path} was trained on features that the kit cannot take from a clip ({error}). Train on a "
-                "dataset made by `deepmlf prepare FOLDER` to predict on clips."
+                "dataset made by `deepmlf prepare FOLDER` to predict on clips; a model of your own Trainer needs its collator "
+                "beside it, too (docs/hugging_face.md)."
             ) from error
 
     def clip(
@@ -126,7 +130,9 @@ class Predictor:
             audio, vision: False leaves that modality out.
         """
         row = self.row(features, text, audio=audio, vision=vision)
-        return self.variants(features, [row], given=text is not None)[0]
+        prediction = self.variants(features, [row], given=text is not None)[0]
+        prediction.notes += self.notes
+        return prediction
 
     def variants(
         self, features: ClipFeatures, rows: Sequence[dict[str, Any]], *, given: bool = True

@@ -15,5 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "models": ["TrainableModel", "register_model"],
         "recipe": ["Recipe"],
         "run_folder": ["Run"],
+        "saved_model": ["open_run"],
     },
 )

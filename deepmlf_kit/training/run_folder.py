@@ -41,7 +41,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .. import __version__
 from ..data.collate import Collator
 from ..data.normalize import Normalizer
-from ..data.schema import frame_columns, recipe_of
+from ..data.schema import DatasetError, frame_columns, recipe_of
 from ..errors import DeepMLFError
 from ..model.checkpoints import read_weights
 from ..storage.files import misshapen, read_json, write_json, write_text
@@ -130,6 +130,9 @@ class Run:
     path: Path
     info: dict[str, Any] = field(default_factory=dict)
 
+    #: What `info` is read from.
+    FILE: ClassVar[str] = "run.json"
+
     @classmethod
     def open(cls, path: str | Path) -> Run:
         """Read a run's folder, or the `best` folder inside it.
@@ -148,10 +151,7 @@ class Run:
         except FileNotFoundError as error:
             expected = "expected the folder that `deepmlf train` wrote, with run.json and best/ in it."
             if (path / "config.json").is_file():  # what save_pretrained leaves
-                expected += (
-                    " A model alone does not say how its features are made: load it with AutoModel.from_pretrained and give "
-                    "it clips as docs/hugging_face.md does."
-                )
+                expected += " A model alone predicts (`deepmlf predict`, Predictor); for the rest load it with AutoModel.from_pretrained."
             raise DeepMLFError(f"No run at {path}: {expected}") from error
         if info.get("format") != FORMAT:
             raise DeepMLFError(
@@ -267,7 +267,7 @@ class Run:
             there = getattr(config, name, here)
             if here != there:
                 raise DeepMLFError(
-                    f"{self.path / 'run.json'} has {name} {here}, but {self.best / 'config.json'} has {there}: one of them was "
+                    f"{self.path / self.FILE} has {name} {here}, but {self.best / 'config.json'} has {there}: one of them was "
                     "edited; bring both back as the training wrote them."
                 )
 
@@ -293,18 +293,12 @@ class Run:
         data, extra = self.info["dataset"], self.info["preset"]["av_encoder"].get("extra_modalities", {})
         widths = {"audio": data["audio_dim"], "vision": data["vision_dim"], **extra}
         try:
-            made = Normalizer.from_dict(statistics)
-            fits = all(
-                part.mean.shape == part.std.shape == (widths[name],) for name, part in made.statistics.items()
-            )
-        except (AttributeError, KeyError, TypeError, ValueError):
-            fits = False
-        if not fits:
+            return Normalizer.from_dict(statistics, widths)
+        except DatasetError as error:
             raise DeepMLFError(
-                f"{self.path / 'run.json'} was damaged or edited: preprocessing.normalizer does not hold mean, std and limit "
-                f"of {widths} features a frame; bring the file back as the training wrote it, or train again."
-            )
-        return made
+                f"{self.path / self.FILE} was damaged or edited: preprocessing.{error}; bring the file back as the training wrote it, or "
+                "train again."
+            ) from error
 
     # Sharing -------------------------------------------------------------------------------------------------
 
@@ -359,8 +353,13 @@ class Run:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that a result may depend on."""
-    found = {"python": platform.python_version(), "deepmlf-kit": __version__}
-    for name in ("torch", "transformers", "datasets", "accelerate", "peft", "numpy", "scikit-learn"):
+    # torch says of which build it is (+cpu, +cu130); the metadata of some of its wheels does not
+    found = {
+        "python": platform.python_version(),
+        "deepmlf-kit": __version__,
+        "torch": str(torch.__version__),
+    }
+    for name in ("transformers", "datasets", "accelerate", "peft", "numpy", "scikit-learn"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
