@@ -746,3 +746,5 @@ def test_the_live_curve_keeps_thirty_seconds():
     figure = live_curve([(float(t), 0.1) for t in range(0, 200, 2)], [], 3.0)
     curve = next(trace for trace in figure.data if trace.name == "Sentiment")
     assert min(curve.x) >= 168 and max(curve.x) == 198
+    heard = live_curve([(1.0, 0.1)], [{"word": "so", "start": 0.1, "end": 0.5}], 3.0)
+    assert figure.layout.height < heard.layout.height - 50  # no empty rows where nobody speaks

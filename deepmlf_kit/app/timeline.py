@@ -174,7 +174,8 @@ def live_curve(
     """
     now = points[-1][0] if points else 0.0
     first = max(0.0, now - span)
-    inner, below, margin = 210, _LANE * _LANES, {"l": 56, "r": 16, "t": 70, "b": 48}
+    used = _LANES if words else 1  # no empty rows where nobody speaks
+    inner, below, margin = 210, _LANE * used, {"l": 56, "r": 16, "t": 70, "b": 48}
     height = inner + below + margin["t"] + margin["b"]
     subtitle = "Each point reads 6 s." + (" Grey: I cannot tell." if zone else "")
     fig = figure("The last 30 seconds", "Time (s)", "Sentiment", subtitle=subtitle, height=height)
@@ -214,7 +215,7 @@ def live_curve(
     fig.update_xaxes(range=[first, max(now + 1, first + span)], anchor="y2")
     fig.update_layout(
         yaxis={"range": [-scale * 1.1, scale * 1.1], "tickvals": ticks, "domain": [share, 1]},
-        yaxis2={"range": [0.5 - _LANES, 0.5], "domain": [0, share], "visible": False},
+        yaxis2={"range": [0.5 - used, 0.5], "domain": [0, share], "visible": False},
         margin=margin,
         uirevision="live",
     )
