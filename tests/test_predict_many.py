@@ -269,7 +269,9 @@ def test_a_fresh_process_opens_and_answers_on_one_thread(predictor, clips, monke
         return predictor
 
     whole = predictor.rows
-    monkeypatch.setattr(predictor, "rows", lambda rows: seen.append(torch.get_num_threads()) or whole(rows))
+    monkeypatch.setattr(
+        predictor, "rows", lambda *rows, **how: seen.append(torch.get_num_threads()) or whole(*rows, **how)
+    )
     namespace = SimpleNamespace(Predictor=opened, limit_threads=limit_threads)
     monkeypatch.setattr(fresh, "predict", namespace)
     before = limit_threads(3)
