@@ -277,11 +277,14 @@ class Lens:
 
     def _words(self, row: Mapping[str, Any]) -> Any:
         limit = getattr(self.collator, "max_text_tokens", self.model.config.max_text_tokens)
-        how = {
-            name: getattr(self.collator, name, default)
-            for name, default in (("long_texts", "end"), ("full_stop", False))
-        }
-        return words_of(str(row["text"]), self.model.tokenizer, limit, row.get("words") or (), **how)
+        return words_of(
+            str(row["text"]),
+            self.model.tokenizer,
+            limit,
+            row.get("words") or (),
+            long_texts=getattr(self.collator, "long_texts", "end"),
+            full_stop=getattr(self.collator, "full_stop", False),
+        )
 
 
 def _open(model_or_run: Any) -> Run:

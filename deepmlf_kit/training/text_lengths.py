@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from datasets import DatasetDict
 
+from ..data.collate import Collator
 from ..errors import DeepMLFError
 from ..model.known_lms import lm_shape
 from ..model.lm_loading import load_tokenizer
@@ -51,7 +52,8 @@ def text_lengths(dataset: DatasetDict, preset: Preset) -> TextLengths:
     config, limit = preset.model_config(), preset.data.max_text_tokens
     try:
         tokenizer = load_tokenizer(config, local_files_only=True)
-        lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]] if texts else []
+        collator = Collator(tokenizer, limit, full_stop=preset.data.full_stop)
+        lengths = collator.lengths(texts) if texts else []
         counted = True
     except DeepMLFError:
         # A token is at most a word, or a character of a language without spaces.
