@@ -58,11 +58,18 @@ def test_an_extraction_worker_without_an_encoder_does_not_load_torch():
 def test_what_a_fresh_prediction_starts_with_does_not_load_torch():
     """The clip's extraction begins before torch is imported, so that both go on side by side."""
     heavy = heavy_after("import deepmlf_kit.predict.fresh, deepmlf_kit.cli.predict")
-    assert not {"torch", "transformers", "datasets", "pandas", "peft", "av"} & set(heavy), heavy
+    assert not {"torch", "transformers", "datasets", "pandas", "peft", "av", "scipy"} & set(heavy), heavy
+
+
+def test_a_fresh_prediction_leaves_out_what_transformers_imports_for_other_models():
+    statement = "from deepmlf_kit.predict.fresh import predict_text; predict_text(None, 'what a day')"
+    heavy = heavy_after(statement)
+    assert "transformers" in heavy and not {"scipy", "sklearn", "pandas"} & set(heavy), heavy
+    assert "scipy" in heavy_after(f"{statement}; import scipy.stats; assert scipy.stats.norm.cdf(0) == 0.5")
 
 
 def test_a_predictor_imports_nothing_of_training_or_of_other_parts():
-    """By name. transformers itself imports torch's compiler (masking_utils) and scipy: not ours to leave out."""
+    """By name. transformers itself imports torch's compiler (masking_utils): not ours to leave out."""
     statement = "import deepmlf_kit.predict.predictor"
     assert set(heavy_after(statement)) == {"torch", "transformers", "scipy", "accelerate"}
     script = f"{statement}\nimport sys\nprint(sorted(set({TRAINING}) & set(sys.modules)))"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
+import sys
 import threading
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deepmlf_kit.workers.imports import left_out, without_collection
 from deepmlf_kit.workers.parent import Reports, WorkerProcess, end_all, thread_limits
 
 SOON = 120  # seconds within which a report must come, on a busy machine too
@@ -100,3 +105,39 @@ def test_a_worker_that_ends_with_its_parent_ends_when_its_stdin_does(start: Any)
 
 def test_threads_are_limited_for_every_numerical_library() -> None:
     assert set(thread_limits(2).values()) == {"2"} and "OMP_NUM_THREADS" in thread_limits(2)
+
+
+def test_a_package_left_out_imports_as_nothing_and_comes_back() -> None:
+    """Whoever took something of it meanwhile is told so when it calls that."""
+    name = "wave"
+    there = sys.modules.pop(name, None)
+    try:
+        with left_out(name):
+            from wave import Wave_read
+
+            assert find_spec(name) is not None  # as for whoever asks whether it is installed
+            with pytest.raises(ImportError, match=r"wave\.Wave_read: wave was left out of this process"):
+                Wave_read("a.wav")
+        assert name not in sys.modules
+        assert import_module(name).Wave_read.__module__ == "wave"
+    finally:
+        if there is not None:
+            sys.modules[name] = there
+
+
+def test_what_is_imported_already_is_not_left_out() -> None:
+    with left_out("json", "no_such_package"):
+        assert import_module("json").loads("1") == 1
+        assert find_spec("no_such_package") is None
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_collector_is_as_it_was_afterwards(before: bool) -> None:
+    was = gc.isenabled()
+    try:
+        (gc.enable if before else gc.disable)()
+        with without_collection():
+            assert not gc.isenabled()
+        assert gc.isenabled() == before
+    finally:
+        (gc.enable if was else gc.disable)()

@@ -25,9 +25,10 @@ from ..features.face_model import FaceModelMissing, find_face_model
 from ..features.recipe import FeatureRecipe
 from ..features.transcript import load_speech_model, transcribe
 from ..features.vision_blendshapes import FaceTracker
-from ..predict.fresh import expected_recipe, without_collection
+from ..predict.fresh import expected_recipe
 from ..predict.prediction import Prediction
 from ..workers.cancel import CancelToken
+from ..workers.imports import without_collection
 from .examples import examples, shown_examples
 from .kept import kept_answers
 

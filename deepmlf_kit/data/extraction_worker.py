@@ -8,6 +8,7 @@ maker of its use nor a clip made to take the decoder over gets a word out. Run a
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..features.media import probe
 from ..features.recipe import FeatureRecipe
 from ..features.transcript import load_speech_model
 from ..workers.child import Channel
+from ..workers.imports import left_out, without_collection
 from ..workers.network import refuse_network
 
 
@@ -48,8 +50,9 @@ def main() -> None:
         return
     channel.report(ready=True)
     if not settings.get("download"):
-        for job in channel.messages():
-            channel.report(**_answered({**settings, **job}, channel))
+        for number, job in enumerate(channel.messages()):
+            with nullcontext() if number else without_collection():  # the first clip imports what it needs
+                channel.report(**_answered({**settings, **job}, channel))
 
 
 def _download(missing: str, recipe: FeatureRecipe, face_model: str | None) -> None:
@@ -90,4 +93,5 @@ def _answered(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    with left_out("matplotlib"):  # half a second: MediaPipe imports it to draw, and nothing is drawn here
+        main()

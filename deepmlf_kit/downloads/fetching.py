@@ -26,11 +26,12 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
 
-from huggingface_hub import hf_hub_url
-
 from ..errors import DeepMLFError
 from ..storage.locks import held
+from ..storage.optional import optional
 from .cache import cache_folder, checksum
+
+huggingface_hub = optional("huggingface_hub")
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes in all."""
@@ -172,7 +173,7 @@ class Hub:
 
     def get(self, file: ModelFile, folder: Path, tell: Callable[[int], None]) -> None:
         """As of `Source`."""
-        _download(hf_hub_url(self.repository, file.name), file, folder, tell)
+        _download(huggingface_hub.hf_hub_url(self.repository, file.name), file, folder, tell)
 
 
 def _download(url: str, file: ModelFile, folder: Path, tell: Callable[[int], None]) -> None:

@@ -127,11 +127,8 @@ class Damage:
         return tuple(notes)
 
 
-@contextmanager
-def opened(path: str | Path) -> Iterator[InputContainer]:
-    """Open a local file with libav, and turn every way of not being a clip into a `ClipError`."""
-    # No callback from libav's threads into Python: it deadlocks when a reader is closed with frames in flight.
-    av.logging.set_level(None)
+def check_file(path: str | Path) -> None:
+    """Refuse what is no clip at first sight, as a `ClipError`: nothing, a folder, an empty file."""
     path = Path(path)
     if not path.exists():
         raise ClipError(f"{path}: found no such file, {_WHAT_IS_A_CLIP}; check the path.")
@@ -139,6 +136,15 @@ def opened(path: str | Path) -> Iterator[InputContainer]:
         raise ClipError(f"{path}: found a folder, {_WHAT_IS_A_CLIP}.")
     if path.stat().st_size == 0:
         raise ClipError(f"{path}: found an empty file, {_WHAT_IS_A_CLIP}; copy or record it again.")
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[InputContainer]:
+    """Open a local file with libav, and turn every way of not being a clip into a `ClipError`."""
+    # No callback from libav's threads into Python: it deadlocks when a reader is closed with frames in flight.
+    av.logging.set_level(None)
+    path = Path(path)
+    check_file(path)
     options = {
         "format_whitelist": ",".join(_FORMATS),
         "protocol_whitelist": "file",

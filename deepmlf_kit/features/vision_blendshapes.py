@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import scipy  # which imports its parts on first use
 
 from ..errors import DeepMLFError
 from ..storage.optional import optional
@@ -25,6 +24,7 @@ from .quiet import without_startup_logs
 
 mediapipe = optional("mediapipe")
 tasks = optional("mediapipe.tasks.python")
+transform = optional("scipy.spatial.transform")
 
 BLENDSHAPE_NAMES = (
     *("_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
@@ -242,4 +242,4 @@ def _position(
 
 def euler_angles(rotation: np.ndarray) -> np.ndarray:
     """Pitch, yaw and roll (about x, y and z, applied in this order) in radians of a rotation matrix [3, 3]."""
-    return scipy.spatial.transform.Rotation.from_matrix(rotation).as_euler("xyz")
+    return transform.Rotation.from_matrix(rotation).as_euler("xyz")

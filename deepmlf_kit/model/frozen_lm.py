@@ -14,6 +14,7 @@ Each dry run has a copy of its own, and no pass changes the LM: several threads 
 from __future__ import annotations
 
 import copy
+import inspect
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -180,8 +181,8 @@ class LanguageStream(nn.Module):
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **({} if cache is None else {_name_of_cache(self.decoder): cache}),
         )
         return LayerCalls(hidden=first[0], arguments=arguments)
 
@@ -477,6 +478,11 @@ def _is_attention(name: str) -> bool:
 
 def _parts(layer: nn.Module) -> str:
     return ", ".join(f"{name} ({type(child).__name__})" for name, child in layer.named_children())
+
+
+def _name_of_cache(decoder: nn.Module) -> str:
+    """The argument by which a decoder's forward takes a cache: `cache` since transformers 5.24, `past_key_values` before."""
+    return "cache" if "cache" in inspect.signature(type(decoder).forward).parameters else "past_key_values"
 
 
 def _fresh(norm: nn.Module) -> nn.Module:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -18,8 +17,10 @@ from ..data.extraction_process import ClipExtractor
 from ..data.schema import PREPROCESSOR_FILE
 from ..errors import DeepMLFError
 from ..features.clip import ClipFeatures
+from ..features.container import check_file
 from ..features.recipe import FeatureRecipe
 from ..storage.files import read_json
+from ..workers.imports import left_out, without_collection
 from .bundled import PEOPLE
 from .prediction import Prediction
 
@@ -37,6 +38,7 @@ def predict_clip(
     Raises:
         DeepMLFError: as there.
     """
+    check_file(clip)  # said at once; all else that may be wrong with it, when the model is there
     extractor = ClipExtractor()
     expected = _reading(expected_recipe(checkpoint), face)
     begun: Future[ClipFeatures] = Future()
@@ -49,7 +51,7 @@ def predict_clip(
 
     # A daemon: where the model cannot be loaded, nobody waits for the clip.
     threading.Thread(target=extract, daemon=True).start()
-    with without_collection(), one_thread():
+    with _quick_start(), one_thread():
         predictor = predict.Predictor(checkpoint, extractor=extractor)
         if _reading(predictor.recipe, face) != expected:
             return predictor.clip(clip, text, face=face, face_model=face_model)
@@ -62,8 +64,16 @@ def predict_text(checkpoint: str | Path | None, text: str) -> Prediction:
     Raises:
         DeepMLFError: as there.
     """
-    with without_collection(), one_thread():
+    with _quick_start(), one_thread():
         return predict.Predictor(checkpoint).text(text)
+
+
+@contextlib.contextmanager
+def _quick_start() -> Iterator[None]:
+    """For the imports of torch and transformers, which take most of the time to an answer."""
+    # transformers imports these for losses of object detection, and before version 5.21 for assisted generation.
+    with without_collection(), left_out("scipy", "sklearn"):
+        yield
 
 
 @contextlib.contextmanager
@@ -75,19 +85,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         predict.limit_threads(before)
-
-
-@contextlib.contextmanager
-def without_collection() -> Iterator[None]:
-    """Without the garbage collector of cycles, in the whole process: what an import makes stays, and is else looked through
-    again and again, which is a sixth of what torch and transformers take."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def expected_recipe(checkpoint: str | Path | None) -> FeatureRecipe:
