@@ -298,6 +298,20 @@ def test_the_config_asks_for_hidden_states_and_attentions_too():
     assert spared.hidden_states is None and spared.cross_attentions is None
 
 
+@pytest.mark.parametrize("asked", [[0, 2, -1], 0, (3,)])
+@torch.no_grad()
+def test_hidden_states_are_chosen_by_their_indices(asked):
+    model = tiny_model()
+    whole = model(**unlabelled(), output_hidden_states=True).hidden_states
+    some = model(**unlabelled(), output_hidden_states=asked).hidden_states
+    kept = {i % len(whole) for i in ([asked] if asked == 0 else asked)}
+    assert {i for i, state in enumerate(some) if state is not None} == kept
+    for i in kept:
+        torch.testing.assert_close(some[i], whole[i])
+    with pytest.raises(DeepMLFError, match="asks for hidden state 5, but there are 5"):
+        model(**unlabelled(), output_hidden_states=[1, 5])
+
+
 def test_the_input_embeddings_are_the_language_model_s():
     model = tiny_model()
     embeddings = model.get_input_embeddings()
@@ -334,6 +348,38 @@ def test_gradient_checkpointing_recomputes_layers_and_changes_no_gradient(family
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_model_is_planned_on_the_meta_device(saved):
+    """As accelerate's `init_empty_weights` and the estimates of `device_map` do: nothing is read."""
+    folder = saved[0] / "whole"
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        planned = DeepMLFModel(config)
+        with pytest.raises(DeepMLFError, match=r"from_pretrained. with a meta device"):
+            AutoModel.from_pretrained(folder)
+    assert {p.device.type for p in planned.parameters()} == {"meta"}
+    real = DeepMLFModel.from_pretrained(folder).state_dict()
+    assert {n: p.shape for n, p in planned.state_dict().items()} == {n: p.shape for n, p in real.items()}
+
+
+def test_a_config_asks_for_eager_attention_too(saved):
+    config = AutoConfig.from_pretrained(saved[0] / "whole")
+    assert DeepMLFModel(copy.deepcopy(config)).language.config._attn_implementation != "eager"
+    config._attn_implementation = "eager"
+    assert DeepMLFModel(config).language.config._attn_implementation == "eager"
+
+
+def test_gradients_reach_the_attentions_that_come_with_hidden_states():
+    model = tiny_model()
+    out = model(**tiny_batch(), output_hidden_states=True, output_attentions=True)
+    reached = torch.autograd.grad(out.loss, [*out.attentions, *out.hidden_states])
+    assert all(gradient.abs().sum() > 0 for gradient in reached)
+
+
+def test_what_is_not_saved_is_named_as_the_state_dict_names_it():
+    model = tiny_model()
+    assert model._keys_to_ignore_on_save <= model.state_dict().keys()
+
+
 def test_a_stock_trainer_trains_resumes_and_leaves_a_folder_that_automodel_opens(saved, tmp_path):
     def train(model, steps, resume):
         arguments = TrainingArguments(

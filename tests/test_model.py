@@ -501,9 +501,36 @@ def test_a_setting_that_does_not_exist_is_refused_with_the_right_one(key, words,
     with pytest.raises(DeepMLFError, match=words):
         DeepMLFConfig.from_pretrained(tmp_path, **{key: 5})
     stored = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(stored | {key: 5}))
-    with pytest.raises(DeepMLFError, match=words):
+    newer = {"deepmlf_version": "99.0.0", key: 5}  # it may be a setting that this version does not know
+    for others in (newer, {"deepmlf_version": None, key: 5}):
+        (tmp_path / "config.json").write_text(json.dumps(stored | others))
+        with pytest.raises(DeepMLFError, match=words):
+            DeepMLFConfig.from_pretrained(tmp_path)
+
+
+def test_a_misspelt_setting_in_a_file_is_refused_where_the_right_one_is_missing(tmp_path, caplog):
+    tiny_config().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"fusion_token": 3}))
+    assert DeepMLFConfig.from_pretrained(tmp_path).fusion_tokens == 5
+    assert "'fusion_token' is no setting of DeepMLFConfig ('fusion_tokens' is one)" in caplog.text
+    stored["fusion_token"] = stored.pop("fusion_tokens")
+    path.write_text(json.dumps(stored))
+    with pytest.raises(DeepMLFError, match="no setting 'fusion_token': did you mean 'fusion_tokens'"):
         DeepMLFConfig.from_pretrained(tmp_path)
+
+
+def test_attributes_given_to_a_config_come_back_with_it(tmp_path, caplog):
+    """As of any of transformers' models: what was trained with a note in its config can be opened."""
+    model = tiny_model(lm_revision=None)
+    model.config.trained_on = {"corpus": "mosei", "seed": 3}
+    model.save_pretrained(tmp_path)
+    loaded = DeepMLFModel.from_pretrained(tmp_path, lm=tiny_lm())
+    assert loaded.config.trained_on == {"corpus": "mosei", "seed": 3}
+    again = DeepMLFModel.from_pretrained(tmp_path, lm=tiny_lm(), loss_av=0.25)
+    assert (again.config.trained_on["seed"], again.config.loss_av) == (3, 0.25)
+    assert not caplog.records
 
 
 def test_what_transformers_itself_writes_into_a_config_is_taken(tmp_path):

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from ..errors import DeepMLFError, did_you_mean
@@ -24,7 +24,7 @@ from .card import write_card
 from .checkpoints import read_checkpoint
 from .config import DeepMLFConfig
 from .frozen_lm import LanguageStream
-from .lm_loading import IN_MEMORY, load_lm, load_lm_config, load_tokenizer
+from .lm_loading import IN_MEMORY, load_lm, load_tokenizer
 from .losses import sentiment_loss
 from .settings import KNOBS
 from .special_tokens import empty_text_ids, pad_token_id
@@ -97,6 +97,11 @@ class SentimentModel(PreTrainedModel):
         Raises:
             DeepMLFError: there is no checkpoint, its weights are damaged or do not fit the model, or an argument is unknown.
         """
+        if torch.get_default_device().type == "meta":
+            raise DeepMLFError(
+                "You are using `from_pretrained` with a meta device context manager or `torch.set_default_device('meta')`, where "
+                f"no weights can be loaded: leave it for from_pretrained; {cls.__name__}(config) makes a model of shapes there."
+            )
         dtype = others.pop("torch_dtype", dtype)  # its former name, which transformers takes as well
         hub = {name: value for name in _HUB if (value := others.pop(name, None)) is not None}
         others = {n: v for n, v in others.items() if n not in _NOT_NEEDED and not (n == "lm" and v is None)}
@@ -121,7 +126,7 @@ class SentimentModel(PreTrainedModel):
 
         parts = others | cls._hub_of_lm(hub)
         mismatched = stored.check_fits(
-            lambda: cls(copy.deepcopy(config), **cls._shapes_of(config, parts)),
+            lambda: cls(copy.deepcopy(config), **_shapes_of(parts)),
             cls.__name__,
             other_sizes=ignore_mismatched_sizes,
         )
@@ -150,11 +155,6 @@ class SentimentModel(PreTrainedModel):
         super().save_pretrained(save_directory, is_main_process=is_main_process, **options)
         if is_main_process:
             write_card(self, Path(save_directory))
-
-    @classmethod
-    def _shapes_of(cls, config: DeepMLFConfig, parts: Mapping[str, Any]) -> dict[str, Any]:
-        """The parts that the constructor takes, of shapes alone; called on the meta device."""
-        return {}
 
     @classmethod
     def _hub_of_lm(cls, hub: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,6 +220,8 @@ class LanguageSentimentModel(SentimentModel):
         self._hub = dict(hub or {})
         if lm is None:
             lm = load_lm(config, **self._hub)
+            if config._attn_implementation == "eager":  # asked for; else the quickest of the device
+                lm.set_attn_implementation("eager")
         elif config.lm == DeepMLFConfig().lm:
             config.lm = lm.config._name_or_path or IN_MEMORY
         self._tokenizer = tokenizer
@@ -227,18 +229,6 @@ class LanguageSentimentModel(SentimentModel):
         self._add_modules(config)
         self.post_init()
         self._keys_to_ignore_on_save = self._lm_keys()
-
-    @classmethod
-    def _shapes_of(cls, config: DeepMLFConfig, parts: Mapping[str, Any]) -> dict[str, Any]:
-        lm = parts.get("lm")
-        if lm is not None:
-            shapes: dict[int, Any] = {
-                id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in lm.parameters()
-            }
-            shapes |= {id(buffer): buffer.to("meta") for buffer in lm.buffers()}
-            return {"lm": copy.deepcopy(lm, shapes)}
-        lm_config = load_lm_config(config, **parts.get("hub", {}))
-        return {"lm": AutoModelForCausalLM.from_config(lm_config, trust_remote_code=False)}
 
     @classmethod
     def _hub_of_lm(cls, hub: Mapping[str, Any]) -> dict[str, Any]:
@@ -321,8 +311,9 @@ class LanguageSentimentModel(SentimentModel):
             *self.named_buffers(remove_duplicate=False),
         ]
         # What is saved beside parameters and buffers belongs to quantized weights, and those are the LM's.
-        beside = set(self.state_dict()) - {name for name, _ in tensors}
-        return {name for name, tensor in tensors if id(tensor) in owned} | beside
+        saved = set(self.state_dict())
+        beside = saved - {name for name, _ in tensors}
+        return {name for name, tensor in tensors if id(tensor) in owned and name in saved} | beside
 
 
 class AVLanguageSentimentModel(LanguageSentimentModel):
@@ -396,3 +387,13 @@ def _device(device_map: Any) -> torch.device | None:
         f"device_map is {device_map!r}, but the model stands on one device: pass 'auto', a device such as 'cuda:0', or "
         "None; for several GPUs start `accelerate launch` with FSDP (docs/scaling.md)."
     )
+
+
+def _shapes_of(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts that a constructor takes, a language model in memory as its shapes alone; called on the meta device."""
+    lm = parts.get("lm")
+    if lm is None:
+        return dict(parts)
+    shapes: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in lm.parameters()}
+    shapes |= {id(buffer): buffer.to("meta") for buffer in lm.buffers()}
+    return {**parts, "lm": copy.deepcopy(lm, shapes)}

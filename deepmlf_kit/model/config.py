@@ -9,16 +9,22 @@ checked when `DeepMLFModel` is built, by `check_against_lm`.
 from __future__ import annotations
 
 import copy
+import difflib
 import inspect
+import logging
+import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import GenerationConfig, PreTrainedConfig
 
+from .. import __version__
 from ..errors import DeepMLFError, did_you_mean
 from .settings import KNOBS
+
+_log = logging.getLogger(__name__)
 
 #: Keys that transformers accepts or writes in a config file beside the attributes of its config class.
 _TRANSFORMERS_KEYS = {
@@ -34,6 +40,10 @@ _TRANSFORMERS_KEYS = {
     "tie_word_embeddings",
     "tokenizer_class",
 }
+
+
+#: Where a config file says which version of the kit wrote it.
+_VERSION_KEY = "deepmlf_version"
 
 
 class DeepMLFConfig(PreTrainedConfig):
@@ -71,6 +81,7 @@ class DeepMLFConfig(PreTrainedConfig):
 
     def __init__(self, **kwargs: Any) -> None:
         values = {name: kwargs.pop(name, copy.copy(knob.default)) for name, knob in KNOBS.items()}
+        kwargs.pop(_VERSION_KEY, None)  # of the file: what is written next is of this version
         _refuse_unknown(kwargs)
         for name, value in values.items():
             KNOBS[name].check_value(value)
@@ -90,7 +101,8 @@ class DeepMLFConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """A config from stored settings, as `from_pretrained` reads them; `kwargs` replace some.
 
-        Stored settings of version 0.1.0 name no `ffw_form`: those models were trained with the product.
+        Stored settings of version 0.1.0 name no `ffw_form`: those models were trained with the product. Attributes that
+        somebody gave a config beside its settings come back with it.
 
         Raises:
             DeepMLFError: as when the config is built from both.
@@ -100,8 +112,17 @@ class DeepMLFConfig(PreTrainedConfig):
         replaced = {name: kwargs.pop(name) for name in KNOBS if name in kwargs}
         if not kwargs.get("return_unused_kwargs"):
             _refuse_unknown([*in_memory, *(name for name in kwargs if name != "return_unused_kwargs")])
-        config: Any = super().from_dict({"ffw_form": "product", **config_dict, **replaced}, **kwargs)
-        return (config[0], config[1] | in_memory) if in_memory else config
+        stored = {"ffw_form": "product", **config_dict, **replaced}
+        beside = {name: stored.pop(name) for name in _attributes_beside(stored)}
+        loaded: Any = super().from_dict(stored, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        for name, value in beside.items():
+            setattr(config, name, value)
+        return (config, loaded[1] | in_memory) if in_memory else loaded
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, and the version of the kit that knows them."""
+        return {**super().to_dict(), _VERSION_KEY: __version__}
 
     @property
     def output_attentions(self) -> bool | None:
@@ -198,17 +219,46 @@ class DeepMLFConfig(PreTrainedConfig):
 
 def _refuse_unknown(names: Iterable[str]) -> None:
     """Raise for names that are no setting of transformers' own: a misspelt key would be stored and never read."""
-    unknown = [
-        name
-        for name in names
-        if not (name.startswith("_") or name in _TRANSFORMERS_KEYS or hasattr(PreTrainedConfig, name))
-    ]
+    unknown = _unknown(names)
     if not unknown:
         return
     others = f" ({len(unknown) - 1} more: {', '.join(unknown[1:])})" if len(unknown) > 1 else ""
     raise DeepMLFError(
         f"DeepMLFConfig has no setting {unknown[0]!r}{others}: {did_you_mean(unknown[0], KNOBS)}"
     )
+
+
+def _unknown(names: Iterable[str]) -> list[str]:
+    """The names that are neither a setting of ours nor one of transformers' own."""
+    known = {*KNOBS, *_TRANSFORMERS_KEYS, _VERSION_KEY}
+    return [n for n in names if not (n.startswith("_") or n in known or hasattr(PreTrainedConfig, n))]
+
+
+def _attributes_beside(stored: Mapping[str, Any]) -> list[str]:
+    """Names in a config file that somebody added to a config.
+
+    In a file of this version of the kit, or of an earlier one that wrote which, an unknown name can be no setting, unless it
+    is misspelt: then the right one is missing, or a warning is logged.
+    """
+    if not _release(__version__) >= _release(stored.get(_VERSION_KEY)) > ():
+        return []
+    beside = []
+    for name in _unknown(stored):
+        meant = difflib.get_close_matches(name, KNOBS, n=1)
+        if meant and meant[0] not in stored:
+            continue
+        if meant:
+            _log.warning(
+                "config.json: %r is no setting of DeepMLFConfig (%r is one): it has no effect", name, *meant
+            )
+        beside.append(name)
+    return beside
+
+
+def _release(version: object) -> tuple[int, ...]:
+    """The numbers of a version such as 0.1.0; () of anything else."""
+    found = re.match(r"\d{1,4}(\.\d{1,4}){2}", version) if isinstance(version, str) else None
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def _divisors(n: int) -> list[int]:

@@ -245,8 +245,10 @@ class DecoderPass:
             rows = [part for part in self._rows.get(layer, []) if part is not None]
             if not rows or len(rows) != len(self._rows[layer]):
                 return None
-            keys = rows[-1].shape[-1]  # text tokens see no fusion token
-            layers.append(torch.cat([F.pad(part, (0, keys - part.shape[-1])) for part in rows], dim=2))
+            if len(rows) > 1:
+                keys = rows[-1].shape[-1]  # text tokens see no fusion token
+                rows = [torch.cat([F.pad(part, (0, keys - part.shape[-1])) for part in rows], dim=2)]
+            layers += rows
         return tuple(layers)
 
     def _run_on_used_tokens(self, layer: int, x: Tensor, calls: LayerCalls) -> Tensor:

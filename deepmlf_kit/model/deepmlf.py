@@ -7,6 +7,7 @@ fusion tokens ─────────┴─► LM layers, an MM Block after 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -35,7 +36,8 @@ class DeepMLFOutput(ModelOutput):
     As of any of transformers' models, `output[0]` is the loss where labels were given, and the prediction where not.
     A stock `Trainer` hands `compute_metrics` the prediction alone, [N] or [N, C] beside labels [N]: the other fields
     are `keys_to_ignore_at_inference` of `DeepMLFConfig` (`trainer.predict(rows, ignore_keys=[...])` asks for more).
-    `hidden_states` and `cross_attentions` are part of the graph: gradients of the loss reach them.
+    `hidden_states` and `cross_attentions` are part of the graph: gradients of the loss reach them. So they do `attentions`
+    where `hidden_states` were asked for, too; alone, those are put together from parts, for their values.
 
     Attributes:
         loss: weighted sum of the loss terms, where labels were given.
@@ -132,7 +134,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
         labels: Tensor | None = None,
         text_embeddings: Tensor | None = None,
         output_lm_logits: bool = False,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | Sequence[int] | None = None,
         output_attentions: bool | None = None,
         audio_spans: Tensor | None = None,
         vision_spans: Tensor | None = None,
@@ -151,7 +153,8 @@ class DeepMLFModel(AVLanguageSentimentModel):
                 are spread evenly, up to the last valid one.
             labels: sentiments on the dataset's scale [B] (or class indices); NaN where unknown.
             text_embeddings: [B, L, D] in place of the LM's embeddings of `input_ids`, for gradients to words.
-            output_lm_logits, output_hidden_states, output_attentions: also return these; None: as the config says.
+            output_lm_logits, output_hidden_states, output_attentions: also return these; None: as the config says. Of hidden
+                states an index, or several, keep those alone (None stands for the others).
             share_texts: compute texts, and beginnings of texts, that several rows have in common once: for few rows of one
                 utterance's variants, in eval mode. Same numbers; hooks on the LM's layers and on feed-forwards then see
                 the packed sequence. Nothing is shared where states or attentions are returned or embeddings given.
@@ -163,7 +166,8 @@ class DeepMLFModel(AVLanguageSentimentModel):
                 as frames, or an input belongs to no modality of the model.
         """
         if output_hidden_states is None:
-            output_hidden_states = bool(self.config.output_hidden_states)
+            output_hidden_states = self.config.output_hidden_states
+        chosen = _chosen_states(output_hidden_states, len(self.language.layers) + 1)
         if output_attentions is None:
             output_attentions = bool(self.config.output_attentions)
         batch, length = input_ids.shape
@@ -196,9 +200,9 @@ class DeepMLFModel(AVLanguageSentimentModel):
         fusion = self.fusion_tokens.to(text.dtype).expand(batch, -1, -1)  # (B, F, D)
 
         # LM layers with MM Blocks between them
-        text_first = self._text_first_is_exact(text, output_hidden_states)
-        beyond_losses = output_lm_logits or output_hidden_states or output_attentions
-        all_text = labels is None or beyond_losses
+        returns_states = chosen is not None or output_attentions
+        text_first = self._text_first_is_exact(text, chosen is not None)
+        all_text = labels is None or returns_states or output_lm_logits
         only_last = self.training and text_first and self.config.uses_only_last_text and not all_text
         decoder = DecoderPass(
             self.config,
@@ -210,12 +214,11 @@ class DeepMLFModel(AVLanguageSentimentModel):
             input_ids=input_ids,
             text_cache=self.usable_text_cache() if text_embeddings is None else None,
             last_text=last if only_last else None,
-            return_states=output_hidden_states,
+            return_states=chosen is not None,
             return_attentions=output_attentions,
             recompute=self.config.gradient_checkpointing_layers and self.training,
         )
         run = decoder.text_first if text_first else decoder.joint
-        returns_states = output_hidden_states or output_attentions
         shares = share_texts and text_embeddings is None and not (returns_states or self.training)
         if shares and self.language.takes_any_mask and bool(attention_mask[:, 0].all()):  # no text is empty
             run = decoder.packed
@@ -251,7 +254,7 @@ class DeepMLFModel(AVLanguageSentimentModel):
             fusion_states=fusion,
             av_states=av_states,
             av_mask=av_mask,
-            hidden_states=tuple(decoder.hidden_states) if output_hidden_states else None,
+            hidden_states=_only(chosen, decoder.hidden_states),
             attentions=decoder.attentions() if output_attentions else None,
             cross_attentions=dict(decoder.cross_attentions) if output_attentions else None,
         )
@@ -326,3 +329,29 @@ class DeepMLFModel(AVLanguageSentimentModel):
         """Weighted sum of the loss terms; the task's weight is 1."""
         weighted = (getattr(self.config, name) * term for name, term in terms.items() if name != "loss_task")
         return sum(weighted, start=terms["loss_task"])
+
+
+def _chosen_states(asked: bool | int | Sequence[int] | None, count: int) -> set[int] | None:
+    """Indices of the hidden states that `output_hidden_states` asks for; None: none at all.
+
+    Raises:
+        DeepMLFError: there are not so many.
+    """
+    if asked is None or asked is False:
+        return None
+    if asked is True:
+        return set(range(count))
+    indices = [asked] if isinstance(asked, int) else list(asked)
+    if wrong := [index for index in indices if not -count <= index < count]:
+        raise DeepMLFError(
+            f"output_hidden_states asks for hidden state {wrong[0]}, but there are {count} (0, the embeddings, to {count - 1}): "
+            "choose among them."
+        )
+    return {index % count for index in indices}
+
+
+def _only(chosen: set[int] | None, states: Sequence[Tensor]) -> Any:
+    """The chosen ones of the hidden states, None in place of the others."""
+    if chosen is None:
+        return None
+    return tuple(state if index in chosen else None for index, state in enumerate(states))

@@ -44,7 +44,7 @@ _UNREADABLE = (
 
 
 def load_lm(config: DeepMLFConfig, **hub: Any) -> PreTrainedModel:
-    """Load the LM that `config` names, in eval mode.
+    """Load the LM that `config` names, in eval mode; on torch's meta device, its shapes alone.
 
     Args:
         config: names the LM.
@@ -59,6 +59,9 @@ def load_lm(config: DeepMLFConfig, **hub: Any) -> PreTrainedModel:
     options: dict[str, Any] = {"dtype": getattr(torch, config.lm_dtype)}
     if config.lm_bits != 16:
         options["quantization_config"] = _quantization(config.lm_bits)
+    if torch.get_default_device().type == "meta":
+        plan = load_lm_config(config, **hub)
+        return AutoModelForCausalLM.from_config(plan, trust_remote_code=False, dtype=options["dtype"]).eval()
     lm = _read(AutoModelForCausalLM, config, hub, **options)
     if config.lm_revision is None:
         config.lm_revision = getattr(lm.config, "_commit_hash", None)
