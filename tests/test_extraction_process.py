@@ -142,6 +142,30 @@ def test_a_worker_that_was_killed_for_memory_is_not_the_clips_fault(tmp_path: Pa
     assert not list(cache.folder.rglob("lost-*"))
 
 
+def test_without_a_face_model_the_face_is_left_out_and_said(tmp_path: Path, monkeypatch):
+    """Offline and with nothing fetched, as a newcomer's first `predict` may be; a model that was named is asked for."""
+    path = make_clip(tmp_path / "good.wav", 1.0, video=None, audio="pcm_s16le")
+    monkeypatch.setenv("DEEPMLF_CACHE", str(tmp_path / "empty"))
+    monkeypatch.delenv("DEEPMLF_FACE_MODEL", raising=False)
+    asked = []
+
+    def extract(self, path, recipe, *, face_model=None, **others):
+        asked.append((face_model, recipe.vision))
+        if recipe.vision != "none":
+            raise FaceModelMissing("none to be had")
+        return extract_clip(path, VOICE, text="")
+
+    monkeypatch.setattr(ClipExtractor, "extract", extract)
+    features = ClipExtractor().extract_at_hand(path, FeatureRecipe())
+    assert asked == [(None, "blendshapes"), (None, "none")]
+    assert any("the face is left out" in note for note in features.found.notes)
+    with pytest.raises(FaceModelMissing):
+        ClipExtractor().extract_at_hand(path, FeatureRecipe(), face_model="named.task")
+    monkeypatch.setenv("DEEPMLF_FACE_MODEL", "named.task")
+    with pytest.raises(FaceModelMissing):
+        ClipExtractor().extract_at_hand(path, FeatureRecipe())
+
+
 def test_a_clip_that_cannot_be_opened_is_a_failure_like_any_other(tmp_path: Path, monkeypatch):
     from deepmlf_kit.features import clip
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -100,6 +101,17 @@ def test_a_folder_gives_a_line_for_each_clip_and_lists_what_failed(predictor, cl
         ("gone", f"no file at {clips / 'gone.wav'}"),
     ]
     assert "2 could not be used" in result.summary() and "broken: found text" in result.summary()
+
+
+def test_clips_that_a_label_csv_does_not_list_are_left_out_and_said(predictor, clips, tmp_path):
+    shutil.copy(clips / "a.wav", clips / "unlisted.wav")
+    result = predict_clips(
+        predictor, [clips], tmp_path / "out.csv", cache=FeatureCache(tmp_path / "cache"), workers=1
+    )
+    assert result.predicted == 3
+    assert any(
+        note == f"1 clips in {clips} are not in its label.csv and were left out" for note in result.notes
+    )
 
 
 def test_a_line_says_what_the_one_clip_is_told(predictor, clips, tmp_path, monkeypatch):
@@ -231,7 +243,7 @@ def test_a_clip_is_extracted_while_the_model_is_opened(predictor, clips, monkeyp
     begun = threading.Event()
 
     class Extractor:
-        def extract(self, *arguments, **named):
+        def extract_at_hand(self, *arguments, **named):
             begun.set()
             return text_features("what a day")
 

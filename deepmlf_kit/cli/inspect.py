@@ -14,7 +14,10 @@ def command(
         bool, typer.Option("--all-dims", help="Every feature dimension, not only the suspicious ones.")
     ] = False,
     normalize: Annotated[
-        str | None, typer.Option(help="Show what this choice does to the features: none, train or batchnorm.")
+        str | None,
+        typer.Option(
+            help="Show what this choice does to the features: none, train, clip, or batchnorm (av_encoder.batchnorm)."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +258,26 @@ class ClipExtractor:
             except ModelMissing as missing:
                 raise _ERRORS.get(missing.kind, DeepMLFError)(str(missing)) from None
             return ClipFeatures.load(into)
+
+    def extract_at_hand(
+        self, path: str | Path, recipe: FeatureRecipe, *, face_model: str | Path | None = None, **others: Any
+    ) -> ClipFeatures:
+        """As `extract`; where nobody named a face model, none is here and none can be fetched, the face is left out, with a note.
+
+        Raises:
+            ClipError, FaceModelMissing, SpeechModelMissing, LostClip, Cancelled: as there.
+        """
+        try:
+            return self.extract(path, recipe, face_model=face_model, **others)
+        except FaceModelMissing:
+            if face_model or os.environ.get("DEEPMLF_FACE_MODEL"):
+                raise
+        features = self.extract(path, replace(recipe, vision="none", face_crop=False), **others)
+        features.found.notes.append(
+            "the face is left out: MediaPipe's face model is not here and could not be fetched (`deepmlf fetch face`, once, with "
+            "a network)"
+        )
+        return features
 
     def probe(self, path: str | Path, cancel: CancelToken | None = None) -> MediaInfo:
         """As `features.media.probe`, without a limit to the length."""

@@ -1,8 +1,8 @@
 """Per-dimension normalisation of frames, fitted on the training split.
 
 Where it stands: an optional step of the collator. eGeMAPS mixes 0.01 (jitter) with 3,000 (formant
-frequencies in Hz), so that a linear layer without it sees little but formants. The four choices of
-`normalize=` are
+frequencies in Hz), so that a linear layer without it sees little but formants. The choices: three of
+`normalize=`, and one of the model,
 
 * `none`: frames as they are (the published MOSI and MOSEI presets),
 * `train`: per dimension, minus the training split's mean, over its standard deviation, clipped to +-`limit`;

@@ -64,7 +64,7 @@ def find_face_model(path: str | Path | None = None, *, download: bool = True) ->
         return FACE_MODEL.fetch() / FACE_MODEL.files[0].name
     except FetchError as error:
         raise FaceModelMissing(
-            f"face model: found none, and {error} Either connect this machine to the network once, or download "
+            f"face model: found none, and {error} Either connect this machine to the network once (`deepmlf fetch face`), or download "
             f"{FACE_MODEL_URL} elsewhere and give its path with face_model=... or the environment variable "
             f"DEEPMLF_FACE_MODEL."
         ) from error

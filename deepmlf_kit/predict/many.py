@@ -204,13 +204,23 @@ def _clips_of(source: Path, notes: list[str]) -> list[LabelledClip]:
         return [LabelledClip(source.name, str(source), None, "")]
     if (labels := source / "label.csv").is_file():
         read = read_labels(labels, source, for_training=False)
+        listed = {Path(clip.path).resolve() for clip in read.clips}
+        if unlisted := sum(
+            looks_like_a_clip(path) and path.resolve() not in listed for path in _files_of(source)
+        ):
+            notes.append(f"{unlisted} clips in {source} are not in its label.csv and were left out")
         notes += read.notes
         return read.clips
-    files = [path for path in sorted(source.rglob("*")) if path.is_file() and not _hidden(path, source)]
+    files = _files_of(source)
     clips = [path for path in files if looks_like_a_clip(path)]
     if others := len(files) - len(clips):
         notes.append(f"{others} files in {source} are no clips and were left out")
     return [LabelledClip(path.relative_to(source).as_posix(), str(path), None, "") for path in clips]
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """The files in a folder and below, but hidden ones."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and not _hidden(path, folder)]
 
 
 def _refuse_overwriting(out: Path, inputs: Sequence[Path]) -> None:

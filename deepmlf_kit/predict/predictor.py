@@ -53,7 +53,7 @@ class Predictor:
         if self.run.kind != "fused":
             raise DeepMLFError(
                 f"{self.run.path} holds a run of kind {self.run.kind!r}, but prediction needs a fused model: name a "
-                "run of `deepmlf train`."
+                "run of `deepmlf train` without --model."
             )
         if classes := self.run.preset.heads.classes:
             raise DeepMLFError(
@@ -111,10 +111,11 @@ class Predictor:
             face_model, progress, cache: as in `extract_clip`.
 
         Raises:
-            ClipError, FaceModelMissing, SpeechModelMissing: see `extract_clip`.
+            ClipError, SpeechModelMissing: see `extract_clip`.
+            FaceModelMissing: the one that was named is not there; where none was, and none can be had, the face is left out.
         """
         recipe = self.recipe if face is None else dataclasses.replace(self.recipe, face=face)
-        features = self.extractor.extract(
+        features = self.extractor.extract_at_hand(
             path, recipe, text=text, face_model=face_model, progress=progress, cache=cache
         )
         return self.features(features)
