@@ -206,7 +206,7 @@ def _clips_of(source: Path, notes: list[str]) -> list[LabelledClip]:
         read = read_labels(labels, source, for_training=False)
         listed = {Path(clip.path).resolve() for clip in read.clips}
         if unlisted := sum(
-            looks_like_a_clip(path) and path.resolve() not in listed for path in _files_of(source)
+            path.resolve() not in listed and looks_like_a_clip(path) for path in _files_of(source)
         ):
             notes.append(f"{unlisted} clips in {source} are not in its label.csv and were left out")
         notes += read.notes
